@@ -1,0 +1,518 @@
+"""One problem being searched: its coroutines, its spending, and the `Search` its strategy speaks to.
+
+Nothing here drives anything; `runner.Runner` does. A coroutine's `await` yields a `Draw` or a `Fork` up to it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import time
+import types
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar, cast
+
+from flyweight import select
+from flyweight.errors import BackendError, BudgetSpent, ConfigError, unknown
+from flyweight.protocols import Answers, Models, Policy, Request, Response, Strategy, Until, Verifier
+from flyweight.types import (
+    Budget,
+    Candidate,
+    Event,
+    Finish,
+    Message,
+    Node,
+    Problem,
+    Result,
+    Sampling,
+    Score,
+    Stopped,
+    Usage,
+    digest,
+)
+
+__all__ = ["Draw", "Fork", "Live", "Setting", "Task"]
+
+T = TypeVar("T")
+
+_request_ids = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all searches of a runner share."""
+
+    policies: Mapping[str, Policy]
+    verifiers: Mapping[str, Verifier]
+    answers: Answers
+    sampling: Sampling
+    seed: int
+    hidden: bool
+    emit: Callable[[Event], None]
+    clock: Callable[[], float] = time.perf_counter
+
+    def policy(self, name: str | None) -> Policy:
+        """The policy of that name; the first for None."""
+        if name is None:
+            return next(iter(self.policies.values()))
+        if name not in self.policies:
+            raise unknown("policy", name, self.policies)
+        return self.policies[name]
+
+    def verifier(self, name: str | None) -> Verifier:
+        """The verifier of that name; the first for None."""
+        if not self.verifiers:
+            raise ConfigError("this strategy needs a verifier: pass --verifier, or use self_consistency")
+        if name is None:
+            return next(iter(self.verifiers.values()))
+        if name not in self.verifiers:
+            raise unknown("verifier", name, self.verifiers)
+        return self.verifiers[name]
+
+
+@dataclass(eq=False)
+class Task:
+    """A running coroutine: the strategy itself, or one branch of a `parallel`."""
+
+    coroutine: Coroutine[object, object, object]
+    rng: random.Random
+    branch: tuple[int, ...] = ()
+    """Where it sits in the tree of parallels; keeps draw indices independent of how branches interleave."""
+    parent: Task | None = None
+    waiting: Draw | Fork | None = None
+    draws: dict[str, int] = field(default_factory=dict)
+    """Per parent node: how many draws this branch has asked for."""
+    forks: int = 0
+
+
+@dataclass(eq=False)
+class Draw:
+    """Continuations asked for in one `await`. Resolved when every one has come back or been refused."""
+
+    requests: list[Request]
+    policy: Policy
+    verifying: bool
+    """Asked by a verifier: its tokens are verifier tokens and do not count against the token budget."""
+    nodes: list[Node | None]
+    """The child each request will become, still without its text."""
+    whole: bool = False
+    """Whether a stop string ends the answer (complete, ask) rather than a step (extend)."""
+    responses: list[Response | None] = field(default_factory=list)
+    open: int = 0
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        self.responses = [None] * len(self.requests)
+        self.open = len(self.requests)
+
+    def reserved(self, index: int) -> int:
+        """Most tokens the request may take out of the token budget."""
+        return 0 if self.verifying else self.requests[index].sampling.max_tokens
+
+
+@dataclass(eq=False)
+class Fork:
+    """Branches started in one `await parallel(...)`."""
+
+    coroutines: Sequence[Coroutine[object, object, object]]
+    results: list[object] = field(default_factory=list)
+    tasks: list[Task] = field(default_factory=list)
+    open: int = 0
+
+
+@types.coroutine
+def _ask(call: Draw | Fork) -> Generator[Draw | Fork, Any, Any]:
+    """Hand a request to whoever drives the coroutine; what it sends back is the answer."""
+    return (yield call)
+
+
+class Live:
+    """One problem in flight. Implements `Search` for its strategy and `Models` for its verifiers."""
+
+    def __init__(self, problem: Problem, strategy: Strategy, budget: Budget, setting: Setting) -> None:
+        self.original = problem
+        self.problem = replace(problem, answer=None)
+        self.budget = budget
+        self.usage = Usage()
+        self.setting = setting
+        self.root = Node(messages=problem.conversation, key=digest("root", problem.conversation)[:32])
+        self.queue: deque[tuple[Task, Draw, int]] = deque()
+        """Single continuations not handed to a policy yet, first asked first."""
+        self.flying: dict[int, tuple[Task, Draw, int]] = {}
+        """Request id -> whose it is."""
+        self.reserved = 0
+        """Most tokens the ones in flight may still generate."""
+        self.candidates: dict[str, Node] = {}
+        self.extracted: dict[str, str | None] = {}
+        self.refused = False
+        """Whether the budget turned a call away."""
+        self.started = setting.clock()
+        self.result: Result | None = None
+        self.main = Task(strategy(self), self.random(()))
+        self.task = self.main
+        """The task whose code is running now."""
+        self._emit("start", node=self.root, facts={"prompt": problem.prompt, "answer": problem.answer})
+
+    # Search: what a strategy may say -------------------------------------------------------------------------
+
+    @property
+    def rng(self) -> random.Random:
+        return self.task.rng
+
+    async def extend(
+        self,
+        nodes: Sequence[Node],
+        n: int = 1,
+        *,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        stop: tuple[str, ...] | None = None,
+        max_tokens: int | None = None,
+        until: Until | None = None,
+        policy: str | None = None,
+    ) -> list[Node]:
+        writer = self.setting.policy(policy)
+        boundary = writer.boundary if stop is None else stop
+        sampling = self._sampling(temperature, top_p, boundary, max_tokens)
+        return await self._draw(nodes, n, sampling, writer, until=until)
+
+    async def complete(
+        self,
+        nodes: Sequence[Node],
+        n: int = 1,
+        *,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        stop: tuple[str, ...] | None = None,
+        max_tokens: int | None = None,
+        until: Until | None = None,
+        policy: str | None = None,
+    ) -> list[Node]:
+        sampling = self._sampling(temperature, top_p, stop, max_tokens)
+        return await self._draw(nodes, n, sampling, self.setting.policy(policy), until=until, whole=True)
+
+    async def ask(
+        self,
+        messages: Sequence[Message],
+        n: int = 1,
+        *,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        stop: tuple[str, ...] | None = None,
+        max_tokens: int | None = None,
+        until: Until | None = None,
+        policy: str | None = None,
+    ) -> list[Node]:
+        sampling = self._sampling(temperature, top_p, stop, max_tokens)
+        root = _prompt(messages)
+        return await self._draw([root], n, sampling, self.setting.policy(policy), until=until, whole=True)
+
+    def append(self, node: Node, text: str) -> Node:
+        return Node(
+            parent=node, text=text, tokens=None, finish=Finish.FORCED, key=digest(node.key, "append", text)[:32]
+        )
+
+    async def score(self, nodes: Sequence[Node], *, verifier: str | None = None) -> list[Node]:
+        judge = self.setting.verifier(verifier)
+        allowed = self._verifications(len(nodes))
+        chosen = list(nodes[:allowed])
+        if not chosen:
+            return []
+        problem = self.original if judge.sees_answer else self.problem
+        self._spend(Usage(verifier_calls=len(chosen)))
+        scores = await judge.score(problem, chosen, _Reader(self, judge))
+        _check(judge, scores, chosen)
+        scored = [replace(node, score=score) for node, score in zip(chosen, scores, strict=True)]
+        for node in scored:
+            if node.key in self.candidates or node.complete:
+                self.candidates[node.key] = node
+            self._emit("score", node=node)
+        return scored
+
+    async def compare(self, a: Node, b: Node, *, verifier: str | None = None) -> float:
+        judge = self.setting.verifier(verifier)
+        pairwise = getattr(judge, "compare", None)
+        if pairwise is None:
+            # Bradley-Terry on the two scores: odds of a over b are the ratio of their own odds.
+            pair = await self.score([a, b], verifier=verifier)
+            if len(pair) < 2:
+                raise BudgetSpent("the verification budget does not cover both candidates")
+            return _sigmoid(_logit(select.aggregate(pair[0].score)) - _logit(select.aggregate(pair[1].score)))
+        if self._verifications(2) < 2:
+            raise BudgetSpent("the verification budget does not cover both candidates")
+        self._spend(Usage(verifier_calls=2))
+        preference = float(await pairwise(self.problem, a, b, _Reader(self, judge)))
+        if not 0 <= preference <= 1:
+            raise BackendError(f"verifier {judge.name} compared two candidates as {preference}; must lie in [0, 1]")
+        return preference
+
+    async def classes(self, nodes: Sequence[Node]) -> list[list[Node]]:
+        for node in nodes:
+            self.candidates.setdefault(node.key, node)
+        return self.groups(nodes)
+
+    async def parallel(self, *searches: Coroutine[object, object, T]) -> list[T]:
+        if not searches:
+            return []
+        return cast("list[T]", await _ask(Fork(searches)))
+
+    def note(self, **facts: object) -> None:
+        self._emit("note", facts=facts)
+
+    # What the runner needs ------------------------------------------------------------------------------------
+
+    def groups(self, nodes: Sequence[Node]) -> list[list[Node]]:
+        """Nodes by equal answer, largest group first, each in draw order; truncated and answerless ones left out."""
+        ordered = sorted(nodes, key=lambda node: (node.order, node.key))
+        groups = self.setting.answers.classes([self.answer(node) for node in ordered])
+        return [[ordered[i] for i in group] for group in groups]
+
+    def answer(self, node: Node) -> str | None:
+        """The answer a node states; None for truncated text."""
+        if node.finish in (Finish.LENGTH, Finish.CUT):
+            return None
+        if node.key not in self.extracted:
+            self.extracted[node.key] = self.setting.answers.extract(node.solution)
+        return self.extracted[node.key]
+
+    def random(self, branch: tuple[int, ...]) -> random.Random:
+        """Random numbers of one branch."""
+        return random.Random(digest("rng", self.setting.seed, self.original.id, branch))
+
+    def tokens_left(self, draw: Draw) -> int | None:
+        """What the token budget still allows a draw, those in flight counted at their most; None without limit."""
+        if self.budget.tokens is None or draw.verifying:
+            return None
+        return self.budget.tokens - self.usage.generated_tokens - self.reserved
+
+    def late(self) -> bool:
+        """Whether the seconds are spent."""
+        seconds = self.budget.seconds
+        return seconds is not None and self.setting.clock() - self.started >= seconds
+
+    def progress(self) -> None:
+        """Tell watchers how far it is."""
+        counters = [policy.counters for policy in self.setting.policies.values()]
+        facts = {
+            "in_flight": len(self.flying),
+            "waiting": len(self.queue),
+            "candidates": len(self.candidates),
+            "generated_tokens": self.usage.generated_tokens,
+            "engine_tokens": sum(c.generated_tokens for c in counters),
+        }
+        self._emit("progress", facts=facts)
+
+    def charge(self, draw: Draw, response: Response) -> None:
+        """Book what a response cost, kept or not."""
+        flops = 2.0 * draw.policy.params * (response.prompt_tokens + response.generated_tokens)
+        if draw.verifying:
+            tokens = response.prompt_tokens + response.generated_tokens
+            self._spend(Usage(verifier_tokens=tokens, cached_tokens=response.cached_tokens, flops=flops))
+        else:
+            self._spend(
+                Usage(
+                    prompt_tokens=response.prompt_tokens,
+                    cached_tokens=response.cached_tokens,
+                    generated_tokens=response.generated_tokens,
+                    policy_calls=1,
+                    flops=flops,
+                )
+            )
+
+    def arrived(self, draw: Draw, index: int, response: Response) -> None:
+        """Take in one response: its cost, and the node it makes."""
+        self.charge(draw, response)
+        draw.responses[index] = response
+        draw.open -= 1
+        draw.error = draw.error or response.error
+        blank = draw.nodes[index]
+        if blank is None or response.error is not None:
+            return
+        node = replace(
+            blank,
+            text=response.text,
+            tokens=response.tokens,
+            logprobs=response.logprobs,
+            certainty=response.certainty,
+            finish=response.finish,
+            hidden=response.hidden,
+        )
+        draw.nodes[index] = node
+        ended = node.finish is not Finish.STOP or draw.whole
+        if ended and not draw.verifying and node.root is self.root:
+            self.candidates[node.key] = node
+        if not draw.verifying:
+            self._emit("node", node=node)
+
+    def fallback(self) -> Node | None:
+        """Best complete candidate so far: heaviest class by score, else by votes, else the most confident text."""
+        complete = select.finished(list(self.candidates.values()))
+        scored = [n for n in complete if n.score is not None]
+        if scored:
+            return select.weighted_vote(self.groups(scored)) or select.top(scored, 1)[0]
+        return select.majority(self.groups(complete)) or max(complete, key=lambda n: n.mean_logprob, default=None)
+
+    def sure(self) -> bool:
+        """Whether the leading answer has reached `Budget.confidence`."""
+        if self.budget.confidence is None:
+            return False
+        groups = self.groups(list(self.candidates.values()))
+        value = select.confidence(groups, groups[0][0]) if groups else None
+        return value is not None and value >= self.budget.confidence
+
+    def finish(self, best: Node | None, stopped: Stopped, error: str | None = None) -> Result:
+        """Close the books."""
+        if error is None and best is None:
+            best = self.fallback()
+        if best is not None and best.key not in self.candidates:
+            self.candidates[best.key] = best
+        if best is not None:
+            best = best if best.score is not None else self.candidates[best.key]
+        continued = {step.key for node in self.candidates.values() for step in node.steps[:-1]}
+        nodes = [node for key, node in self.candidates.items() if key not in continued]
+        nodes.sort(key=lambda node: (node.order, node.key))
+        groups = self.groups(nodes)
+        index = {node.key: i for i, group in enumerate(groups) for node in group}
+        self._spend(Usage(seconds=self.setting.clock() - self.started))
+        self.result = Result(
+            problem=self.original,
+            best=best,
+            answer=self.answer(best) if best is not None else None,
+            candidates=tuple(Candidate(node, self.answer(node), index.get(node.key)) for node in nodes),
+            usage=self.usage,
+            stopped=stopped,
+            confidence=select.confidence(groups, best) if best is not None else None,
+            error=error,
+        )
+        self._emit("end", facts={"result": self.result})
+        return self.result
+
+    def seen(self, kv_bytes: int) -> None:
+        """Note the engine's KV memory in use."""
+        if kv_bytes > self.usage.peak_kv_bytes:
+            self._spend(Usage(peak_kv_bytes=kv_bytes))
+
+    # Inside ---------------------------------------------------------------------------------------------------
+
+    def _sampling(
+        self, temperature: float | None, top_p: float | None, stop: tuple[str, ...] | None, max_tokens: int | None
+    ) -> Sampling:
+        usual = self.setting.sampling
+        return replace(
+            usual,
+            temperature=usual.temperature if temperature is None else temperature,
+            top_p=usual.top_p if top_p is None else top_p,
+            stop=usual.stop if stop is None else stop,
+            max_tokens=usual.max_tokens if max_tokens is None else max_tokens,
+        )
+
+    async def _draw(
+        self,
+        nodes: Sequence[Node],
+        n: int,
+        sampling: Sampling,
+        policy: Policy,
+        *,
+        until: Until | None = None,
+        whole: bool = False,
+        verifying: bool = False,
+    ) -> list[Node]:
+        task = self.task
+        requests: list[Request] = []
+        blanks: list[Node | None] = []
+        for node in nodes:
+            for _ in range(n):
+                draw = task.draws[node.key] = task.draws.get(node.key, -1) + 1
+                key = digest(node.key, task.branch, draw)[:32]
+                seed = int(digest(self.setting.seed, self.problem.id, key)[:16], 16) >> 1
+                requests.append(
+                    Request(next(_request_ids), node, sampling, seed, until=until, hidden=self.setting.hidden)
+                )
+                blanks.append(Node(parent=node, key=key, draw=draw, policy=policy.name))
+        if not requests:
+            return []
+        drawn = Draw(requests, policy, verifying, blanks, whole=whole)
+        await _ask(drawn)
+        return [node for node in drawn.nodes if node is not None]
+
+    def _verifications(self, wanted: int) -> int:
+        limit = self.budget.verifications
+        if limit is None:
+            return wanted
+        left = limit - self.usage.verifier_calls
+        if left < wanted:
+            self.refused = True
+        if left <= 0 < wanted:
+            raise BudgetSpent(f"all {limit} verifications are spent")
+        return min(wanted, left)
+
+    def _spend(self, usage: Usage) -> None:
+        self.usage = self.usage + usage
+
+    def _emit(self, kind: Any, node: Node | None = None, facts: Mapping[str, object] | None = None) -> None:
+        self.setting.emit(Event(self.problem.id, kind, self.setting.clock(), node, facts or {}))
+
+
+class _Reader(Models):
+    """A verifier's own access to the models; everything it spends is verifier tokens."""
+
+    def __init__(self, live: Live, verifier: Verifier) -> None:
+        self._live = live
+        self._verifier = verifier
+
+    async def read(
+        self, nodes: Sequence[Node], text: str, choices: Sequence[str], *, policy: str | None = None
+    ) -> list[tuple[float, ...]]:
+        live = self._live
+        reader = live.setting.policy(policy)
+        forced = [live.append(node, text) if text else node for node in nodes]
+        requests = [
+            Request(next(_request_ids), node, Sampling(temperature=0, max_tokens=1), 0, choices=tuple(choices))
+            for node in forced
+        ]
+        if not requests:
+            return []
+        draw = Draw(requests, reader, True, [None] * len(requests))
+        await _ask(draw)
+        return [response.choices for response in draw.responses if response is not None]
+
+    async def ask(
+        self,
+        messages: Sequence[Message],
+        n: int = 1,
+        *,
+        temperature: float | None = None,
+        stop: tuple[str, ...] | None = None,
+        max_tokens: int | None = None,
+        policy: str | None = None,
+    ) -> list[Node]:
+        live = self._live
+        sampling = live._sampling(temperature, None, stop, max_tokens)
+        root = _prompt(messages)
+        return await live._draw([root], n, sampling, live.setting.policy(policy), whole=True, verifying=True)
+
+
+def _prompt(messages: Sequence[Message]) -> Node:
+    return Node(messages=tuple(messages), key=digest("root", tuple(messages))[:32])
+
+
+def _check(verifier: Verifier, scores: Sequence[Score], nodes: Sequence[Node]) -> None:
+    """BackendError unless there is one score per node, finite and in [0, 1]."""
+    if len(scores) != len(nodes):
+        raise BackendError(f"verifier {verifier.name} returned {len(scores)} scores for {len(nodes)} candidates")
+    for score in scores:
+        for value in (score.value, *score.steps):
+            if not (isinstance(value, int | float) and math.isfinite(value) and 0 <= value <= 1):
+                raise BackendError(f"verifier {verifier.name} gave the score {value}; scores must lie in [0, 1]")
+
+
+def _logit(p: float) -> float:
+    p = min(max(p, 1e-7), 1 - 1e-7)
+    return math.log(p / (1 - p))
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))

@@ -1,0 +1,316 @@
+"""Runs many searches at once: batching, seeds, budgets, events. No torch, no asyncio, no threads.
+
+Every strategy is a coroutine that yields what it wants from the models. The runner collects the wants of all live
+searches of all problems, feeds them to the policies, and resumes whoever got everything it asked for. Continuous
+batching falls out: a policy always sees every continuation any search is waiting for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from flyweight.errors import BackendError, BudgetSpent, FlyweightError
+from flyweight.live import Draw, Fork, Live, Setting, Task
+from flyweight.protocols import Answers, Policy, Response, Strategy, Verifier
+from flyweight.types import Budget, Event, Node, Problem, Result, Sampling, Stopped
+
+__all__ = ["Runner"]
+
+PROGRESS_EVERY = 0.1
+"""Seconds between progress events."""
+
+
+class Runner:
+    """Policies and verifiers kept warm, and the loop that drives searches over them.
+
+    Budgets. A continuation is handed to its policy only when the tokens spent, plus the most that those in flight may
+    still generate, plus its own `max_tokens` fit the token budget; the last one's `max_tokens` is cut to what is left.
+    So the budget is never exceeded, and which continuations are drawn does not depend on how fast they come back.
+    Seconds are checked between two steps of a policy.
+    """
+
+    def __init__(
+        self,
+        policies: Mapping[str, Policy] | Policy,
+        verifiers: Mapping[str, Verifier] | None = None,
+        *,
+        answers: Answers,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+        hidden: bool = False,
+        on_event: Callable[[Event], None] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """`policies` and `verifiers` by name, the first of each being the default.
+
+        `hidden` keeps final-layer states on every drawn node. `on_event` sees everything that happens.
+        """
+        named = policies if isinstance(policies, Mapping) else {policies.name: policies}
+        if not named:
+            raise BackendError("a runner needs at least one policy")
+        self.seed = seed
+        self.on_event = on_event
+        self._born = clock()
+        self._clock = clock
+        self._interrupted = False
+        self._progressed = 0.0
+        self._setting = Setting(
+            policies=named,
+            verifiers=verifiers or {},
+            answers=answers,
+            sampling=sampling or Sampling(),
+            seed=seed,
+            hidden=hidden,
+            emit=self._emit,
+            clock=clock,
+        )
+
+    def solve(self, problem: Problem, strategy: Strategy, budget: Budget | None = None) -> Result:
+        """Search one problem."""
+        return next(iter(self.run([problem], strategy, budget)))
+
+    def run(
+        self, problems: Iterable[Problem], strategy: Strategy, budget: Budget | None = None, *, in_flight: int = 64
+    ) -> Iterator[Result]:
+        """Results as they are ready, one per problem, in order of completion.
+
+        Problems are taken from the iterable only when fewer than `in_flight` are being searched. Nothing is raised
+        for a failing problem (see `Result.error`); closing the iterator cancels what is under way.
+        """
+        waiting = iter(problems)
+        live: list[Live] = []
+        self._interrupted = False
+        exhausted = False
+        try:
+            while True:
+                while not exhausted and not self._interrupted and len(live) < in_flight:
+                    problem = next(waiting, None)
+                    if problem is None:
+                        exhausted = True
+                    else:
+                        live.append(self._start(problem, strategy, budget or Budget()))
+                for search in live:
+                    self._guard(search)
+                done = [search.result for search in live if search.result is not None]
+                live = [search for search in live if search.result is None]
+                yield from done
+                if not live and (exhausted or self._interrupted):
+                    return
+                for search in live:
+                    self._admit(search)
+                self._step(live)
+        finally:
+            for search in live:
+                if search.result is None:
+                    self._cancel(search, search.main)
+
+    def interrupt(self) -> None:
+        """Stop every search at the next step; their results come back with what is known so far."""
+        self._interrupted = True
+
+    def close(self) -> None:
+        """Release the policies."""
+        for policy in self._setting.policies.values():
+            policy.close()
+
+    # A search's life -----------------------------------------------------------------------------------------
+
+    def _start(self, problem: Problem, strategy: Strategy, budget: Budget) -> Live:
+        search = Live(problem, strategy, budget, self._setting)
+        self._resume(search, search.main, None)
+        return search
+
+    def _resume(self, search: Live, task: Task, value: object, error: FlyweightError | None = None) -> None:
+        """Let a coroutine run to its next await, and file what it asks for."""
+        search.task = task
+        task.waiting = None
+        try:
+            call = task.coroutine.throw(error) if error is not None else task.coroutine.send(value)
+        except StopIteration as stop:
+            self._returned(search, task, stop.value)
+        except Exception as failure:
+            self._failed(search, task, failure)
+        else:
+            self._file(search, task, call)
+
+    def _file(self, search: Live, task: Task, call: object) -> None:
+        if isinstance(call, Draw):
+            task.waiting = call
+            search.queue.extend((task, call, index) for index in range(len(call.requests)))
+        elif isinstance(call, Fork):
+            task.waiting = call
+            call.results = [None] * len(call.coroutines)
+            call.open = len(call.coroutines)
+            for index, coroutine in enumerate(call.coroutines):
+                branch = (*task.branch, task.forks, index)
+                call.tasks.append(Task(coroutine, search.random(branch), branch, task))
+            task.forks += 1
+            for child in call.tasks:
+                if search.result is None and task.waiting is call:
+                    self._resume(search, child, None)
+        else:
+            error = BackendError(f"a strategy may only await the verbs of Search, not {type(call).__name__}")
+            self._failed(search, task, error)
+
+    def _returned(self, search: Live, task: Task, value: object) -> None:
+        parent = task.parent
+        if parent is None:
+            if value is not None and not isinstance(value, Node):
+                kind = type(value).__name__
+                self._end(search, None, Stopped.ERROR, f"the strategy returned {kind}, not a Node")
+            else:
+                self._end(search, value, Stopped.BUDGET if search.refused else Stopped.DONE)
+            return
+        fork = parent.waiting
+        if isinstance(fork, Fork):
+            fork.results[fork.tasks.index(task)] = value
+            fork.open -= 1
+            if fork.open == 0:
+                self._resume(search, parent, list(fork.results))
+
+    def _failed(self, search: Live, task: Task, failure: Exception) -> None:
+        parent = task.parent
+        if parent is not None and isinstance(parent.waiting, Fork):
+            for sibling in parent.waiting.tasks:
+                if sibling is not task:
+                    self._cancel(search, sibling)
+            wrapped = failure if isinstance(failure, FlyweightError) else BackendError(_describe(failure))
+            self._resume(search, parent, None, wrapped)
+        elif isinstance(failure, BudgetSpent):
+            search.refused = True
+            self._end(search, None, Stopped.BUDGET)
+        else:
+            self._end(search, None, Stopped.ERROR, _describe(failure))
+
+    def _end(self, search: Live, best: Node | None, stopped: Stopped, error: str | None = None) -> None:
+        self._cancel(search, search.main)
+        try:
+            search.finish(best, stopped, error)
+        except Exception as failure:
+            search.candidates.clear()
+            search.finish(None, Stopped.ERROR, _describe(failure))
+
+    def _cancel(self, search: Live, task: Task) -> None:
+        """Stop a task and its branches; what they were drawing is dropped but charged."""
+        waiting = task.waiting
+        task.waiting = None
+        if isinstance(waiting, Fork):
+            for child in waiting.tasks:
+                self._cancel(search, child)
+        if isinstance(waiting, Draw):
+            self._drop(search, waiting)
+        task.coroutine.close()
+
+    # Feeding the policies ------------------------------------------------------------------------------------
+
+    def _guard(self, search: Live) -> None:
+        """End a search that is interrupted or late."""
+        if search.result is not None:
+            return
+        if self._interrupted:
+            self._end(search, None, Stopped.INTERRUPTED)
+        elif search.late():
+            self._end(search, None, Stopped.DEADLINE)
+
+    def _admit(self, search: Live) -> None:
+        """Hand over what the token budget allows, in the order asked; refuse the rest once it is spent."""
+        while search.queue and search.result is None:
+            task, draw, index = search.queue[0]
+            request = draw.requests[index]
+            left = search.tokens_left(draw)
+            if left is not None and request.sampling.max_tokens > left:
+                if search.reserved > 0:
+                    return
+                if left <= 0:
+                    self._refuse(search)
+                    continue
+                request = replace(request, sampling=replace(request.sampling, max_tokens=left))
+                draw.requests[index] = request
+            search.queue.popleft()
+            search.flying[request.id] = (task, draw, index)
+            search.reserved += draw.reserved(index)
+            draw.policy.add(request)
+
+    def _refuse(self, search: Live) -> None:
+        """Turn away the first waiting draw: it gets what it has, or BudgetSpent if that is nothing."""
+        task, draw, _ = search.queue[0]
+        search.refused = True
+        for index in self._unqueue(search, draw):
+            draw.nodes[index] = None
+            draw.open -= 1
+        if draw.open == 0:
+            if any(node is not None for node in draw.nodes):
+                self._resume(search, task, None)
+            else:
+                self._resume(search, task, None, BudgetSpent(f"all {search.budget.tokens} tokens are spent"))
+
+    def _step(self, live: list[Live]) -> None:
+        """One bounded piece of work of every policy that has any, and its consequences."""
+        owners = {id: search for search in live for id in search.flying}
+        for name, policy in self._setting.policies.items():
+            if not any(draw.policy is policy for search in live for _, draw, _ in search.flying.values()):
+                continue
+            try:
+                responses = [(owners[response.id], response) for response in policy.step()]
+            except Exception as failure:
+                for search in {id(s): s for s in owners.values()}.values():
+                    if any(draw.policy is policy for _, draw, _ in search.flying.values()):
+                        self._end(search, None, Stopped.ERROR, f"policy {name} failed: {_describe(failure)}")
+                continue
+            self._deliver(responses)
+            kv_bytes = policy.counters.kv_bytes
+            for search in live:
+                search.seen(kv_bytes)
+        now = self._clock()
+        if now - self._progressed >= PROGRESS_EVERY:
+            self._progressed = now
+            for search in live:
+                if search.result is None:
+                    search.progress()
+
+    def _deliver(self, responses: list[tuple[Live, Response]]) -> None:
+        """Book everything that came back together, then resume whoever got all it asked for."""
+        touched: dict[Draw, tuple[Live, Task]] = {}
+        for search, response in responses:
+            task, draw, index = search.flying.pop(response.id)
+            search.reserved -= draw.reserved(index)
+            search.arrived(draw, index, response)
+            touched[draw] = (search, task)
+        for draw, (search, task) in touched.items():
+            if task.waiting is not draw:
+                continue
+            if draw.error is not None:
+                self._drop(search, draw)
+                self._resume(search, task, None, BackendError(draw.error))
+            elif draw.open == 0:
+                self._resume(search, task, None)
+            if search.result is None and search.sure():
+                self._end(search, None, Stopped.CONFIDENT)
+
+    def _drop(self, search: Live, draw: Draw) -> None:
+        """Forget what is left of a draw; what it has cost is charged."""
+        self._unqueue(search, draw)
+        for id, (_, other, index) in list(search.flying.items()):
+            if other is draw:
+                del search.flying[id]
+                search.reserved -= draw.reserved(index)
+                search.charge(draw, draw.policy.cancel(id))
+
+    def _unqueue(self, search: Live, draw: Draw) -> list[int]:
+        """Take a draw's waiting requests out of the queue; their indices."""
+        mine = [index for _, other, index in search.queue if other is draw]
+        search.queue = deque(entry for entry in search.queue if entry[1] is not draw)
+        return mine
+
+    def _emit(self, event: Event) -> None:
+        if self.on_event is not None:
+            self.on_event(replace(event, at=event.at - self._born))
+
+
+def _describe(failure: Exception) -> str:
+    """One line: Flyweight's own errors speak for themselves, others are named."""
+    text = " ".join(str(failure).split())
+    return text if isinstance(failure, FlyweightError) else f"{type(failure).__name__}: {text}"

@@ -1,0 +1,111 @@
+"""Choosing among nodes: pure functions, no models, no state.
+
+Every tie is broken by what the nodes are (mean log-probability, then draw order), never by the order they arrive in,
+so permuting candidates changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from flyweight.errors import ConfigError, unknown
+from flyweight.types import Finish, Node, Score
+
+__all__ = ["AGGREGATIONS", "Aggregation", "aggregate", "confidence", "finished", "lead", "majority", "top", "weighted_vote"]
+
+Aggregation = Literal["last", "min", "prod", "mean"]
+AGGREGATIONS: tuple[str, ...] = ("last", "min", "prod", "mean")
+
+
+def aggregate(score: Score | None, how: str = "last") -> float:
+    """One number in [0, 1] from a verifier's step scores; its `value` where it gave none.
+
+    `last` is the best of the four for process reward models (Snell et al. 2024, 2408.03314, section 5.1).
+    """
+    if how not in AGGREGATIONS:
+        raise unknown("aggregation", how, AGGREGATIONS)
+    if score is None:
+        raise ConfigError("a node without a score cannot be ranked: await search.score(...) first")
+    steps = score.steps
+    if not steps:
+        return score.value
+    if how == "last":
+        return steps[-1]
+    if how == "min":
+        return min(steps)
+    if how == "prod":
+        return math.prod(steps)
+    return math.fsum(steps) / len(steps)
+
+
+def top(nodes: Sequence[Node], k: int, *, aggregation: str = "last") -> list[Node]:
+    """The `k` nodes of highest aggregated score, best first; ties: higher mean log-probability, then first drawn."""
+    return sorted(nodes, key=lambda node: _by_score(node, aggregation))[:k]
+
+
+def finished(nodes: Sequence[Node]) -> list[Node]:
+    """Those not cut short by a length limit or an `until`."""
+    return [node for node in nodes if node.finish not in (Finish.LENGTH, Finish.CUT)]
+
+
+def majority(groups: Sequence[Sequence[Node]]) -> Node | None:
+    """The most confident member of the largest class (Wang et al. 2022, 2203.11171); None without classes.
+
+    Ties between classes: higher mean log-probability over members, then the class with the first draw.
+    """
+    if not groups:
+        return None
+    largest = min(groups, key=lambda group: (-len(group), *_by_confidence(group)))
+    return min(largest, key=_by_logprob)
+
+
+def weighted_vote(groups: Sequence[Sequence[Node]], *, aggregation: str = "last") -> Node | None:
+    """The best-scored member of the class with the largest sum of scores (Li et al. 2023, 2206.02336); None without.
+
+    With equal scores this is `majority`.
+    """
+    if not groups:
+        return None
+
+    def weight(group: Sequence[Node]) -> float:
+        # Rounded, so that equal sums added up in another order stay equal.
+        return round(math.fsum(aggregate(node.score, aggregation) for node in group), 12)
+
+    heaviest = min(groups, key=lambda group: (-weight(group), -len(group), *_by_confidence(group)))
+    return top(heaviest, 1, aggregation=aggregation)[0]
+
+
+def lead(votes: int, other: int) -> float:
+    """Posterior probability that an answer with `votes` is drawn more often than one with `other` votes.
+
+    P(p > 1/2) under Beta(votes + 1, other + 1), exactly, as a binomial tail: the stopping rule of Adaptive-Consistency
+    (Aggarwal et al. 2023, 2305.11860, section 3, "Beta" criterion).
+    """
+    trials = votes + other + 1
+    return sum(math.comb(trials, k) for k in range(votes + 1)) / (1 << trials)
+
+
+def confidence(groups: Sequence[Sequence[Node]], chosen: Node) -> float | None:
+    """`lead` of the class holding `chosen` over the strongest other one; None with fewer than two voters."""
+    if sum(map(len, groups)) < 2:
+        return None
+    mine = next((len(g) for g in groups if any(node.key == chosen.key for node in g)), None)
+    if mine is None:
+        return None
+    others = [len(g) for g in groups if not any(node.key == chosen.key for node in g)]
+    return lead(mine, max(others, default=0))
+
+
+def _by_score(node: Node, aggregation: str) -> tuple[float, float, tuple[int, ...], str]:
+    return (-aggregate(node.score, aggregation), *_by_logprob(node))
+
+
+def _by_logprob(node: Node) -> tuple[float, tuple[int, ...], str]:
+    return (-node.mean_logprob, node.order, node.key)
+
+
+def _by_confidence(group: Sequence[Node]) -> tuple[float, tuple[int, ...]]:
+    mean = math.fsum(node.mean_logprob for node in group) / len(group)
+    return (-round(mean, 12), min(node.order for node in group))

@@ -1,0 +1,168 @@
+"""The strategies by name: one file per paper, one line each in the table below.
+
+A strategy is `async def name(search, *, parameters) -> Node | None`. Parameters, defaults, summary, source and cost
+are read from its signature and docstring, so the CLI, the docs and the server need no second list. Third parties
+register theirs under the entry point group `flyweight.strategies`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from flyweight.errors import ConfigError, unknown
+from flyweight.protocols import Strategy
+from flyweight.select import AGGREGATIONS
+
+__all__ = ["Description", "Parameter", "bind", "describe", "load", "names"]
+
+_BUILTIN = (
+    "greedy",
+    "sample",
+    "self_consistency",
+    "adaptive_consistency",
+    "best_of_n",
+    "weighted_best_of_n",
+    "beam_search",
+    "dvts",
+)
+"""Each is the function of that name in the module of that name."""
+
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "n": (1, 4096),
+    "width": (1, 4096),
+    "max_steps": (1, 1000),
+    "step_tokens": (1, 32768),
+    "temperature": (0.01, 5),
+    "threshold": (0.5, 1),
+}
+"""One vocabulary of parameters: the same name means the same thing, and has the same bounds, everywhere."""
+
+Value = int | float | str | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a strategy."""
+
+    name: str
+    kind: type
+    """int, float, str or bool."""
+    default: Value
+    allowed: str
+    """The allowed values, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What `flyweight list` shows of a strategy."""
+
+    name: str
+    summary: str
+    """First line of the docstring."""
+    source: str
+    """The paper."""
+    cost: str
+    parameters: tuple[Parameter, ...]
+
+
+def names() -> list[str]:
+    """Every registered strategy: ours in the order of the table, then third parties' by name."""
+    return [*_BUILTIN, *sorted(_plugins())]
+
+
+def load(name: str) -> Callable[..., object]:
+    """The strategy function; ConfigError with the closest match for an unknown name."""
+    if name in _BUILTIN:
+        return cast("Callable[..., object]", getattr(importlib.import_module(f"{__name__}.{name}"), name))
+    plugins = _plugins()
+    if name not in plugins:
+        raise unknown("strategy", name, names())
+    return plugins[name]()
+
+
+def describe(name: str) -> Description:
+    """Name, summary, source, cost and parameters, read from the function."""
+    function = load(name)
+    doc = inspect.getdoc(function) or ""
+    parameters = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            kind = type(parameter.default)
+            parameters.append(Parameter(parameter.name, kind, parameter.default, _allowed(parameter.name, kind)))
+    summary = doc.split("\n\n")[0].replace("\n", " ")
+    return Description(name, summary, _paragraph(doc, "Source:"), _paragraph(doc, "Cost:"), tuple(parameters))
+
+
+def bind(name: str, parameters: Mapping[str, Value] | None = None) -> Strategy:
+    """The strategy with its parameters set and checked.
+
+    Values may be strings, as they come from a command line. Raises ConfigError for an unknown parameter or a value
+    outside its range.
+    """
+    function = load(name)
+    known = {parameter.name: parameter for parameter in describe(name).parameters}
+    values = {parameter.name: parameter.default for parameter in known.values()}
+    for key, value in (parameters or {}).items():
+        if key not in known:
+            raise unknown(f"parameter of {name}", key, known)
+        values[key] = _checked(known[key], value)
+    if "width" in values and int(values["n"]) % int(values["width"]):
+        raise ConfigError(f"n={values['n']} is not a multiple of width={values['width']}: n/width beams survive a round")
+    return cast(Strategy, functools.partial(function, **values))
+
+
+def _plugins() -> dict[str, Callable[[], Callable[..., object]]]:
+    from importlib.metadata import entry_points
+
+    return {point.name: point.load for point in entry_points(group="flyweight.strategies")}
+
+
+def _checked(parameter: Parameter, value: Value) -> Value:
+    wrong = ConfigError(f"{parameter.name}={value!r} is not allowed: {parameter.allowed}")
+    try:
+        if parameter.kind is bool:
+            if str(value).lower() not in ("true", "false", "1", "0", "yes", "no"):
+                raise wrong
+            return str(value).lower() in ("true", "1", "yes")
+        if parameter.kind is int and isinstance(value, float) and not value.is_integer():
+            raise wrong
+        converted = cast(Value, parameter.kind(value))
+    except (ValueError, OverflowError):
+        raise wrong from None
+    if parameter.name in _RANGES and isinstance(converted, int | float):
+        low, high = _RANGES[parameter.name]
+        if not low <= converted <= high:
+            raise wrong
+    if parameter.name == "aggregation" and converted not in AGGREGATIONS:
+        raise wrong
+    return converted
+
+
+def _allowed(name: str, kind: type) -> str:
+    if name == "aggregation":
+        return ", ".join(AGGREGATIONS)
+    if kind is bool:
+        return "true or false"
+    noun = {int: "a whole number", float: "a number", str: "text"}.get(kind, kind.__name__)
+    if name in _RANGES:
+        low, high = _RANGES[name]
+        return f"{noun} from {low:g} to {high:g}"
+    return noun
+
+
+def _paragraph(doc: str, heading: str) -> str:
+    """The text after `heading` up to the next heading or blank line, on one line."""
+    lines: list[str] = []
+    for line in doc.splitlines():
+        if line.startswith(heading):
+            lines.append(line.removeprefix(heading).strip())
+        elif lines and (not line.strip() or line.split(" ")[0].endswith(":")):
+            break
+        elif lines:
+            lines.append(line.strip())
+    return " ".join(lines)

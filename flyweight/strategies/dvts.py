@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from flyweight.protocols import Search
+from flyweight.select import finished, top, weighted_vote
+from flyweight.types import Node
+
+
+async def dvts(
+    search: Search,
+    *,
+    n: int = 16,
+    width: int = 4,
+    max_steps: int = 40,
+    step_tokens: int = 256,
+    temperature: float = 0.8,
+    aggregation: str = "last",
+) -> Node | None:
+    """Diverse verifier tree search: n/width independent greedy searches that never exchange nodes, then a vote.
+
+    Each subtree draws width steps, keeps the best one and goes on from it until that one has ended; the siblings
+    that ended with it stand for election too, weighted by score.
+
+    Source: Beeching, Tunstall, Rush 2024, "Scaling test-time compute with open models" (Hugging Face).
+    Cost: at most n steps and n verifications a round, max_steps rounds; the last round runs to the end.
+    Deviations: a subtree ends when the model ends its answer (the original also looks for a boxed answer); siblings
+    still in mid-thought do not vote; subtrees do not wait for each other.
+    """
+
+    async def subtree() -> list[Node]:
+        node = search.root
+        for step in range(1, max_steps + 1):
+            if step < max_steps:
+                drawn = await search.extend([node], width, temperature=temperature, max_tokens=step_tokens)
+            else:
+                drawn = await search.complete([node], width, temperature=temperature)
+            children = await search.score([child for child in finished(drawn) if child.text.strip()])
+            if not children:
+                return [node] if node.score is not None else []
+            node = top(children, 1, aggregation=aggregation)[0]
+            if node.complete or step == max_steps:
+                return [child for child in children if child.complete or step == max_steps]
+        return []
+
+    leaves = await search.parallel(*(subtree() for _ in range(n // width)))
+    voters = [leaf for siblings in leaves for leaf in siblings]
+    return weighted_vote(await search.classes(voters), aggregation=aggregation)
