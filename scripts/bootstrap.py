@@ -29,7 +29,7 @@ ENGINE = "llama-cpp-python"
 COMPILERS = ("c++", "g++", "clang++")
 FULL = "the disk is full: the environment needs about 1 GB, building the engine another one; free some"
 NO_COMPILER = (
-    f"{ENGINE} has no prebuilt wheel for this machine, and there is no C++ compiler to build it "
+    f"{ENGINE} has no built wheel for this machine, and there is no C++ compiler to build it "
     "(Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install)"
 )
 OFFLINE = "the package index cannot be reached; the first run needs a network, later ones do not"
@@ -79,14 +79,13 @@ class Progress:
     def read(self, line: str) -> None:
         """Take in one line of pip's output."""
         text = line.strip()
-        engine = ENGINE in text.replace("_", "-")
-        if re.match(r"(Using cached|Downloading|Processing) ", text) and engine and ".whl" in text:
-            self.news = f"{ENGINE}: a prebuilt wheel is there, nothing to compile"
+        if re.match(r"(Using cached|Downloading|Processing) \S*llama[-_]cpp[-_]python-\S*\.whl", text):
+            self.news = f"{ENGINE}: a built wheel is at hand, nothing to compile"
         elif text.startswith(f"Building wheel for {ENGINE}") and not self.building:
             self.building = True
             self.now = f"building {ENGINE}"
             self.news = (
-                f"{ENGINE}: no prebuilt wheel, building it (about 5 minutes on 2 cores, kept for next time)"
+                f"{ENGINE}: no built wheel, compiling it (about 5 minutes on 2 cores, kept for next time)"
             )
         elif self.building:
             step = re.match(r"\[(\d+)/(\d+)\]", text)
@@ -186,13 +185,14 @@ def run(command: list[str], log: Path, display: Display, what: str) -> None:
         process = subprocess.Popen(  # its own group, so that Ctrl-C and failures end the compilers too
             command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
         )
-        output = ""
+        output, pending = "", ""
         try:
             while True:
                 running = process.poll() is None
                 fresh = source.read()
                 output += fresh
-                for line in fresh.splitlines():
+                *lines, pending = (pending + fresh).split("\n")
+                for line in lines:
                     progress.read(line)
                 if progress.news:
                     display.say(progress.news)
