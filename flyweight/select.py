@@ -13,7 +13,17 @@ from typing import Literal
 from flyweight.errors import ConfigError, unknown
 from flyweight.types import Finish, Node, Score
 
-__all__ = ["AGGREGATIONS", "Aggregation", "aggregate", "confidence", "finished", "lead", "majority", "top", "weighted_vote"]
+__all__ = [
+    "AGGREGATIONS",
+    "Aggregation",
+    "aggregate",
+    "confidence",
+    "finished",
+    "lead",
+    "majority",
+    "top",
+    "weighted_vote",
+]
 
 Aggregation = Literal["last", "min", "prod", "mean"]
 AGGREGATIONS: tuple[str, ...] = ("last", "min", "prod", "mean")

@@ -112,7 +112,8 @@ def bind(name: str, parameters: Mapping[str, Value] | None = None) -> Strategy:
             raise unknown(f"parameter of {name}", key, known)
         values[key] = _checked(known[key], value)
     if "width" in values and int(values["n"]) % int(values["width"]):
-        raise ConfigError(f"n={values['n']} is not a multiple of width={values['width']}: n/width beams survive a round")
+        n, width = values["n"], values["width"]
+        raise ConfigError(f"n={n} is not a multiple of width={width}: n/width beams survive a round")
     return cast(Strategy, functools.partial(function, **values))
 
 

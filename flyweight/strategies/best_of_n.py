@@ -5,9 +5,7 @@ from flyweight.select import finished, top
 from flyweight.types import Node
 
 
-async def best_of_n(
-    search: Search, *, n: int = 16, temperature: float = 0.7, aggregation: str = "last"
-) -> Node | None:
+async def best_of_n(search: Search, *, n: int = 16, temperature: float = 0.7, aggregation: str = "last") -> Node | None:
     """The sample the verifier scores highest.
 
     Source: Cobbe et al. 2021, "Training Verifiers to Solve Math Word Problems", arXiv 2110.14168, section 4.

@@ -1,0 +1,186 @@
+"""The Python interface: `solve` for one question, `Session` to keep a model warm for many."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Self, cast
+
+from flyweight import strategies
+from flyweight.errors import ConfigError
+from flyweight.protocols import Answers, Policy, Search, Strategy, Verifier
+from flyweight.runner import Runner
+from flyweight.strategies import Value
+from flyweight.types import Budget, Event, Message, Node, Problem, Result, Sampling, digest
+
+__all__ = ["DEFAULT_MODEL", "DEFAULT_STRATEGY", "DEFAULT_SYSTEM", "DEFAULT_VERIFIER", "Session", "problem", "solve"]
+
+DEFAULT_MODEL = "qwen2.5-coder-0.5b"
+DEFAULT_STRATEGY = "self_consistency"
+DEFAULT_VERIFIER = "p_true"
+DEFAULT_SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
+
+StrategyFunction = Callable[..., Coroutine[object, object, Node | None]]
+
+
+class Session:
+    """A model kept in memory with a verifier, ready to search.
+
+    ```python
+    with Session("qwen2.5-coder-0.5b") as session:
+        result = session.solve("What is 12 * 17?", strategy="self_consistency", n=8)
+        print(result.answer, result.usage.generated_tokens)
+    ```
+    """
+
+    def __init__(
+        self,
+        model: str | Policy = DEFAULT_MODEL,
+        *,
+        verifier: str | Verifier | Callable[[str, str], float] = DEFAULT_VERIFIER,
+        kind: str = "math",
+        answers: Answers | None = None,
+        temperature: float = 0.7,
+        max_tokens: int = 512,
+        context: int = 2048,
+        weights: str = "auto",
+        seed: int = 0,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        """Load the model: a catalog name, a path to a GGUF file, `hf:org/repo/file`, "toy", or any Policy.
+
+        `verifier` is a name, `module:function`, a Verifier or a function of (question, solution). `kind` says how
+        answers are read (see `flyweight.answers.extract`); `answers` replaces that layer altogether. `context` is the
+        longest prompt plus answer in tokens, `max_tokens` the longest answer. Raises ModelError or ConfigError.
+        """
+        self.policy = _policy(model, context, weights) if isinstance(model, str) else model
+        self.verifier = _verifier(verifier)
+        self.seed = seed
+        self.runner = Runner(
+            self.policy,
+            {self.verifier.name: self.verifier},
+            answers=answers or _AnswersOf(kind),
+            sampling=Sampling(temperature=temperature, max_tokens=max_tokens),
+            seed=seed,
+            on_event=on_event,
+        )
+
+    def solve(
+        self,
+        question: str | Problem | Sequence[Message],
+        *,
+        strategy: str | StrategyFunction = DEFAULT_STRATEGY,
+        budget: Budget | None = None,
+        system: str | None = DEFAULT_SYSTEM,
+        **parameters: Value,
+    ) -> Result:
+        """Search one question with a strategy and its parameters. Always returns; see `Result.stopped` and `error`.
+
+        Raises ConfigError for an unknown strategy or parameter.
+        """
+        asked = question if isinstance(question, Problem) else problem(question, system)
+        return self.runner.solve(asked, _strategy(strategy, parameters), budget)
+
+    def run(
+        self,
+        problems: Iterable[Problem],
+        *,
+        strategy: str | StrategyFunction = DEFAULT_STRATEGY,
+        budget: Budget | None = None,
+        in_flight: int = 64,
+        **parameters: Value,
+    ) -> Iterator[Result]:
+        """Search many problems at once; results in order of completion."""
+        return self.runner.run(problems, _strategy(strategy, parameters), budget, in_flight=in_flight)
+
+    def close(self) -> None:
+        """Release the model."""
+        self.runner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def solve(
+    question: str | Problem | Sequence[Message],
+    *,
+    model: str | Policy = DEFAULT_MODEL,
+    strategy: str | StrategyFunction = DEFAULT_STRATEGY,
+    verifier: str | Verifier | Callable[[str, str], float] = DEFAULT_VERIFIER,
+    kind: str = "math",
+    budget: Budget | None = None,
+    seed: int = 0,
+    system: str | None = DEFAULT_SYSTEM,
+    max_tokens: int = 512,
+    on_event: Callable[[Event], None] | None = None,
+    **parameters: Value,
+) -> Result:
+    """Load a model, search one question, release the model. For several questions use a `Session`."""
+    asked = question if isinstance(question, Problem) else problem(question, system)
+    bound = _strategy(strategy, parameters)
+    with Session(model, verifier=verifier, kind=kind, seed=seed, max_tokens=max_tokens, on_event=on_event) as session:
+        return session.runner.solve(asked, bound, budget)
+
+
+def problem(question: str | Sequence[Message], system: str | None = DEFAULT_SYSTEM) -> Problem:
+    """A Problem from a question or a conversation; its id is a hash of what is asked.
+
+    `system` is put in front unless the conversation brings its own system turn.
+    """
+    turns = (Message("user", question),) if isinstance(question, str) else tuple(question)
+    if not turns or not turns[-1].content.strip():
+        raise ConfigError("the question is empty: pass some text")
+    if system and turns[0].role != "system":
+        turns = (Message("system", system), *turns)
+    return Problem(id=digest(turns)[:16], prompt=turns[-1].content, messages=turns)
+
+
+def _strategy(strategy: str | StrategyFunction, parameters: Mapping[str, Value]) -> Strategy:
+    if isinstance(strategy, str):
+        return strategies.bind(strategy, parameters)
+    return cast("Callable[[Search], Coroutine[object, object, Node | None]]", functools.partial(strategy, **parameters))
+
+
+def _policy(model: str, context: int, weights: str) -> Policy:
+    if model == "toy":
+        from flyweight.testing import ToyPolicy
+
+        return ToyPolicy()
+    from flyweight import models
+    from flyweight.policies.llamacpp import LlamaCpp
+
+    path = models.resolve(model)
+    return LlamaCpp(path, name=model, context=context, weights=weights)
+
+
+def _verifier(verifier: str | Verifier | Callable[[str, str], float]) -> Verifier:
+    from flyweight import verifiers
+
+    if isinstance(verifier, str):
+        return verifiers.load(verifier)
+    if hasattr(verifier, "score"):
+        return cast(Verifier, verifier)
+    return verifiers.from_callable(verifier)
+
+
+class _AnswersOf:
+    """The answer layer for one kind of answer."""
+
+    def __init__(self, kind: str) -> None:
+        from flyweight import answers
+
+        self._kind = kind
+        self._answers = answers
+        answers.extract("", kind)  # refuses an unknown kind now rather than in the middle of a search
+
+    def extract(self, text: str) -> str | None:
+        return self._answers.extract(text, self._kind)
+
+    def classes(self, answers: Sequence[str | None]) -> list[list[int]]:
+        return self._answers.classes(answers, self._kind)
