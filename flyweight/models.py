@@ -161,7 +161,7 @@ def resolve(ref: str) -> Path:
 
 
 def pull(ref: str, *, progress: Progress | None = None, sources: Sequence[Source] | None = None) -> Path:
-    """Path of the model in the store, fetched from the first of `sources` that has it unless it is there.
+    """Path of the model in the store; unless it is there, it is fetched from the first of `sources` that has it.
 
     An interrupted pull goes on with the next one; of two at the same time the second waits for the first. A
     path is checked and returned as it is. Raises ConfigError for an unknown name, ModelError with one line for
@@ -223,9 +223,7 @@ def _wanted(ref: str) -> _Wanted | Path:
     if ref.startswith("hf:"):
         match = re.fullmatch(r"hf:([\w.-]+/[\w.-]+)/([^@]+?)(?:@([^@]+))?", ref)
         if match is None or ".." in ref:
-            raise ConfigError(
-                f"{ref!r} is not a model reference of the form hf:org/repo/file.gguf[@revision]"
-            )
+            raise ConfigError(f"{ref!r} is not a model reference of the form hf:org/repo/file.gguf[@revision]")
         repo, file, revision = match[1], match[2], match[3] or "main"
         if not file.endswith(".gguf"):
             raise ModelError(f"{ref}: only GGUF models are accepted, and this is not a .gguf file")
@@ -246,9 +244,7 @@ def _check_magic(path: Path) -> None:
     except OSError as error:
         raise ModelError(f"model file {path}: {error.strerror}") from error
     if head != MAGIC:
-        raise ModelError(
-            f"{path} is not a GGUF file (it starts with {head!r}); only GGUF models are accepted"
-        )
+        raise ModelError(f"{path} is not a GGUF file (it starts with {head!r}); only GGUF models are accepted")
 
 
 def _verified(wanted: _Wanted) -> bool:
@@ -293,9 +289,9 @@ def _fetch(wanted: _Wanted, source: Source, progress: Progress | None) -> None:
                 fetch(source, partial)
                 _compare(source, partial)
                 facts = os.fstat(partial.stream.fileno())
-            os.replace(path, wanted.path)
             record = {"ref": wanted.ref, "sha256": partial.sha256.hexdigest(), "bytes": partial.size}
-            _write(wanted.record, {**record, "mtime_ns": facts.st_mtime_ns})
+            _write(wanted.record, {**record, "mtime_ns": facts.st_mtime_ns})  # first: it alone knows an hf: file's hash
+            os.replace(path, wanted.path)
             return
         except Corrupt:
             shutil.rmtree(wanted.partial)
@@ -307,7 +303,7 @@ def _fetch(wanted: _Wanted, source: Source, progress: Progress | None) -> None:
 def _compare(source: Source, partial: Partial) -> None:
     found = partial.sha256.hexdigest()
     if partial.size < len(MAGIC):
-        raise Corrupt(f"{source} is empty")
+        raise Corrupt(f"{source} is not a GGUF file: it has {partial.size} bytes")
     if partial.expected and found != partial.expected:
         raise Corrupt(f"refused {source}: its sha256 is {found}, expected {partial.expected}")
 

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOOR = (3, 11)
 ENGINE = "llama-cpp-python"
 COMPILERS = ("c++", "g++", "clang++")
-FULL = "the disk is full: the environment needs about 1 GB, building the engine another one; free some"
+FULL = "the disk of {} is full: the environment needs about 1 GB, building the engine another one; free some"
 NO_COMPILER = (
     f"{ENGINE} has no built wheel for this machine, and there is no C++ compiler to build it "
     "(Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install)"
@@ -84,9 +84,7 @@ class Progress:
         elif text.startswith(f"Building wheel for {ENGINE}") and not self.building:
             self.building = True
             self.now = f"building {ENGINE}"
-            self.news = (
-                f"{ENGINE}: no built wheel, compiling it (about 5 minutes on 2 cores, kept for next time)"
-            )
+            self.news = f"{ENGINE}: no built wheel, compiling it (about 5 minutes on 2 cores, kept for next time)"
         elif self.building:
             step = re.match(r"\[(\d+)/(\d+)\]", text)
             if step:
@@ -112,7 +110,7 @@ def main(extras: set[str]) -> None:
             install(venv, extras | (have or set()))
         except OSError as error:
             if error.errno == 28 or crowded(ROOT):
-                raise Failure(FULL) from error
+                raise Failure(FULL.format(ROOT)) from error
             raise Failure(f"cannot set up {error.filename or venv}: {error.strerror}") from error
 
 
@@ -224,7 +222,7 @@ def crowded(folder: Path) -> bool:
 def explain(output: str, log: Path) -> str:
     """The cause of a failed step in one line, read from what it printed."""
     if "No space left on device" in output or "Disk quota exceeded" in output or crowded(log.parent):
-        return FULL
+        return FULL.format(ROOT)
     if "Retrying (" in output and re.search("No matching distribution|Could not fetch|Max retries", output):
         return OFFLINE
     errors = re.findall(r"^.*?\b(?:ERROR|error|Error): *(.+)$", output, re.MULTILINE)
