@@ -467,7 +467,7 @@ made = Fixed(level=0.125)
         assert score(verifiers.load("my_check_:Fixed", level=0.75), Node()) == [Score(0.75)]
         assert score(verifiers.load("my_check_:made"), Node()) == [Score(0.125)]
         with pytest.raises(ConfigError, match="did you mean 'level'"):
-            verifiers.load("my_check_:Fixed", levle=1)
+            verifiers.load("my_check_:Fixed", levell=1)
     finally:
         sys.modules.pop("my_check_", None)
     assert sys.path == before
