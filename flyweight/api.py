@@ -54,13 +54,15 @@ class Session:
         answers are read (see `flyweight.answers.extract`); `answers` replaces that layer altogether. `context` is the
         longest prompt plus answer in tokens, `max_tokens` the longest answer. Raises ModelError or ConfigError.
         """
-        self.policy = _policy(model, context, weights) if isinstance(model, str) else model
+        # The model last: what is wrong with the rest is said before anyone waits for it.
         self.verifier = _verifier(verifier)
+        reader = answers or _AnswersOf(kind)
         self.seed = seed
+        self.policy = _policy(model, context, weights) if isinstance(model, str) else model
         self.runner = Runner(
             self.policy,
             {self.verifier.name: self.verifier},
-            answers=answers or _AnswersOf(kind),
+            answers=reader,
             sampling=Sampling(temperature=temperature, max_tokens=max_tokens),
             seed=seed,
             on_event=on_event,

@@ -1,0 +1,244 @@
+"""The options several commands share, and what they mean together. Everything is checked before a model is loaded."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from flyweight import api, strategies
+from flyweight.errors import ConfigError
+from flyweight.protocols import Policy, Strategy
+from flyweight.strategies import Value
+from flyweight.types import Budget, Event, Problem
+
+__all__ = [
+    "Choice",
+    "ModelOptions",
+    "budget",
+    "choose",
+    "every",
+    "fitting",
+    "pairs",
+    "record",
+]
+
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        envvar="FLYWEIGHT_MODEL",
+        metavar="MODEL",
+        help="Catalog name (flyweight models ls), path of a GGUF file, hf:org/repo/file.gguf, or toy.",
+    ),
+]
+StrategyName = Annotated[
+    str,
+    typer.Option(
+        "--strategy",
+        "-s",
+        envvar="FLYWEIGHT_STRATEGY",
+        metavar="NAME",
+        help="How the compute is spent (flyweight list).",
+    ),
+]
+N = Annotated[
+    int | None,
+    typer.Option(
+        "-n",
+        envvar="FLYWEIGHT_N",
+        metavar="N",
+        help="Samples or beams; short for --set n=N. [default: the strategy's]",
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="A parameter of the strategy, such as temperature=0.9; repeatable."
+    ),
+]
+VerifierName = Annotated[
+    str,
+    typer.Option(
+        "--verifier",
+        envvar="FLYWEIGHT_VERIFIER",
+        metavar="NAME",
+        help="What scores candidates: a name, or module:function of (question, solution).",
+    ),
+]
+BudgetTokens = Annotated[
+    int | None,
+    typer.Option(envvar="FLYWEIGHT_BUDGET_TOKENS", metavar="TOKENS", help="Most tokens generated per question."),
+]
+BudgetVerifications = Annotated[
+    int | None,
+    typer.Option(envvar="FLYWEIGHT_BUDGET_VERIFICATIONS", metavar="N", help="Most candidates scored per question."),
+]
+Deadline = Annotated[
+    float | None,
+    typer.Option(envvar="FLYWEIGHT_DEADLINE", metavar="SECONDS", help="Stop each question after this many seconds."),
+]
+Confidence = Annotated[
+    float | None,
+    typer.Option(
+        envvar="FLYWEIGHT_CONFIDENCE",
+        metavar="P",
+        help="Stop as soon as the answer leads with this probability, in (0, 1].",
+    ),
+]
+Seed = Annotated[int, typer.Option(envvar="FLYWEIGHT_SEED", metavar="SEED", help="Seed of every draw.")]
+System = Annotated[
+    str,
+    typer.Option(envvar="FLYWEIGHT_SYSTEM", metavar="TEXT", help='System prompt; "" for none.', show_default=False),
+]
+Kind = Annotated[
+    str,
+    typer.Option(
+        envvar="FLYWEIGHT_KIND",
+        metavar="KIND",
+        help="How answers are read: math, choice, json, json:FIELD, code or text.",
+    ),
+]
+MaxTokens = Annotated[int, typer.Option(envvar="FLYWEIGHT_MAX_TOKENS", metavar="TOKENS", help="Longest single answer.")]
+Context = Annotated[int, typer.Option(envvar="FLYWEIGHT_CONTEXT", metavar="TOKENS", help="Longest prompt plus answer.")]
+TraceFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--trace", envvar="FLYWEIGHT_TRACE", metavar="FILE", help="Write every event to FILE, one JSON a line."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+
+
+def record(path: Path | None, stack: ExitStack) -> Callable[[Event], None]:
+    """What writes events to `path` until the stack is left; nothing without a path. ConfigError if it cannot."""
+    if path is None:
+        return lambda event: None
+    from flyweight.trace import Writer
+
+    return stack.enter_context(Writer(path))
+
+
+def every(*watchers: Callable[[Event], None]) -> Callable[[Event], None]:
+    """Shows each event to all of the watchers, in order."""
+
+    def watch(event: Event) -> None:
+        for watcher in watchers:
+            watcher(event)
+
+    return watch
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A strategy with all of its parameters, checked."""
+
+    name: str
+    parameters: Mapping[str, Value]
+    bound: Strategy
+
+    @property
+    def label(self) -> str:
+        """Name and n, as shown to people."""
+        return f"{self.name} n={self.parameters['n']}" if "n" in self.parameters else self.name
+
+
+def choose(name: str, parameters: Mapping[str, Value]) -> Choice:
+    """The strategy `name` with `parameters` set. ConfigError for unknown names and values out of range."""
+    known = {parameter.name for parameter in strategies.describe(name).parameters}
+    if "n" in parameters and "n" not in known:
+        having = ", ".join(
+            other
+            for other in strategies.names()
+            if any(parameter.name == "n" for parameter in strategies.describe(other).parameters)
+        )
+        raise ConfigError(f"{name} draws a single completion and takes no n: drop it, or use one of {having}")
+    bound = strategies.bind(name, parameters)
+    values = cast("functools.partial[object]", bound).keywords
+    return Choice(name, dict(values), bound)
+
+
+def pairs(settings: Sequence[str] | None, n: int | None = None) -> dict[str, Value]:
+    """Parameters from `-n N` and `--set key=value` options. ConfigError for one without "=" or given twice."""
+    parameters: dict[str, Value] = {} if n is None else {"n": n}
+    for setting in settings or ():
+        key, equals, value = setting.partition("=")
+        key, value = key.strip(), value.strip()
+        if not equals or not key:
+            raise ConfigError(f"--set {setting!r}: write key=value, for example --set temperature=0.9")
+        if key in parameters:
+            raise ConfigError(f"{key} is given twice: {parameters[key]} and {value}")
+        parameters[key] = value
+    return parameters
+
+
+def fitting(name: str, parameters: Mapping[str, Value]) -> dict[str, Value]:
+    """Those of the parameters that the strategy has."""
+    known = {parameter.name for parameter in strategies.describe(name).parameters}
+    return {key: value for key, value in parameters.items() if key in known}
+
+
+def budget(
+    tokens: int | None = None,
+    verifications: int | None = None,
+    seconds: float | None = None,
+    confidence: float | None = None,
+) -> Budget:
+    """The limits, checked. ConfigError for one that is not positive, or a confidence above 1."""
+    whole = (("--budget-tokens", tokens), ("--budget-verifications", verifications))
+    for option, value in whole:
+        if value is not None and value < 1:
+            raise ConfigError(f"{option} {value} is not allowed: a whole number from 1")
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise ConfigError(f"--deadline {seconds:g} is not allowed: seconds above 0")
+    if confidence is not None and not 0 < confidence <= 1:
+        raise ConfigError(f"--confidence {confidence:g} is not allowed: a probability above 0, at most 1")
+    return Budget(tokens, seconds, verifications, confidence)
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What a session is made of."""
+
+    model: str = api.DEFAULT_MODEL
+    verifier: str = api.DEFAULT_VERIFIER
+    kind: str = "math"
+    max_tokens: int = 512
+    context: int = 2048
+    seed: int = 0
+
+    def check(self, problems: Sequence[Problem] = ()) -> None:
+        """Find every mistake that can be found without loading the model. Raises ConfigError or ModelError."""
+        from flyweight import answers, models, verifiers
+
+        answers.extract("", self.kind)
+        judge = verifiers.load(self.verifier)
+        if judge.sees_answer and any(problem.answer is None for problem in problems):
+            raise ConfigError(
+                f'the verifier {self.verifier} needs the known answers: use --file with JSON lines that have "answer"'
+            )
+        for option, tokens in (("--max-tokens", self.max_tokens), ("--context", self.context)):
+            if tokens < 1:
+                raise ConfigError(f"{option} {tokens} is not allowed: a whole number from 1")
+        if self.model != "toy":
+            models.resolve(self.model)
+
+    def open(self, on_event: Callable[[Event], None], policy: Policy | None = None) -> api.Session:
+        """Load the model, unless `policy` is already there."""
+        return api.Session(
+            policy or self.model,
+            verifier=self.verifier,
+            kind=self.kind,
+            max_tokens=self.max_tokens,
+            context=self.context,
+            seed=self.seed,
+            on_event=on_event,
+        )

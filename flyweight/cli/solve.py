@@ -1,0 +1,159 @@
+"""`flyweight solve`: one question, or a file of them with the model kept warm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flyweight import api
+from flyweight.cli import ask, options, render
+from flyweight.cli.progress import Progress
+from flyweight.cli.stopping import Stop
+from flyweight.types import Budget, Problem, Result, Stopped
+
+__all__ = ["register"]
+
+IN_FLIGHT = 1024
+"""Questions of a file searched at the same time."""
+
+HELP = """Answer a question, spending compute until the answer is better than the model's first.
+
+\b
+Examples:
+  flyweight solve "What is 12 * 17 - 4?"
+  flyweight solve -s beam_search -n 16 --set width=4 --verifier arithmetic < question.txt
+  flyweight solve --file questions.jsonl --budget-tokens 4096 --json > results.jsonl
+
+QUESTION may be "-" or left out to read it from a pipe. A file holds one question a line, or JSON lines
+with "question" and optionally "id" and "answer"; its questions are searched together, and results come
+in its order. With --quiet only the answer is printed. An answer in the file is never shown to the model.
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("solve", help=HELP, short_help="Answer a question, or a file of them.")(solve)
+
+
+def solve(
+    question: Annotated[
+        str | None, typer.Argument(metavar="QUESTION", help='The question; "-" reads stdin.', show_default=False)
+    ] = None,
+    model: options.Model = api.DEFAULT_MODEL,
+    strategy: options.StrategyName = api.DEFAULT_STRATEGY,
+    n: options.N = None,
+    set_: options.Set = None,
+    verifier: options.VerifierName = api.DEFAULT_VERIFIER,
+    budget_tokens: options.BudgetTokens = None,
+    budget_verifications: options.BudgetVerifications = None,
+    deadline: options.Deadline = None,
+    confidence: options.Confidence = None,
+    seed: options.Seed = 0,
+    system: options.System = api.DEFAULT_SYSTEM,
+    kind: options.Kind = "math",
+    max_tokens: options.MaxTokens = 512,
+    context: options.Context = 2048,
+    file: Annotated[
+        Path | None, typer.Option("--file", metavar="FILE", help="Questions, one a line or JSON lines.")
+    ] = None,
+    trace: options.TraceFile = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> int:
+    choice = options.choose(strategy, options.pairs(set_, n))
+    limits = options.budget(budget_tokens, budget_verifications, deadline, confidence)
+    made_of = options.ModelOptions(model, verifier, kind, max_tokens, context, seed)
+    if file is not None and question is not None:
+        raise typer.BadParameter("give a question or --file, not both")
+    problems = [api.problem(ask.question(question), system)] if file is None else ask.questions(file, system)
+    made_of.check(problems)
+    return Job(choice, limits, made_of, problems, file is not None, trace, json, quiet).run()
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything `solve` was asked for, checked."""
+
+    choice: options.Choice
+    limits: Budget
+    made_of: options.ModelOptions
+    problems: Sequence[Problem]
+    many: bool
+    """Whether the questions came from a file."""
+    trace: Path | None
+    json: bool
+    quiet: bool
+
+    def run(self) -> int:
+        """Load, search, print; the exit code."""
+        codes = []
+        with ExitStack() as stack:
+            record = options.record(self.trace, stack)
+            stop = stack.enter_context(Stop())
+            progress = stack.enter_context(Progress(quiet=self.quiet, kind=self.made_of.kind))
+            progress.say(f"loading {self.made_of.model}")
+            session = stack.enter_context(self.made_of.open(options.every(stop, record, progress)))
+            stop.runner = session.runner
+            n = self.choice.parameters.get("n")
+            progress.begin(self.choice.name, n if isinstance(n, int) and not self.many else None)
+            results = session.runner.run(self.problems, self.choice.bound, self.limits, in_flight=IN_FLIGHT)
+            for number, result in in_order(self.problems, results):
+                progress.clear()
+                self.show(number, result)
+                codes.append(render.code_of(result))
+            if len(codes) < len(self.problems):
+                progress.note(f"{len(self.problems) - len(codes)} questions were not begun")
+        return worst(codes, stop.code)
+
+    def show(self, number: int, result: Result) -> None:
+        """Print one result; the error of a failed one goes to stderr."""
+        from flyweight.cli.main import complain
+
+        if self.json:
+            typer.echo(render.dumps(self.facts(result)))
+        elif self.quiet:
+            typer.echo(render.clean(result.text if result.answer is None else result.answer))
+        else:
+            if self.many:
+                typer.echo(f"{'' if number == 0 else chr(10)}[{number + 1}] {render.oneline(result.problem.prompt)}\n")
+            typer.echo(render.block(result, label=self.choice.label, model=self.made_of.model))
+        if result.stopped is Stopped.ERROR:
+            complain(result.error or "the search failed")
+
+    def facts(self, result: Result) -> dict[str, object]:
+        """The JSON object of one result."""
+        return render.as_json(
+            result,
+            strategy=self.choice.name,
+            parameters=self.choice.parameters,
+            model=self.made_of.model,
+            verifier=self.made_of.verifier,
+            seed=self.made_of.seed,
+            problem=result.problem if self.many else None,
+        )
+
+
+def in_order(problems: Sequence[Problem], results: Iterable[Result]) -> Iterator[tuple[int, Result]]:
+    """(index, result) in the order of the problems, each as soon as all before it are there."""
+    place = {problem.id: index for index, problem in enumerate(problems)}
+    waiting: dict[int, Result] = {}
+    following = 0
+    for result in results:
+        waiting[place[result.problem.id]] = result
+        while following in waiting:
+            yield following, waiting.pop(following)
+            following += 1
+    yield from sorted(waiting.items())
+
+
+def worst(codes: Iterable[int], signalled: int = 0) -> int:
+    """Exit code of several results: the signal, else an error, else a partial result, else 0."""
+    found = set(codes)
+    if signalled:
+        return signalled
+    return next((code for code in (130, 3, 5) if code in found), 0)
