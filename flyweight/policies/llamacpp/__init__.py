@@ -1,0 +1,16 @@
+"""The embedded engine: many sequences of one small model in one llama.cpp context (see docs/engine.md).
+
+policy.py    LlamaCpp: queue, prefill, one token for every row, finish
+row.py       one request while it is served: text, stop strings, cost
+streams.py   which stream holds which tokens; prefixes found, forked, parked, evicted
+context.py   the thin layer over llama.cpp's C API
+sampler.py   from logits to a drawn token, its log-probability and certainty
+grammar.py   GBNF constraints
+template.py  chat templates from model files, rendered in a sandbox
+tokens.py    messages, forced text and drawn tokens become one path of token ids
+weights.py   which encoding of the weights is fastest here
+"""
+
+from flyweight.policies.llamacpp.policy import LlamaCpp
+
+__all__ = ["LlamaCpp"]

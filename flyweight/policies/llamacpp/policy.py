@@ -1,0 +1,436 @@
+"""`LlamaCpp`: the policy that runs a small model in this process and serves many requests at once."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+
+from flyweight.errors import BackendError, ConfigError, FlyweightError, unknown
+from flyweight.policies.llamacpp.context import KV_TYPES, Blob, Context, Floats, Model, default_threads
+from flyweight.policies.llamacpp.grammar import Grammar
+from flyweight.policies.llamacpp.row import Row, Writer, unfinished_bytes
+from flyweight.policies.llamacpp.sampler import Rows
+from flyweight.policies.llamacpp.streams import Streams, common_prefix, window
+from flyweight.policies.llamacpp.tokens import Tokens
+from flyweight.policies.llamacpp.weights import WEIGHTS, encoded
+from flyweight.protocols import Counters, Request, Response
+from flyweight.types import Finish, Node
+
+__all__ = ["LlamaCpp"]
+
+SLOTS_MAX = 256
+"""llama.cpp's LLAMA_MAX_SEQ."""
+PREFILL_FLOP = 0.55e12
+"""Work of one step's prefill: about a second on a small machine. Fixed, so that batch shapes don't depend on timing."""
+SHARED_WORTH = 32
+"""Common tokens for which a prompt waits until another one's prefill can be shared."""
+
+
+class LlamaCpp:
+    """A GGUF model as a policy: continuous batching over separate KV streams, prefixes shared on their own.
+
+    A step (`add` requests, `step` until they return) admits what fits into the free slots in order of arrival, computes
+    at most about a second of prompts, then one token for every row. Requests for the same path that arrive together
+    compute it once. Finished paths stay resident until room is needed, least recently used first.
+
+    Memory is the weights, `slots` x `context` tokens of KV, allocated at once, and up to `parked_mb` for paths put
+    aside; a token takes 12,288 bytes for Qwen2.5 0.5B at f16.
+
+    The token that ends an answer counts as generated, but is not among `tokens`, `logprobs` and `certainty`. Hidden
+    states are those each token was drawn from: the final layer after its norm, at the position before the token.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        name: str | None = None,
+        slots: int = 32,
+        context: int = 2048,
+        boundary: tuple[str, ...] = ("\n\n",),
+        weights: str = "auto",
+        threads: int | None = None,
+        kv_type: str = "f16",
+        flash_attention: bool = True,
+        parked_mb: int = 512,
+        cache_dir: Path | None = None,
+    ) -> None:
+        """Load a model.
+
+        slots: rows decoded together, 1 to 256. context: tokens of a whole path. weights: "file" as stored, "bf16"
+        re-encoded from it, "auto" the faster of the two, measured once on this machine. kv_type: encoding of the KV.
+        cache_dir: where re-encoded weights and measurements are kept. Raises ConfigError for values outside these, and
+        ModelError for a file that cannot be used.
+        """
+        if not 1 <= slots <= SLOTS_MAX:
+            raise ConfigError(f"slots={slots}: must be between 1 and {SLOTS_MAX}")
+        if context < 16:
+            raise ConfigError(f"context={context}: must be at least 16 tokens")
+        if threads is not None and threads < 1:
+            raise ConfigError(f"threads={threads}: must be at least 1")
+        if parked_mb < 0:
+            raise ConfigError(f"parked_mb={parked_mb}: must be 0 or more")
+        if kv_type not in KV_TYPES:
+            raise unknown("kv_type", kv_type, KV_TYPES)
+        if weights not in WEIGHTS:
+            raise unknown("weights", weights, WEIGHTS)
+        if not all(boundary):
+            raise ConfigError("boundary holds an empty string: give the strings that end a step")
+        path = Path(path)
+        self.name = name if name is not None else path.stem
+        self.boundary = tuple(boundary)
+        self._threads = threads or default_threads()
+        self.weights = encoded(path, weights, slots=slots, threads=self._threads, cache_dir=cache_dir)
+        """Which encoding runs, and the file that holds it."""
+        self._model = Model(self.weights.path)
+        try:
+            if context > self._model.trained_context:
+                raise ConfigError(
+                    f"context={context}: {self.name} was trained for {self._model.trained_context} tokens at most"
+                )
+            self.params = self._model.params
+            self._tokens = Tokens(self._model, self.name)
+            self._context = Context(
+                self._model,
+                streams=slots,
+                length=context,
+                threads=self._threads,
+                kv_type=kv_type,
+                flash_attention=flash_attention,
+            )
+        except FlyweightError:
+            self._model.close()
+            raise
+        self._slots = slots
+        self._length = context
+        token_bytes = self._model.kv_bytes(kv_type)
+        self._streams: Streams[Blob] = Streams(
+            slots, self._context, token_bytes=token_bytes, parked_bytes=parked_mb << 20
+        )
+        affordable = int(PREFILL_FLOP / (2 * self.params))
+        self._chunk = max(32, min(512, 1 << affordable.bit_length() - 1))
+        self._pending: deque[Request] = deque()
+        self._rows: list[Row] = []
+        """Requests in slots, twins included, in order of admission."""
+        self._finished: list[Response] = []
+        self._totals = Counters()
+
+    # The Policy protocol -------------------------------------------------------------------------------------
+
+    def add(self, request: Request) -> None:
+        """Queue a request."""
+        self._pending.append(request)
+
+    def step(self) -> list[Response]:
+        """Admit, prefill within a bound, draw one token for every row that is ready; return what finished."""
+        self._admit()
+        self._prefill()
+        self._decode()
+        held = self._streams.bytes
+        self._totals = self._totals._replace(kv_bytes=held, peak_kv_bytes=max(held, self._totals.peak_kv_bytes))
+        finished, self._finished = self._finished, []
+        return finished
+
+    def cancel(self, id: int) -> Response:
+        """Drop a request: what it had drawn and cost so far. An id that is not in flight is a BackendError."""
+        for request in self._pending:
+            if request.id == id:
+                self._pending.remove(request)
+                return Response(id, finish=Finish.CUT)
+        for row in self._rows:
+            if row.request.id == id:
+                self._leave(row)
+                return row.response(Finish.CUT, width=self._model.width)
+        raise BackendError(f"request {id} is not in flight")
+
+    @property
+    def counters(self) -> Counters:
+        """Totals so far; they equal the sums over all responses."""
+        return self._totals
+
+    def close(self) -> None:
+        """Release the model. Requests in flight are dropped."""
+        for row in self._rows:
+            row.response(Finish.CUT)
+        self._rows.clear()
+        self._pending.clear()
+        self._context.close()
+        self._model.close()
+
+    # Admission -----------------------------------------------------------------------------------------------
+
+    def _admit(self) -> None:
+        """Give free slots to the queue, in order; consecutive requests for one node become twins of the first."""
+        leader: Row | None = None
+        new: list[Row] = []
+        while self._pending and len(self._rows) < self._slots:
+            request = self._pending.popleft()
+            twin_of = leader if leader is not None and request.node is leader.request.node else None
+            try:
+                row = self._row(request, twin_of)
+            except Exception as error:
+                self._finished.append(Response(request.id, error=_line(error)))
+                continue
+            if row is None:
+                continue
+            self._rows.append(row)
+            new.append(row)
+            if twin_of is None:
+                leader = row
+            else:
+                row.leader = twin_of
+                twin_of.twins.append(row)
+        if self._rows and (new or not self._dense()):
+            self._arrange(new)
+
+    def _row(self, request: Request, like: Row | None) -> Row | None:
+        """A row for a request, or None if it is finished before it began. Raises for requests that cannot be served."""
+        sampling = request.sampling
+        if not request.choices:
+            if not (math.isfinite(sampling.temperature) and sampling.temperature >= 0):
+                raise BackendError(f"temperature={sampling.temperature}: must be 0 or more")
+            if not 0 < sampling.top_p <= 1:
+                raise BackendError(f"top_p={sampling.top_p}: must be above 0 and at most 1")
+            if sampling.max_tokens < 1:
+                raise BackendError(f"max_tokens={sampling.max_tokens}: must be at least 1")
+            if not all(sampling.stop):
+                raise BackendError("stop holds an empty string")
+        path = like.path if like is not None else self._tokens.path(request.node)
+        if not path:
+            raise BackendError("the prompt is empty")
+        room = self._length if request.choices else self._length - 1
+        if len(path) > room:
+            prompt = len(self._tokens.prompt(request.node.root.messages))
+            if prompt <= room and not request.choices:
+                # The path has grown to the end of the context: nothing more can be drawn.
+                self._finished.append(Response(request.id, finish=Finish.LENGTH))
+                return None
+            raise BackendError(
+                f"the {'path' if prompt <= room else 'prompt'} has {len(path)} tokens, "
+                f"the context only {self._length}: raise context={1 << len(path).bit_length()}"
+            )
+        choices = []
+        for choice in request.choices:
+            ids = self._tokens.text(choice)
+            if not ids:
+                raise BackendError("choices holds an empty string")
+            choices.append(ids[0])
+        return Row(
+            request,
+            path,
+            Writer(sampling.stop, self._held(request.node, path)),
+            random.Random(request.seed),
+            choices=choices,
+            grammar=Grammar(self._model, sampling.grammar) if sampling.grammar and not choices else None,
+        )
+
+    def _held(self, node: Node, path: list[int]) -> bytes:
+        """The beginning of a character in which the drawn step before this one was cut off."""
+        if node.finish not in (Finish.LENGTH, Finish.CUT) or node.policy != self.name:
+            return b""
+        return unfinished_bytes(b"".join(map(self._tokens.piece, path[-4:])))
+
+    def _dense(self) -> bool:
+        streams = [row.stream for row in self._rows]
+        return max(streams) - min(streams) == len(streams) - 1
+
+    def _arrange(self, new: list[Row]) -> None:
+        """Put all rows on contiguous streams, moving as few as possible; new ones stay where their path already is."""
+        taken = {row.stream for row in self._rows if row.stream >= 0}
+        weights = [0] * self._slots
+        for stream in taken:
+            weights[stream] = 2
+        home: dict[int, Row] = {}
+        for row in new:
+            if row.leader is None:
+                found = self._streams.find(row.path, len(row.path) - 1)[1]
+                if found is not None and found not in taken and found not in home:
+                    home[found] = row
+                    weights[found] = 1
+        start = window(self._slots, len(self._rows), weights)
+        inside = range(start, start + len(self._rows))
+        for at, row in home.items():
+            if at in inside:
+                row.stream = at
+        inhabited = {row.stream for row in self._rows}
+        holes = iter([stream for stream in inside if stream not in inhabited])
+        for row in self._rows:
+            if row.stream < 0:
+                row.stream = next(holes)
+            elif row.stream not in inside:
+                target = next(holes)
+                if row.started:
+                    self._streams.move(row.stream, target)
+                row.stream = target
+
+    def _leave(self, row: Row) -> None:
+        """Free a row's slot. Twins that still wait for it go back to the head of the queue."""
+        self._rows.remove(row)
+        if row.leader is not None:
+            row.leader.twins.remove(row)
+        for twin in reversed(row.twins):
+            self._rows.remove(twin)
+            if twin.grammar is not None:
+                twin.grammar.close()
+            self._pending.appendleft(twin.request)
+
+    def _finish(self, row: Row, finish: Finish, *, choices: Iterable[float] = (), error: str | None = None) -> None:
+        self._leave(row)
+        self._finished.append(row.response(finish, choices=tuple(choices), width=self._model.width, error=error))
+
+    # Prefill -------------------------------------------------------------------------------------------------
+
+    def _prefill(self) -> None:
+        """Compute paths up to their last token, `_chunk` tokens a step at most; the last one joins the token batch."""
+        budget = self._chunk
+        waiting = [row for row in self._rows if row.leader is None and not row.ready]
+        while budget > 0 and waiting:
+            pack: list[Row] = []
+            for row in waiting:
+                if any(self._shares(row, other) for other in pack):
+                    continue
+                if not row.started:
+                    self._start(row)
+                if not row.ready:
+                    pack.append(row)
+                if sum(len(row.path) - 1 - row.done for row in pack) >= budget:
+                    break
+            if pack:
+                budget -= self._prefill_pack(pack, budget)
+            waiting = [row for row in waiting if row in self._rows and not row.ready]
+
+    def _shares(self, row: Row, other: Row) -> bool:
+        """Whether `row` would do well to wait for what `other` is about to compute."""
+        if row.started:
+            return False
+        limit = len(row.path) - 1
+        resident, _, _ = self._streams.find(row.path, limit)
+        return common_prefix(row.path, other.path, limit) - max(resident, other.done) >= SHARED_WORTH
+
+    def _start(self, row: Row) -> None:
+        taken = self._streams.take(row.stream, row.path, len(row.path) - 1)
+        row.started = True
+        row.done = row.cached_tokens = taken.cached
+        self._count(cached_tokens=taken.cached, recomputed_tokens=taken.evicted)
+
+    def _prefill_pack(self, pack: list[Row], budget: int) -> int:
+        """One decode over the next tokens of several paths; how many."""
+        pack.sort(key=lambda row: row.stream)
+        tokens: list[int] = []
+        positions: list[int] = []
+        streams: list[int] = []
+        parts: list[tuple[Row, int]] = []
+        for row in pack:
+            n = min(len(row.path) - 1 - row.done, budget - len(tokens))
+            if n > 0:
+                tokens += row.path[row.done : row.done + n]
+                positions += range(row.done, row.done + n)
+                streams += [row.stream] * n
+                parts.append((row, n))
+        try:
+            self._context.decode(tokens, positions, streams, outputs=False, hidden=False)
+        except BackendError as error:
+            self._fail([row for row, _ in parts], error)
+        else:
+            for row, n in parts:
+                self._streams.held[row.stream] += row.path[row.done : row.done + n]
+                row.done += n
+                row.prompt_tokens += n
+            self._count(prompt_tokens=len(tokens))
+        return len(tokens)
+
+    # One token for every row ---------------------------------------------------------------------------------
+
+    def _decode(self) -> None:
+        rows = sorted((row for row in self._rows if row.leader is None and row.ready), key=lambda row: row.stream)
+        if not rows:
+            return
+        hidden = any(row.request.hidden for row in rows) or any(t.request.hidden for r in rows for t in r.twins)
+        try:
+            self._context.decode(
+                [row.next_token for row in rows],
+                [row.done for row in rows],
+                [row.stream for row in rows],
+                outputs=True,
+                hidden=hidden,
+            )
+            logits = Rows(self._context.logits())
+            states = self._context.hidden() if hidden else None
+        except BackendError as error:
+            self._fail(rows, error)
+            return
+        prompts = 0
+        for row in rows:
+            self._streams.held[row.stream].append(row.next_token)
+            row.done += 1
+            if not row.tokens:
+                row.prompt_tokens += 1
+                prompts += 1
+        self._count(prompt_tokens=prompts)
+        for index, row in enumerate(rows):
+            group = [row, *self._join(row)]
+            for member in group:
+                state = states[index].copy() if states is not None and member.request.hidden else None
+                try:
+                    self._draw(member, logits, index, state)
+                except Exception as error:  # an `until` predicate may raise anything; it fails its own request only
+                    self._finish(member, Finish.CUT, error=_line(error))
+
+    def _join(self, leader: Row) -> list[Row]:
+        """Twins whose path has just been computed, each on a copy of it."""
+        twins = leader.twins
+        if not twins:
+            return []
+        leader.twins = []
+        # Choices are read off these logits: such a twin needs no KV of its own.
+        self._streams.fork(leader.stream, [twin.stream for twin in twins if not twin.choices])
+        for twin in twins:
+            twin.leader = None
+            twin.started = True
+            twin.done = twin.cached_tokens = leader.done
+            self._count(cached_tokens=leader.done)
+        return twins
+
+    def _draw(self, row: Row, logits: Rows, index: int, state: Floats | None) -> None:
+        if not logits.is_finite(index):
+            raise BackendError("the model returned logits that are not finite numbers")
+        if row.choices:
+            self._finish(row, Finish.END, choices=logits.logprobs(index, row.choices))
+            return
+        sampling = row.request.sampling
+        allowed = None
+        u = row.rng.random()
+        if row.grammar is not None:
+            allowed = row.grammar.allowed(logits, index, sampling.temperature)
+            if not allowed.ids.size:
+                raise BackendError("the grammar permits no token here")
+        drawn = logits.draw(index, temperature=sampling.temperature, top_p=sampling.top_p, u=u, allowed=allowed)
+        row.generated_tokens += 1
+        self._count(generated_tokens=1)
+        if self._model.ends(drawn.token):
+            self._finish(row, Finish.END)
+            return
+        if row.grammar is not None:
+            row.grammar.accept(drawn.token)
+        finish = row.write(drawn, self._tokens.piece(drawn.token), state, self._length)
+        if finish is not None:
+            self._finish(row, finish)
+
+    def _fail(self, rows: list[Row], error: Exception) -> None:
+        """End the requests of a batch that could not be computed; what their streams hold is no longer certain."""
+        for row in rows:
+            for member in [*row.twins, row]:
+                self._finish(member, Finish.CUT, error=_line(error))
+            self._streams.forget(row.stream)
+
+    def _count(self, **more: int) -> None:
+        self._totals = self._totals._replace(**{k: getattr(self._totals, k) + v for k, v in more.items()})
+
+
+def _line(error: Exception) -> str:
+    """An error as one line."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, FlyweightError) else f"{type(error).__name__}: {text}"

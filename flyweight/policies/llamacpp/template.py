@@ -1,0 +1,201 @@
+"""Chat templates from model files: Jinja source we do not trust, rendered in a sandbox with a budget.
+
+On top of jinja2's ImmutableSandboxedEnvironment: the source, every string made by an operator, and the output have a
+largest size, and loop rounds and calls are counted, so that a hostile template ends in one line instead of a hang.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast
+
+from jinja2 import TemplateError, Undefined, nodes
+from jinja2.exceptions import SecurityError
+from jinja2.runtime import Context as JinjaContext
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from flyweight.errors import ModelError
+from flyweight.types import Message
+
+__all__ = ["ChatTemplate"]
+
+LONGEST_SOURCE = 1 << 16
+LONGEST_TEXT = 1 << 22
+"""Characters a template may produce, in all or in one string."""
+WORK = 100_000
+"""Loop rounds plus calls of one rendering."""
+FILTERS = """
+abs capitalize count default d dictsort first float int items join last length list lower map max min reject rejectattr
+replace reverse round safe select selectattr sort string sum title trim unique upper
+"""
+"""Filters templates use; others, which can blow up a string, are unknown to them."""
+WIDENING = {"format", "format_map", "center", "ljust", "rjust", "zfill", "expandtabs"}
+"""String methods that make long strings out of numbers."""
+
+
+class ChatTemplate:
+    """Turns messages into the text a model was trained to continue.
+
+    Without a template in the model file (base models): the contents, each followed by a blank line.
+    """
+
+    def __init__(self, source: str, *, bos: str = "", eos: str = "") -> None:
+        """Compile `source`. One that is too large or not valid Jinja is a ModelError; an empty one is the fallback."""
+        self._facts = {"bos_token": bos, "eos_token": eos, "add_generation_prompt": True}
+        self._environment = _Sandbox()
+        self._template = None
+        if not source:
+            return
+        if len(source) > LONGEST_SOURCE:
+            raise ModelError(f"chat template of {len(source)} characters; at most {LONGEST_SOURCE} are accepted")
+        try:
+            tree = self._environment.parse(source)
+            _meter(tree)
+            self._template = self._environment.from_string(tree)
+        except (TemplateError, RecursionError, SyntaxError, MemoryError) as error:
+            raise ModelError(f"chat template does not compile: {_line(error)}") from None
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt up to where the assistant speaks; a template that refuses these messages is a ModelError."""
+        if self._template is None:
+            return "".join(f"{message.content}\n\n" for message in messages)
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        self._environment.begin()
+        parts: list[str] = []
+        size = 0
+        try:
+            for part in self._template.generate(messages=turns, **self._facts):
+                parts.append(part)
+                size += len(part)
+                if size > LONGEST_TEXT:
+                    raise SecurityError(f"output beyond {LONGEST_TEXT} characters")
+        except Exception as error:  # template code may raise whatever Python can
+            raise ModelError(f"chat template failed: {_line(error)}") from None
+        return "".join(parts)
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Counts work and bounds strings."""
+
+    intercepted_binops = frozenset(["+", "*", "**", "%"])
+
+    def __init__(self) -> None:
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+        self.filters = {name: self.filters[name] for name in FILTERS.split()}
+        self.filters.update(tojson=_to_json, metered=self._metered, concatenated=self._concatenated)
+        self.filters["replace"] = self._replace
+        self.filters["join"] = self._join
+        self.globals = {
+            "range": self.globals["range"],
+            "namespace": self.globals["namespace"],
+            "dict": dict,
+            "raise_exception": _raise,
+            "strftime_now": _now,
+        }
+        self._work = 0
+
+    def begin(self) -> None:
+        self._work = 0
+
+    def _spend(self) -> None:
+        self._work += 1
+        if self._work > WORK:
+            raise SecurityError(f"more than {WORK} loop rounds and calls")
+
+    def call(__self, __context: JinjaContext, __obj: Any, *args: Any, **kwargs: Any) -> Any:
+        __self._spend()
+        name = getattr(__obj, "__name__", "")
+        if name in WIDENING:
+            raise SecurityError(f"{name} is not available to chat templates")
+        return _sized(super().call(__context, __obj, *args, **kwargs))
+
+    def call_binop(self, context: JinjaContext, operator: str, left: Any, right: Any) -> Any:
+        self._spend()
+        if operator == "+":
+            _total(left, right)
+        elif operator == "*":
+            for sized, times in ((left, right), (right, left)):
+                if hasattr(sized, "__len__") and isinstance(times, int) and len(sized) * times > LONGEST_TEXT:
+                    raise SecurityError("string too long")
+            if isinstance(left, int) and isinstance(right, int) and left.bit_length() + right.bit_length() > 256:
+                raise SecurityError("number too large")
+        elif operator == "**" or (operator == "%" and isinstance(left, str)):
+            raise SecurityError(f"operator {operator} is not available to chat templates")
+        return super().call_binop(context, operator, left, right)
+
+    def _metered(self, items: Iterable[Any]) -> Iterator[Any]:
+        for item in () if isinstance(items, Undefined) else items:
+            self._spend()
+            yield item
+
+    def _concatenated(self, items: Sequence[Any]) -> str:
+        self._spend()
+        parts = [str(item) for item in items]
+        _total(*parts)
+        return "".join(parts)
+
+    def _replace(self, text: Any, old: str, new: str, count: int = -1) -> str:
+        text = str(text)
+        self._spend()
+        if (text.count(old) if old else len(text) + 1) * len(new) > LONGEST_TEXT:
+            raise SecurityError("string too long")
+        replaced: str = text.replace(old, new, count)
+        return replaced
+
+    def _join(self, items: Iterable[Any], separator: str = "", attribute: str | None = None) -> str:
+        parts = [str(item if attribute is None else self.getitem(item, attribute)) for item in self._metered(items)]
+        if sum(map(len, parts)) + len(separator) * len(parts) > LONGEST_TEXT:
+            raise SecurityError("string too long")
+        return separator.join(parts)
+
+
+def _meter(tree: nodes.Template) -> None:
+    """Route every loop through `metered`, every `~` through `concatenated`."""
+    for loop in tree.find_all(nodes.For):
+        if loop.recursive:
+            raise SecurityError("recursive loops are not available to chat templates")
+        loop.iter = _filter(cast(nodes.Expr, loop.iter), "metered")
+    for parent in [tree, *tree.find_all(nodes.Node)]:
+        for name, child in parent.iter_fields():
+            if isinstance(child, nodes.Concat):
+                setattr(parent, name, _filter(nodes.List(child.nodes, lineno=child.lineno), "concatenated"))
+            elif isinstance(child, list):
+                child[:] = [
+                    _filter(nodes.List(item.nodes, lineno=item.lineno), "concatenated")
+                    if isinstance(item, nodes.Concat)
+                    else item
+                    for item in child
+                ]
+
+
+def _filter(node: nodes.Expr, name: str) -> nodes.Filter:
+    return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+
+
+def _sized(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > LONGEST_TEXT:
+        raise SecurityError("string too long")
+    return value
+
+
+def _total(*parts: Any) -> None:
+    if sum(len(part) for part in parts if hasattr(part, "__len__")) > LONGEST_TEXT:
+        raise SecurityError("string too long")
+
+
+def _to_json(value: Any, indent: int | None = None, ensure_ascii: bool = False) -> str:
+    return json.dumps(value, indent=indent, ensure_ascii=ensure_ascii)
+
+
+def _raise(message: str) -> None:
+    raise TemplateError(message)
+
+
+def _now(form: str) -> str:
+    return time.strftime(str(form)[:200])
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

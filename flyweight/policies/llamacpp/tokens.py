@@ -1,0 +1,112 @@
+"""Messages, forced text and drawn tokens become one path of token ids."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+from flyweight.policies.llamacpp.context import Model
+from flyweight.policies.llamacpp.template import ChatTemplate
+from flyweight.types import Message, Node
+
+__all__ = ["Tokens"]
+
+KEPT = 1024
+"""Prompts and forced texts whose tokens are remembered."""
+
+
+class Tokens:
+    """Tokenisation for one model under one policy name."""
+
+    def __init__(self, model: Model, name: str) -> None:
+        self._model = model
+        self._name = name
+        self._pieces: dict[int, bytes] = {}
+        self._kept: OrderedDict[object, tuple[int, ...]] = OrderedDict()
+        specials = {model.spelling(t) for t in range(model.n_vocab) if model.is_control(t)} - {""}
+        self._special = re.compile("|".join(map(re.escape, sorted(specials, key=len, reverse=True))) or r"(?!)")
+        self._bos = model.spelling(model.bos) if model.bos >= 0 else ""
+        eos = model.eos
+        self._template = ChatTemplate(model.chat_template, bos=self._bos, eos=model.spelling(eos) if eos >= 0 else "")
+
+    def path(self, node: Node) -> list[int]:
+        """Token ids of the whole path: the rendered prompt, then every step.
+
+        A step this policy drew keeps its own tokens; any other text is tokenised, special-token strings in it staying
+        plain text.
+        """
+        path: list[int] = []
+        steps = node.steps
+        path.extend(self.prompt(steps[0].root.messages if steps else node.messages))
+        for step in steps:
+            if step.tokens is not None and step.policy == self._name:
+                path.extend(step.tokens)
+            else:
+                path.extend(self.text(step.text))
+        return path
+
+    def prompt(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
+        """Token ids of a conversation up to where the assistant goes on; a last assistant message is continued."""
+        return self._remember(messages, lambda: self._prompt(messages))
+
+    def text(self, text: str) -> tuple[int, ...]:
+        """Token ids of text that continues a path. Special-token strings stay plain text."""
+        return self._remember(text, lambda: self._continuation(text))
+
+    def piece(self, token: int) -> bytes:
+        """Bytes a token stands for."""
+        piece = self._pieces.get(token)
+        if piece is None:
+            piece = self._pieces[token] = self._model.piece(token)
+        return piece
+
+    def _remember(self, key: object, make: Callable[[], Sequence[int]]) -> tuple[int, ...]:
+        tokens = self._kept.get(key)
+        if tokens is None:
+            tokens = self._kept[key] = tuple(make())
+            if len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        else:
+            self._kept.move_to_end(key)
+        return tokens
+
+    def _prompt(self, messages: tuple[Message, ...]) -> list[int]:
+        continued = ""
+        if messages and messages[-1].role == "assistant":
+            continued = messages[-1].content
+            messages = messages[:-1]
+        tokens = self._rendered(messages)
+        if self._model.add_bos and tokens[:1] != [self._model.bos]:
+            tokens.insert(0, self._model.bos)
+        return tokens + self._continuation(continued) if continued else tokens
+
+    def _rendered(self, messages: Sequence[Message]) -> list[int]:
+        """Only the template's own special tokens count: those spelled in a content are put aside while rendering."""
+        forged = [special for message in messages for special in self._special.findall(message.content)]
+        if not forged:
+            return self._model.tokenize(self._template.render(messages), special=True)
+        mark = _absent("".join(message.content for message in messages))
+        counter = iter(range(len(forged)))
+        marked = [
+            Message(message.role, self._special.sub(lambda _: f"{mark}{next(counter)}{mark}", message.content))
+            for message in messages
+        ]
+        tokens: list[int] = []
+        pieces = re.split(f"{mark}([0-9]+){mark}", self._template.render(marked))
+        for index, piece in enumerate(pieces):
+            own = index % 2 == 0
+            tokens += self._model.tokenize(piece if own else forged[int(piece)], special=own)
+        return tokens
+
+    def _continuation(self, text: str) -> list[int]:
+        if not self._model.spm:
+            return self._model.tokenize(text, special=False)
+        # SentencePiece puts a space before a text; behind a newline it does not.
+        newline = self._model.tokenize("\n", special=False)
+        return self._model.tokenize("\n" + text, special=False)[len(newline) :]
+
+
+def _absent(text: str) -> str:
+    """A private-use character that `text` does not contain."""
+    return next(c for c in map(chr, range(0xE000, 0xF900)) if c not in text)
