@@ -163,12 +163,13 @@ def _policy(model: str, context: int, weights: str) -> Policy:
 
 def _verifier(verifier: str | Verifier | Callable[[str, str], float]) -> Verifier:
     from flyweight import verifiers
+    from flyweight.verifiers.function import Function
 
     if isinstance(verifier, str):
         return verifiers.load(verifier)
     if hasattr(verifier, "score"):
         return cast(Verifier, verifier)
-    return verifiers.from_callable(verifier)
+    return Function(verifier)
 
 
 class _AnswersOf:

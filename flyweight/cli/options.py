@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, cast
@@ -14,7 +13,7 @@ import typer
 
 from flyweight import api, strategies
 from flyweight.errors import ConfigError
-from flyweight.protocols import Policy, Strategy
+from flyweight.protocols import Answers, Policy, Strategy
 from flyweight.strategies import Value
 from flyweight.types import Budget, Event, Problem
 
@@ -23,10 +22,8 @@ __all__ = [
     "ModelOptions",
     "budget",
     "choose",
-    "every",
     "fitting",
     "pairs",
-    "record",
 ]
 
 Model = Annotated[
@@ -118,25 +115,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a lin
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
-def record(path: Path | None, stack: ExitStack) -> Callable[[Event], None]:
-    """What writes events to `path` until the stack is left; nothing without a path. ConfigError if it cannot."""
-    if path is None:
-        return lambda event: None
-    from flyweight.trace import Writer
-
-    return stack.enter_context(Writer(path))
-
-
-def every(*watchers: Callable[[Event], None]) -> Callable[[Event], None]:
-    """Shows each event to all of the watchers, in order."""
-
-    def watch(event: Event) -> None:
-        for watcher in watchers:
-            watcher(event)
-
-    return watch
-
-
 @dataclass(frozen=True)
 class Choice:
     """A strategy with all of its parameters, checked."""
@@ -160,7 +138,7 @@ def choose(name: str, parameters: Mapping[str, Value]) -> Choice:
             for other in strategies.names()
             if any(parameter.name == "n" for parameter in strategies.describe(other).parameters)
         )
-        raise ConfigError(f"{name} draws a single completion and takes no n: drop it, or use one of {having}")
+        raise ConfigError(f"{name} has no parameter n: drop -n, or use one of {having}")
     bound = strategies.bind(name, parameters)
     values = cast("functools.partial[object]", bound).keywords
     return Choice(name, dict(values), bound)
@@ -231,12 +209,19 @@ class ModelOptions:
         if self.model != "toy":
             models.resolve(self.model)
 
-    def open(self, on_event: Callable[[Event], None], policy: Policy | None = None) -> api.Session:
-        """Load the model, unless `policy` is already there."""
+    def open(
+        self,
+        on_event: Callable[[Event], None],
+        *,
+        policy: Policy | None = None,
+        answers: Answers | None = None,
+    ) -> api.Session:
+        """Load the model, unless `policy` is already there. `answers` replaces the layer that `kind` names."""
         return api.Session(
             policy or self.model,
             verifier=self.verifier,
             kind=self.kind,
+            answers=answers,
             max_tokens=self.max_tokens,
             context=self.context,
             seed=self.seed,

@@ -5,12 +5,26 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from flyweight.types import Candidate, Problem, Result, Stopped
 
-__all__ = ["as_json", "block", "clean", "code_of", "cost", "dumps", "oneline", "short", "votes"]
+__all__ = [
+    "as_json",
+    "block",
+    "clean",
+    "code_of",
+    "cost",
+    "dumps",
+    "oneline",
+    "percent",
+    "scores",
+    "share",
+    "short",
+    "table",
+    "votes",
+]
 
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but newline and tab, marks that reorder text, and surrogates that cannot be encoded."""
@@ -110,6 +124,14 @@ def votes(result: Result, most: int = 4) -> str:
     return ", ".join(parts) or "none"
 
 
+def share(result: Result) -> str:
+    """How many of the candidates gave the selected answer: "6/8"; "-" when there was no vote."""
+    mine = next((c.answer_class for c in result.candidates if _selected(c, result)), None)
+    if mine is None or len(result.candidates) < 2:
+        return "-"
+    return f"{sum(c.answer_class == mine for c in result.candidates)}/{len(result.candidates)}"
+
+
 def scores(result: Result) -> str:
     """Score of the selected solution, and the range over all."""
     values = [c.node.score.value for c in result.candidates if c.node.score is not None]
@@ -126,6 +148,20 @@ def cost(result: Result) -> str:
     drawn = len(result.candidates)
     noun = "candidate" if drawn == 1 else "candidates"
     return f"{usage.generated_tokens:,} tokens{verifier}, {drawn} {noun}, {usage.seconds:.1f} s"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: int) -> str:
+    """Aligned columns, the last `right` of them flush right."""
+    lines = [head, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    left = len(head) - right
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
 
 
 def code_of(result: Result) -> int:
@@ -147,13 +183,17 @@ def _candidate(candidate: Candidate, result: Result) -> dict[str, object]:
         "tokens": node.drawn,
         "logprob": node.mean_logprob if node.drawn else None,
         "class": candidate.answer_class,
-        "selected": result.best is not None and node.key == result.best.key,
+        "selected": _selected(candidate, result),
     }
+
+
+def _selected(candidate: Candidate, result: Result) -> bool:
+    return result.best is not None and candidate.node.key == result.best.key
 
 
 def _said(members: list[Candidate], result: Result) -> str | None:
     """How a class is written: as the selected solution has it, else as its first member does."""
-    if result.best is not None and any(member.node.key == result.best.key for member in members):
+    if any(_selected(member, result) for member in members):
         return result.answer
     return members[0].answer
 

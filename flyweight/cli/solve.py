@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,8 +11,7 @@ import typer
 
 from flyweight import api
 from flyweight.cli import ask, options, render
-from flyweight.cli.progress import Progress
-from flyweight.cli.stopping import Stop
+from flyweight.cli.warm import warm
 from flyweight.types import Budget, Problem, Result, Stopped
 
 __all__ = ["register"]
@@ -92,13 +90,7 @@ class Job:
     def run(self) -> int:
         """Load, search, print; the exit code."""
         codes = []
-        with ExitStack() as stack:
-            record = options.record(self.trace, stack)
-            stop = stack.enter_context(Stop())
-            progress = stack.enter_context(Progress(quiet=self.quiet, kind=self.made_of.kind))
-            progress.say(f"loading {self.made_of.model}")
-            session = stack.enter_context(self.made_of.open(options.every(stop, record, progress)))
-            stop.runner = session.runner
+        with warm(self.made_of, trace=self.trace, quiet=self.quiet) as (session, progress, stop):
             n = self.choice.parameters.get("n")
             progress.begin(self.choice.name, n if isinstance(n, int) and not self.many else None)
             results = session.runner.run(self.problems, self.choice.bound, self.limits, in_flight=IN_FLIGHT)
