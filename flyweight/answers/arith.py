@@ -16,7 +16,7 @@ from typing import Any
 __all__ = ["Tree", "Unreadable", "exact", "parse", "sample", "spell"]
 
 Tree = tuple[Any, ...]
-"""("num", Fraction), ("var", name), ("const", name), ("+", trees), ("*", trees), ("^", base, power), (function, tree)."""
+"""("num", Fraction), ("var" | "const", name), ("+" | "*", trees), ("^", base, power), (function, tree)."""
 
 MAX_BITS = 14_000
 """Bits of an exact integer; 4,300 decimal digits is where Python stops converting."""
@@ -29,7 +29,11 @@ FUNCTIONS: dict[str, Callable[[complex], complex]] = {
     "sec": lambda z: 1 / cmath.cos(z), "csc": lambda z: 1 / cmath.sin(z), "cot": lambda z: 1 / cmath.tan(z),
 }  # fmt: skip
 GREEK = frozenset(
-    ["alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "vartheta", "iota", "kappa", "lambda", "mu", "nu", "xi", "rho", "sigma", "tau", "phi", "varphi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda", "Sigma", "Phi", "Psi", "Omega", "ell", "hbar"]
+    re.findall(
+        r"\w+",
+        "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho "
+        "sigma tau phi varphi chi psi omega Gamma Delta Theta Lambda Sigma Phi Psi Omega ell hbar ",
+    )
 )
 TOKEN = re.compile(r"\\[A-Za-z]{1,20}|[0-9]+(?:\.[0-9]+)?|\.[0-9]+|[A-Za-z]|[-+*/^_!(){}\[\]|]| ")
 PLAIN = re.compile(
@@ -186,6 +190,8 @@ class _Reader:
             return ("*", [top, ("^", self.argument(), ("num", Fraction(-1)))])
         if token == r"\sqrt":
             return self.root()
+        if token == r"\binom":
+            return ("binom", self.argument(), self.argument())
         if token == r"\pi":
             return ("const", "pi")
         if token[0] == "\\" and token[1:] in FUNCTIONS:
@@ -263,6 +269,11 @@ def exact(tree: Tree) -> Fraction | None:
         return None if power is None else _power(value, power)
     if kind == "sqrt":
         return _power(value, Fraction(1, 2))
+    if kind == "binom":
+        chosen = exact(tree[2])
+        if chosen is None or value.denominator != 1 or chosen.denominator != 1 or not 0 <= chosen <= value <= 1_000:
+            return None
+        return Fraction(math.comb(int(value), int(chosen)))
     if kind == "abs":
         return abs(value)
     if kind == "!" and value.denominator == 1 and 0 <= value <= 1_000:
@@ -368,6 +379,8 @@ def _value(tree: Tree, point: float, peak: list[float]) -> complex:
     elif kind == "^":
         base, power = _value(tree[1], point, peak), _value(tree[2], point, peak)
         value = base**power
+    elif kind == "binom":
+        raise ValueError("only with numbers")
     elif kind == "!":
         argument = _value(tree[1], point, peak)
         value = complex(math.gamma(argument.real + 1))

@@ -94,11 +94,7 @@ def _pairs(forms: list[Form]) -> Iterator[tuple[int, int]]:
         if count >= MAX_PAIRS:
             break
         yield pair
-    dark = [
-        at
-        for at, form in enumerate(forms)
-        if form.kind not in ("refused", "words", "number") and not _whole(form)
-    ]
+    dark = [at for at, form in enumerate(forms) if form.kind not in ("refused", "words", "number") and not _whole(form)]
     for i, j in combinations(dark[:OPAQUE], 2):
         if cheap(forms[i], forms[j]) is None:
             yield i, j

@@ -30,6 +30,8 @@ START_SECONDS = 30.0
 """Wall time the worker may take to import its library; separate from the time of a comparison."""
 GRACE_SECONDS = 0.25
 """How long after its limit a worker may still report that it killed the comparison itself."""
+MEMORY = 10_000
+"""Settled verdicts remembered."""
 MISSING = "symbolic comparison needs math-verify: pip install 'flyweight[math]'"
 
 
@@ -52,11 +54,7 @@ class _Worker:
             return
         root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
-        keep = {
-            name: os.environ[name]
-            for name in ("PATH", "LANG", "SYSTEMROOT", "VIRTUAL_ENV")
-            if name in os.environ
-        }
+        keep = {name: os.environ[name] for name in ("PATH", "LANG", "SYSTEMROOT", "VIRTUAL_ENV") if name in os.environ}
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "flyweight.answers.worker"],
@@ -118,9 +116,7 @@ class _Worker:
         if reply is None:
             self.kill()
             self.start()  # the next comparison finds it warm, or waits for it
-            return Verdict(
-                "undecided", f"the symbolic worker gave no result within {LIMIT_SECONDS} s and was killed"
-            )
+            return Verdict("undecided", f"the symbolic worker gave no result within {LIMIT_SECONDS} s and was killed")
         value = reply["value"]
         return Verdict(value if value in ("equal", "different") else "undecided", reply["reason"])  # type: ignore[arg-type]
 
@@ -139,6 +135,8 @@ class _Worker:
 
 
 _worker = _Worker()
+_settled: dict[tuple[str, str, bool], Verdict] = {}
+"""Verdicts the worker has reached; what was undecided for lack of time is asked again."""
 
 
 def symbolic(gold: str, answer: str, both: bool, deadline: float) -> Verdict:
@@ -149,11 +147,19 @@ def symbolic(gold: str, answer: str, both: bool, deadline: float) -> Verdict:
     """
     before = time.monotonic()
     with _worker.lock:
+        known = _settled.get((gold, answer, both))
+        if known is not None:
+            return known
         if not _worker.ready:
             _worker.wait_ready()
         if _worker.failure:
             return Verdict("undecided", _worker.failure)
-        return _worker.ask(gold, answer, both, deadline + time.monotonic() - before)
+        verdict = _worker.ask(gold, answer, both, deadline + time.monotonic() - before)
+        if verdict.value != "undecided":
+            if len(_settled) >= MEMORY:
+                _settled.clear()
+            _settled[gold, answer, both] = verdict
+        return verdict
 
 
 def warm(wait: bool = False) -> bool:

@@ -17,7 +17,7 @@ __all__ = ["cheap", "compare", "decide", "grade"]
 
 EQUAL = Verdict("equal")
 ROUNDED_PLACES = 4
-"""A decimal with this many places and significant digits stands for the fraction it is the rounding of."""
+"""A decimal with this many places and digits stands for the fraction it is the rounding of."""
 IRRATIONAL_PLACES = 6
 """Places asked for when the other value is irrational, or a longer decimal."""
 
@@ -132,8 +132,7 @@ def _agree(a: Form, b: Form) -> bool:
     left, right = (form.point * longest if len(form.point) == 1 else form.point for form in (a, b))
     slack = a.error + b.error + 1e-9
     return all(
-        abs(x - y) <= slack * max(abs(x), abs(y), 1e-9)
-        for x, y in zip(left[:longest], right[:longest], strict=True)
+        abs(x - y) <= slack * max(abs(x), abs(y), 1e-9) for x, y in zip(left[:longest], right[:longest], strict=True)
     )
 
 
@@ -143,7 +142,7 @@ def _rounding(decimal: Form, other: Form) -> bool:
         return False
     needed = ROUNDED_PLACES if other.value is not None and not other.places else IRRATIONAL_PLACES
     digits = len(str(abs(decimal.value.numerator * 10**decimal.places // decimal.value.denominator)))
-    if decimal.places < needed or digits < needed or (other.places and other.places < decimal.places):
+    if decimal.places < needed or digits < ROUNDED_PLACES or (other.places and other.places < decimal.places):
         return False
     half = Fraction(1, 2 * 10**decimal.places)
     if other.value is not None:

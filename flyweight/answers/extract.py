@@ -11,17 +11,16 @@ from flyweight.answers.canonical import check_kind, dump_json
 __all__ = ["extract"]
 
 BOX = re.compile(r"\\(?:boxed|fbox)(?: ?\{| (?=[0-9A-Za-z]))")
+EMPTY_BOX = re.compile(r"\\(?:boxed|fbox) ?\{\s{0,20}\}")
 BETWEEN = re.compile(
     r"(?:[\s,;$&]|\\[()\[\],;: ]|\\q?quad|\\text\{[^{}]{0,40}?(?:and|or)[^{}a-z]{0,4}\}|(?:and|or)(?![a-z])){0,40}"
 )
 """What may stand between boxes that together are one answer."""
-PHRASE = re.compile(
-    r"(?:final answer|answer|result|solution)(?: (?:is|was|would be|equals|:)|\**:)[ *:=\"]{0,8}", re.I
-)
+PHRASE = re.compile(r"(?:final answer|answer|result|solution)(?: (?:is|was|would be|equals|:)|\**:)[ *:=\"]{0,8}", re.I)
 HASHES = re.compile(r"####[ \t]{0,8}([^\n]{1,500})")
 SENTENCE = re.compile(r"\n|[.!?](?=\s|\Z)|<\|")
 SPAN = re.compile(
-    r"\$\$([^$]{1,2000})\$\$|\\\[((?:[^\\]|\\(?!\])){1,2000})\\\]|\\\(((?:[^\\]|\\(?!\))){1,2000})\\\)"
+    r"\$\$([^$]{1,2000})\$\$|\\\[((?:[^\\]|\\(?![\[\]])){1,2000})\\\]|\\\(((?:[^\\]|\\(?![()])){1,2000})\\\)"
     r"|(?<![\\$0-9A-Za-z])\$((?:[^$\\\n]|\\.){1,2000})\$(?![0-9])"
 )
 WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
@@ -47,7 +46,8 @@ CODE = re.compile(
     re.MULTILINE,
 )
 CHOICE_PHRASE = re.compile(
-    r"(?:answer|choice|option)(?:\s(?:is|would be|:))?[:\s*]{0,6}(?:option|choice)?\s?\\?[(\[{\"'*]{0,3}([A-J])(?![A-Za-z'])",
+    r"(?:answer|choice|option)(?:\s(?:is|would be|:))?[:\s*]{0,6}(?:option|choice)?\s?\\?"
+    r"[(\[{\"'*]{0,3}([A-J])(?![A-Za-z'])",
     re.I,
 )
 CHOICE = re.compile(
@@ -62,9 +62,9 @@ def extract(text: str, kind: str = "math") -> str | None:
     """The answer a solution gives, or None when it gives none.
 
     math: the last \\boxed or \\fbox that closes (boxes joined by "and" or commas are one answer), else what follows
-    "answer is" or "answer:", else what follows ####, else a text that is nothing but a formula, else the last formula
-    or number. choice: the letter A to J. json: the last JSON object, keys sorted; json:FIELD: that field of it.
-    code: the last fenced block, else the text when it looks like code. text: all of it, stripped.
+    "answer is", "answer:" or ####, whichever comes last, else a text that is nothing but a formula, else the last
+    formula or number. choice: the letter A to J. json: the last JSON object, keys sorted; json:FIELD: that field of
+    it. code: the last fenced block, else the text when it looks like code. text: all of it, stripped.
     Raises ConfigError for an unknown kind.
     """
     name = check_kind(kind)
@@ -85,22 +85,24 @@ def _math(text: str) -> str | None:
     boxed = _boxed(text)
     if boxed is not None:
         return boxed
-    phrase = None
-    for phrase in PHRASE.finditer(text):  # noqa: B007 - the last one counts
-        pass
+    phrase = _final(PHRASE, text)
+    hashes = _final(HASHES, text)
+    if hashes is not None and (phrase is None or hashes.start() > phrase.start()):
+        return hashes.group(1)
     if phrase is not None and (said := _said(text[phrase.end() : phrase.end() + 2_000])):
         return said
-    hashes = HASHES.findall(text)
-    if hashes:
-        return str(hashes[-1]).strip()
-    stripped = text.strip()
-    if (
-        0 < len(stripped) <= SHORT
-        and "\n\n" not in stripped
-        and not LONG_WORD.search(stripped.replace("\\text", ""))
-    ):
+    stripped = EMPTY_BOX.sub("", text).strip()
+    if 0 < len(stripped) <= SHORT and "\n\n" not in stripped and not LONG_WORD.search(stripped.replace("\\text", "")):
         return _decimal_comma(stripped)
     return _last(text)
+
+
+def _final(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    """The last match."""
+    found = None
+    for match in pattern.finditer(text):
+        found = match
+    return found
 
 
 def _boxed(text: str) -> str | None:
@@ -160,7 +162,7 @@ def _said(rest: str) -> str | None:
     if spans:
         return _series(sentence, spans)
     sentence = sentence.strip(" *\"'`,;:")
-    if "=" in sentence and WORD.search(sentence.partition("=")[0]):
+    if "=" in sentence and WORD.search(sentence):
         sentence = sentence.rpartition("=")[2].strip()
     if not sentence:
         return None
@@ -226,9 +228,7 @@ def _choice(text: str) -> str | None:
         letter = BOXED_CHOICE.fullmatch(boxed.strip()[:200])
         if letter:
             return letter.group(1).upper()
-    found = None
-    for found in CHOICE_PHRASE.finditer(text):  # noqa: B007 - the last one counts
-        pass
+    found = _final(CHOICE_PHRASE, text)
     if found is not None and (found.group(1).isupper() or len(text) < 40):
         return found.group(1).upper()
     if re.fullmatch(r"\s{0,20}\(?([A-Ja-j])\)?[.:]?\s{0,20}", text[:60]) and len(text) <= 60:

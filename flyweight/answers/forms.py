@@ -60,9 +60,7 @@ PERCENT = re.compile(r" ?(?:%|\\text\{ ?(?:percent|%|pct)\.? ?\}|percent|pct\.?|
 SCALES = {
     "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12
 }  # fmt: skip
-SCALE = re.compile(
-    r"(?:\\text\{ ?| )(hundred|thousand|million|billion|trillion|dozen)s?(?: ?\}|(?![a-z]))", re.I
-)
+SCALE = re.compile(r"(?:\\text\{ ?| )(hundred|thousand|million|billion|trillion|dozen)s?(?: ?\}|(?![a-z]))", re.I)
 _UNIT = r"\\text\{[^{}0-9]{1,60}\}(?: ?\^ ?(?:-?[0-9]|\{-?[0-9]\}))?"
 UNIT_TEXT = re.compile(rf"(?<=[0-9)}}\]a-z!^]) ?(?:\* ?)?{_UNIT}(?: ?/ ?{_UNIT})?\Z")
 """A unit in a \\text{} after a value, with its power: 15\\text{ cm}^2."""
@@ -77,7 +75,11 @@ UNIT_SHORT = re.compile(
 )
 UNIT_METRE = re.compile(rf"(?<=[0-9]) m{_POWER}\Z")
 NOT_UNITS = frozenset(
-    ["sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "exp", "mod", "pi", "sqrt", "theta", "squared", "cubed", "factorial", "infinity", "choose", "over", "minus", "plus", "times", "and", "or", "to", "not", "point", "if", "is", "are", "when", "where", "for", "mod", "x", "y", "divided"]
+    re.findall(
+        r"\w+",
+        "sin cos tan cot sec csc log ln exp mod pi sqrt theta squared cubed factorial infinity choose over "
+        "minus plus times and or to not point if is are when where for mod x y divided ",
+    )
 )
 LEADING = re.compile(
     r"(?:approximately|about|around|exactly|roughly|only|is|equals|=|:|a total of)\s{0,3}(?=[-+0-9.\\(])",
@@ -89,12 +91,16 @@ WORDY = re.compile(
 )
 SQUEEZE = re.compile(r"[^\w]+")
 ENVIRONMENT = re.compile(
-    r"\\begin ?\{([pbvBV]?matrix|array)\}(?:\{[^{}]{0,40}\})?(.*)\\end ?\{\1\}", re.DOTALL
+    r"\\begin ?\{([pbvBV]?matrix|array)\}(?:\{[^{}]{0,40}\})?((?:(?!\\begin|\\end).)*+)\\end ?\{\1\}", re.DOTALL
 )
 NAME = re.compile(
     r"(?:[A-Za-z:/()|', {}]|\\[A-Za-z]{1,12}(?![A-Za-z])|_(?:\{[^{}]{0,20}\}|[A-Za-z0-9])|[0-9](?=\))){1,80}"
 )
 """What may stand left of "=" in an assignment: letters, subscripts and brackets, no arithmetic."""
+NUMERAL = re.compile(r"\(?(?<![0-9A-Z])([0-9A-Z]{1,200})\)?_(?:\{([0-9]{1,3})\}|([0-9]))")
+"""A numeral with its base, compared by spelling: Math-Verify takes 204_5 and 204_6 for equal."""
+ONE_CHARACTER = re.compile(r"([_^])\{(\w)\}")
+LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z]")
 RELATION = ("\\le ", "\\ge ", "\\ne ", "<", ">", "\\le", "\\ge", "\\ne")
 LIST = (
     ",",
@@ -124,33 +130,27 @@ def read(answer: str) -> Form:
 
 def _structure(text: str, depth: int) -> Form:
     """Lists first, then relations, then brackets, then single values."""
-    text = text.strip(" .,;:") if not text.endswith(":") else text.strip(" ")
+    text = text.rstrip(" .,;:").lstrip(" ,;:")
     head, *rest = split(text, ("\\approx",))
     text = (head if head.strip(" =") else "".join(rest[:1])).strip(" =")
     text = _join_thousands(text)
     if depth > 12 or not text:
-        return Form("opaque", "~" + text.replace(" ", ""), text)
+        return _opaque(text)
     worded = WORDS.fullmatch(text)
     if worded:
         inner = worded.group(1).strip(" .()")
-        return (
-            _words(inner, text) if len(inner) > 1 and not inner[0].isdigit() else _structure(inner, depth + 1)
-        )
+        return _words(inner, text) if len(inner) > 1 and not inner[0].isdigit() else _structure(inner, depth + 1)
     if WORDY.fullmatch(text) and not _numeric_words(text):
         return _words(text, text)
     union = split(text, ("\\cup",))
     if len(union) > 1:
         return _group([_structure(piece, depth + 1) for piece in union[:MAX_PARTS]], "\\cup", text)
     environment = ENVIRONMENT.fullmatch(text)
-    if environment and "\\begin" not in environment.group(2):
+    if environment:
         return _matrix(environment.group(2), text, depth)
     if "\\begin" in text and not text.startswith(("(", "[", "{", "\u27e6")):
         _, value = _assignment(text)
-        return (
-            _structure(value, depth + 1)
-            if value != text
-            else Form("opaque", "~" + text.replace(" ", ""), text)
-        )
+        return _structure(value, depth + 1) if value != text else _opaque(text)
     outer = split(text, (";",))
     pieces = [piece for piece in (outer if len(outer) > 1 else split(text, LIST)) if piece.strip()]
     if len(pieces) > 1:
@@ -161,7 +161,7 @@ def _structure(text: str, depth: int) -> Form:
 def _list(pieces: list[str], text: str, depth: int) -> Form:
     """Several answers side by side: unordered, unless each is given to a name of its own."""
     if len(pieces) > MAX_PARTS:
-        return Form("opaque", "~" + text.replace(" ", ""), text)
+        return _opaque(text)
     names = [_assignment(piece)[0] for piece in pieces]
     parts = [_structure(piece, depth + 1) for piece in pieces]
     if all(names) and len(set(names)) == len(names):
@@ -198,7 +198,7 @@ def _bracketed(text: str, depth: int) -> Form:
     pieces = [piece for piece in split(inner, (",", ";")) if piece.strip()]
     if text[0] == "\u27e6" or (text[0] == "{" and len(pieces) > 1):
         if "|" in inner or "\\mid" in inner or (":" in inner and len(pieces) < 2):
-            return Form("opaque", "~" + text.replace(" ", ""), text)
+            return _opaque(text)
         if not inner:
             return Form("words", "\\emptyset", text)
         return _group([_structure(piece, depth + 1) for piece in pieces[:MAX_PARTS]], "{}", text)
@@ -206,15 +206,13 @@ def _bracketed(text: str, depth: int) -> Form:
         return _ordered(pieces, text[0] + "," + text[-1], text, depth)
     if text[0] in "({[" and inner:
         return _structure(inner, depth + 1)
-    return Form("opaque", "~" + text.replace(" ", ""), text)
+    return _opaque(text)
 
 
 def _ordered(pieces: list[str], shape: str, text: str, depth: int) -> Form:
     parts = tuple(_structure(piece, depth + 1) for piece in pieces[:MAX_PARTS])
     marks = shape.split(",") if "," in shape else ["(:", ")"]
-    return Form(
-        "group", marks[0] + ",".join(p.key for p in parts) + marks[-1], text, parts=parts, shape=shape
-    )
+    return Form("group", marks[0] + ",".join(p.key for p in parts) + marks[-1], text, parts=parts, shape=shape)
 
 
 def _group(parts: list[Form], shape: str, text: str) -> Form:
@@ -252,7 +250,7 @@ def _assignment(text: str) -> tuple[str, str]:
     if len(sides) < 2 or len(split(text, RELATION)) > 1:
         return "", text
     left, right = sides[0].strip(), sides[-1].strip()
-    if right and (len(sides) > 2 or NAME.fullmatch(left)):
+    if right and (len(sides) > 2 or NAME.fullmatch(left) or not LETTER.search(left + right)):
         return left.replace(" ", "") or "=", right
     return "", text
 
@@ -268,7 +266,7 @@ def _relation(text: str) -> Form:
     signs = re.findall(r"\\(?:le|ne)(?![a-z])|[<=>]|\\ge(?![a-z])", squeezed)
     names = [_scalar(piece.strip()).key if piece.strip() else "" for piece in pieces]
     if len(signs) != len(names) - 1:
-        return Form("opaque", "~" + text.replace(" ", ""), text)
+        return _opaque(text)
     if set(signs) <= {"=", "\\ne"} and len(names) == 2:
         names.sort()
     key = names[0] + "".join(sign + name for sign, name in zip(signs, names[1:], strict=True))
@@ -279,6 +277,14 @@ def _words(inner: str, text: str) -> Form:
     """Words, compared without case, spacing and punctuation."""
     key = SQUEEZE.sub(" ", inner.casefold()).strip()
     return Form("words", key or inner, text)
+
+
+def _opaque(text: str) -> Form:
+    """What this reader does not know, keyed by its spelling: 52_{8} and 52_8 agree."""
+    numeral = NUMERAL.fullmatch(text.replace(" ", ""))
+    if numeral:
+        return Form("words", f"{numeral[1]}_{numeral[2] or numeral[3]}", text)
+    return Form("opaque", "~" + ONE_CHARACTER.sub(r"\1\2", text.replace(" ", "")), text)
 
 
 def _numeric_words(text: str) -> bool:
@@ -318,7 +324,7 @@ def _scalar(text: str) -> Form:
     plain = WORDS.sub(r" \1 ", source).strip()
     if WORDY.fullmatch(plain) or (len(plain) > 3 and not re.search(r"[\\^_=+*<>{}]", plain)):
         return _words(plain, source)
-    return Form("opaque", "~" + source.replace(" ", ""), source)
+    return _opaque(source)
 
 
 def _strip_unit(text: str) -> str:

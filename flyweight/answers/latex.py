@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 
 __all__ = ["ROW", "clean", "enclosed", "restore", "split"]
 
@@ -18,6 +17,7 @@ SYMBOLS = str.maketrans(
         "\u00b2": "^2", "\u00b3": "^3", "\u2019": "'", "\u2018": "'", "\u201c": '"', "\u201d": '"',
     }
 )  # fmt: skip
+SYMBOLS.update({code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)})  # full-width forms of ASCII
 INVISIBLE = re.compile("[\u200b-\u200f\u2060-\u2064\u00ad\ufeff]")
 SPACE = re.compile(r"\\[,;:> ]|~|\\q?quad(?:(?=x)|(?![a-z]))|\s")
 SPACES = re.compile(r" {2,}")
@@ -43,6 +43,7 @@ RELATIONS = (
 )
 GROUPED = re.compile(r"(?<=[0-9])(?:\{ ?, ?\}|,? ?\\!(?: ?,)? ?|\\,)(?=[0-9]{3})")
 """Thousands separators that only LaTeX writes: 14{,}916, 32,\\!349, 12\\,000."""
+LEADING_DOT = re.compile(r"\A\.(?![0-9])\s{0,3}")
 PUNCTUATION = " .,;:\n\t"
 ROW = "\u23ce"
 """Stands for the \\\\ that ends a matrix row."""
@@ -58,8 +59,6 @@ def clean(answer: str) -> str:
     \\text{...}; sizes, spacing, dollar signs and surrounding emphasis are gone.
     """
     text = INVISIBLE.sub("", answer).translate(SYMBOLS)
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
     rows = "\\begin" in text
     text = text.replace("\\\\", ROW) if rows else DOUBLED.sub(lambda _: "\\", text).replace("\\\\", " ")
     text = GROUPED.sub("", text).replace("\\!", "").replace("\\%", "%").replace("\\$", "$")
@@ -75,8 +74,8 @@ def clean(answer: str) -> str:
     for pattern, spelling in RELATIONS:
         text = pattern.sub(spelling, text)
     text = text.replace("**", "^") if not text.strip().startswith("**") else text.replace("**", "")
-    text = SPACES.sub(" ", text).strip(PUNCTUATION + "\"'`_")
-    return text.rstrip("\\ ")
+    text = SPACES.sub(" ", text).rstrip(PUNCTUATION + "\"'`_\\")
+    return LEADING_DOT.sub("", text.lstrip(" ,;:\"'`_"))
 
 
 def restore(text: str) -> str:

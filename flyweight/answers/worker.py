@@ -153,9 +153,7 @@ def _confine() -> None:
 def _parse(text: str) -> list[Any]:
     """What Math-Verify reads in the text, without its fall-back to plain strings."""
     return list(
-        importlib.import_module("math_verify").parse(
-            f"${text}$", fallback_mode="no_fallback", parsing_timeout=None
-        )
+        importlib.import_module("math_verify").parse(f"${text}$", fallback_mode="no_fallback", parsing_timeout=None)
     )
 
 
