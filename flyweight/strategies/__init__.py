@@ -8,7 +8,6 @@ register theirs under the entry point group `flyweight.strategies`.
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,21 +15,25 @@ from typing import cast
 
 from flyweight.errors import ConfigError, unknown
 from flyweight.protocols import Strategy
+from flyweight.registry import Registry
 from flyweight.select import AGGREGATIONS
 
 __all__ = ["Description", "Parameter", "bind", "describe", "load", "names"]
 
-_BUILTIN = (
-    "greedy",
-    "sample",
-    "self_consistency",
-    "adaptive_consistency",
-    "best_of_n",
-    "weighted_best_of_n",
-    "beam_search",
-    "dvts",
+_REGISTRY = Registry(
+    "strategy",
+    "flyweight.strategies",
+    {
+        "greedy": "flyweight.strategies.greedy:greedy",
+        "sample": "flyweight.strategies.sample:sample",
+        "self_consistency": "flyweight.strategies.self_consistency:self_consistency",
+        "adaptive_consistency": "flyweight.strategies.adaptive_consistency:adaptive_consistency",
+        "best_of_n": "flyweight.strategies.best_of_n:best_of_n",
+        "weighted_best_of_n": "flyweight.strategies.weighted_best_of_n:weighted_best_of_n",
+        "beam_search": "flyweight.strategies.beam_search:beam_search",
+        "dvts": "flyweight.strategies.dvts:dvts",
+    },
 )
-"""Each is the function of that name in the module of that name."""
 
 _RANGES: Mapping[str, tuple[float, float]] = {
     "n": (1, 4096),
@@ -72,17 +75,12 @@ class Description:
 
 def names() -> list[str]:
     """Every registered strategy: ours in the order of the table, then third parties' by name."""
-    return [*_BUILTIN, *sorted(_plugins())]
+    return _REGISTRY.names()
 
 
 def load(name: str) -> Callable[..., object]:
     """The strategy function; ConfigError with the closest match for an unknown name."""
-    if name in _BUILTIN:
-        return cast("Callable[..., object]", getattr(importlib.import_module(f"{__name__}.{name}"), name))
-    plugins = _plugins()
-    if name not in plugins:
-        raise unknown("strategy", name, names())
-    return plugins[name]()
+    return _REGISTRY.factory(name)
 
 
 def describe(name: str) -> Description:
@@ -115,12 +113,6 @@ def bind(name: str, parameters: Mapping[str, Value] | None = None) -> Strategy:
         n, width = values["n"], values["width"]
         raise ConfigError(f"n={n} is not a multiple of width={width}: n/width beams survive a round")
     return cast(Strategy, functools.partial(function, **values))
-
-
-def _plugins() -> dict[str, Callable[[], Callable[..., object]]]:
-    from importlib.metadata import entry_points
-
-    return {point.name: point.load for point in entry_points(group="flyweight.strategies")}
 
 
 def _checked(parameter: Parameter, value: Value) -> Value:
