@@ -14,7 +14,16 @@ from flyweight.runner import Runner
 from flyweight.strategies import Value
 from flyweight.types import Budget, Event, Message, Node, Problem, Result, Sampling, digest
 
-__all__ = ["DEFAULT_MODEL", "DEFAULT_STRATEGY", "DEFAULT_SYSTEM", "DEFAULT_VERIFIER", "Session", "problem", "solve"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "DEFAULT_STRATEGY",
+    "DEFAULT_SYSTEM",
+    "DEFAULT_VERIFIER",
+    "Session",
+    "find_policy",
+    "problem",
+    "solve",
+]
 
 DEFAULT_MODEL = "qwen2.5-coder-0.5b"
 DEFAULT_STRATEGY = "self_consistency"
@@ -58,7 +67,7 @@ class Session:
         self.verifier = _verifier(verifier)
         reader = answers or _AnswersOf(kind)
         self.seed = seed
-        self.policy = _policy(model, context, weights) if isinstance(model, str) else model
+        self.policy = find_policy(model, context=context, weights=weights)() if isinstance(model, str) else model
         self.runner = Runner(
             self.policy,
             {self.verifier.name: self.verifier},
@@ -149,16 +158,24 @@ def _strategy(strategy: str | StrategyFunction, parameters: Mapping[str, Value])
     return cast("Callable[[Search], Coroutine[object, object, Node | None]]", functools.partial(strategy, **parameters))
 
 
-def _policy(model: str, context: int, weights: str) -> Policy:
+def find_policy(model: str, *, context: int = 2048, weights: str = "auto") -> Callable[[], Policy]:
+    """What loads a model, without loading it: raises ConfigError or ModelError now if there is no such model."""
+    from flyweight import models, policies
+
     if model == "toy":
         from flyweight.testing import ToyPolicy
 
-        return ToyPolicy()
-    from flyweight import models
-    from flyweight.policies.llamacpp import LlamaCpp
-
+        return ToyPolicy
+    if (make := policies.plugin(model)) is not None:
+        return make
     path = models.resolve(model)
-    return LlamaCpp(path, name=model, context=context, weights=weights)
+
+    def load() -> Policy:
+        from flyweight.policies.llamacpp import LlamaCpp
+
+        return LlamaCpp(path, name=model, context=context, weights=weights)
+
+    return load
 
 
 def _verifier(verifier: str | Verifier | Callable[[str, str], float]) -> Verifier:

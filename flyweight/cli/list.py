@@ -10,23 +10,8 @@ import typer
 
 from flyweight.cli import options, render
 from flyweight.errors import unknown
-from flyweight.registry import Description
 
 __all__ = ["register"]
-
-# Written out, because importing the engine to read its docstring takes most of a second.
-_POLICIES = (
-    Description(
-        "llamacpp",
-        "The embedded engine: any GGUF model, many sequences at once over one shared KV cache.",
-        "llama.cpp through llama-cpp-python; --model NAME, PATH.gguf or hf:org/repo/file.gguf.",
-    ),
-    Description(
-        "toy",
-        "Adds up the numbers of a question and slips now and then; needs no weights.",
-        "flyweight.testing.ToyPolicy; --model toy.",
-    ),
-)
 
 HELP = """List strategies, verifiers, policies and tasks, each with its parameters and its source.
 
@@ -63,7 +48,7 @@ def show(
 
 def everything() -> dict[str, list[dict[str, object]]]:
     """Rows with name, summary and source for every heading; strategies also have cost and parameters."""
-    from flyweight import strategies, tasks, verifiers
+    from flyweight import policies, strategies, tasks, verifiers
 
     described = [strategies.describe(name) for name in strategies.names()]
     return {
@@ -89,7 +74,7 @@ def everything() -> dict[str, list[dict[str, object]]]:
             heading: [{"name": row.name, "summary": row.summary, "source": row.source} for row in rows]
             for heading, rows in (
                 ("verifiers", verifiers.describe()),
-                ("policies", _POLICIES),
+                ("policies", policies.describe()),
                 ("tasks", tasks.describe()),
             )
         },

@@ -195,7 +195,7 @@ class ModelOptions:
 
     def check(self, problems: Sequence[Problem] = ()) -> None:
         """Find every mistake that can be found without loading the model. Raises ConfigError or ModelError."""
-        from flyweight import answers, models, verifiers
+        from flyweight import answers, verifiers
 
         answers.extract("", self.kind)
         judge = verifiers.load(self.verifier)
@@ -206,8 +206,7 @@ class ModelOptions:
         for option, tokens in (("--max-tokens", self.max_tokens), ("--context", self.context)):
             if tokens < 1:
                 raise ConfigError(f"{option} {tokens} is not allowed: a whole number from 1")
-        if self.model != "toy":
-            models.resolve(self.model)
+        api.find_policy(self.model)
 
     def open(
         self,
