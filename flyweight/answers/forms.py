@@ -44,10 +44,10 @@ class Form:
 
 
 NUMBER = r"[0-9]{1,2000}(?:\.[0-9]{0,2000})?|\.[0-9]{1,2000}"
-DECIMAL = re.compile(r"[+-]?[0-9]{0,2000}\.([0-9]{1,2000})")
+DECIMAL = re.compile(r"[+-]?(?<![0-9])[0-9]{0,2000}\.([0-9]{1,2000})")
 THOUSANDS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3}){1,600}(?![0-9]|,[0-9])")
 SPACED = re.compile(r"[+-]?[0-9]{1,3}(?: [0-9]{3}){1,600}(?:\.[0-9]{1,600})?")
-SCIENTIFIC = re.compile(rf"([+-]?(?:{NUMBER}))[eE]([+-]?[0-9]{{1,3}})")
+SCIENTIFIC = re.compile(rf"([+-]?(?<![0-9.])(?:{NUMBER}))[eE]([+-]?[0-9]{{1,3}})")
 MIXED = re.compile(r"([+-]?)([0-9]{1,30}) (?:and )?([0-9]{1,30}) ?/ ?([0-9]{1,30})")
 WORDS = re.compile(r"\\text\{([^{}]*)\}")
 CURRENCY = re.compile(r"[€£¥₹₽₩₿¢]|(?<![A-Za-z])(?:US|USD|CAD|AUD|EUR|GBP|Rs)(?![A-Za-z])\.?")

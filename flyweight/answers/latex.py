@@ -17,7 +17,7 @@ SYMBOLS = str.maketrans(
         "\u00b2": "^2", "\u00b3": "^3", "\u2019": "'", "\u2018": "'", "\u201c": '"', "\u201d": '"',
     }
 )  # fmt: skip
-SYMBOLS.update({code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)})  # full-width forms of ASCII
+SYMBOLS.update({code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)})  # full-width forms of ASCII
 INVISIBLE = re.compile("[\u200b-\u200f\u2060-\u2064\u00ad\ufeff]")
 SPACE = re.compile(r"\\[,;:> ]|~|\\q?quad(?:(?=x)|(?![a-z]))|\s")
 SPACES = re.compile(r" {2,}")

@@ -19,7 +19,6 @@ import pytest
 from flyweight.answers import client, compare, warm
 from flyweight.types import Verdict
 
-HARD = (r"(x+1)^{10}", r"\int_0^{7} \frac{\sin(x^{8})}{\ln(1+x^2)} e^{-x^x} dx + (a+b+c+d+e+f)^{60}")
 PAIRS = [
     ("(x+1)^2", "x^2+2x+1"), (r"\frac{x+2}{7}", r"\frac{x}{7}+\frac{2}{7}"), (r"\sec^2 y", r"\tan^2(y)+1"),
     ("x>2", "2<x"), ("-x>-1", "x<1"), ("x^2-1", "(x-1)(x+1)"), ("(x+1)^2", "x^2+1"), ("-2<x<7", "(-2,7)"),
@@ -71,6 +70,7 @@ def test_a_worker_that_stops_answering_is_replaced() -> None:
     assert not zombies()
 
 
+@pytest.mark.slow
 def test_a_worker_killed_from_outside_is_replaced() -> None:
     warm(wait=True)
     process = client._worker.process
@@ -109,6 +109,7 @@ def test_same_verdicts_from_threads_and_event_loop() -> None:
     assert asyncio.run(inside_a_loop()) == wanted
 
 
+@pytest.mark.slow
 def test_the_thread_that_started_the_worker_may_end() -> None:
     client.stop()
     thread = threading.Thread(target=warm, kwargs={"wait": True})
@@ -139,6 +140,7 @@ def test_the_worker_dies_with_its_parent() -> None:
         assert not Path(f"/proc/{worker}/cmdline").exists()
 
 
+@pytest.mark.slow
 def test_a_forked_process_uses_its_own_worker() -> None:
     code = """
 pair = ('(x+1)^2', 'x^2+2x+1')
