@@ -49,6 +49,9 @@ class _Worker:
         """Launch the process without waiting for it."""
         if self.process is not None or self.failure:
             return
+        if os.name != "posix":
+            self.failure = "symbolic comparison needs Linux or macOS"
+            return
         if importlib.util.find_spec("math_verify") is None:
             self.failure = MISSING
             return

@@ -33,6 +33,8 @@ NUMBER = re.compile(
     r"(?:[0-9]{1,3}(?:,[0-9]{3}){1,20}(?![0-9])(?:\.[0-9]{1,400})?|[0-9]{1,5000}(?:[.,][0-9]{1,400}(?![0-9,]))?|\.[0-9]{1,400})"
     r"(?:[eE][+-]?[0-9]{1,3}(?![0-9A-Za-z]))?(?:/[0-9]{1,30}(?![0-9/.]))?(?:\s?\\?%|\s(?:percent|pct))?"
 )
+CLOCK = re.compile(r"(?<![0-9:.])[0-9]{1,6} ?: ?[0-9]{1,6}(?![0-9])")
+"""A time of day or a ratio."""
 DECIMAL_COMMA = re.compile(
     r"[-\u2212$€£]{0,2}(?:[0-9]{4,400},[0-9]{1,400}|0,[0-9]{1,400}|[0-9]{1,3},(?:[0-9]{1,2}|[0-9]{4,400}))\D{0,10}"
 )
@@ -168,6 +170,9 @@ def _said(rest: str) -> str | None:
         return None
     if not WORD.search(sentence):
         return _decimal_comma(sentence.replace("*", ""))
+    clock = CLOCK.search(sentence)
+    if clock is not None:
+        return clock.group()
     numbers = list(NUMBER.finditer(sentence))
     if numbers and numbers[0].start() == 0:
         return _series(sentence, numbers)

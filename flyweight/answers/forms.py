@@ -114,7 +114,6 @@ INFINITE = re.compile(r"[+-]? ?\\infty ?|[+-]?(?:inf|infinity|oo)", re.I)
 MAX_PARTS = 200
 
 
-@lru_cache(maxsize=4096)
 def read(answer: str) -> Form:
     """The answer as a Form; texts beyond the limits come back refused, with the reason. Never raises."""
     reason = limits.refusal(answer)
@@ -122,6 +121,12 @@ def read(answer: str) -> Form:
         squeezed = " ".join(answer.split())
         name = hashlib.sha256(squeezed.encode("utf-8", "surrogatepass")).hexdigest()
         return Form("refused", "?" + name, reason)
+    return _read(answer)
+
+
+@lru_cache(maxsize=4096)
+def _read(answer: str) -> Form:
+    """The same for an answer within the limits: only short texts are kept."""
     text = GLUED_OR.sub(r" \1 ", clean(answer))
     if not text:
         return Form("words", "'" + answer.strip().casefold(), answer.strip())

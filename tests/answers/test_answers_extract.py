@@ -34,6 +34,7 @@ MATH = [
     ("It is 50 percent", "50 percent"),
     ("the ratio is 3/4 overall", "3/4"),
     ("Soucis : 2,74 $ a..", "2.74"),
+    ("Answer: 5:30 PM", "5:30"),
     ("x^2+1", "x^2+1"),
     ("Therefore $x < 5$ is the solution.", "x < 5"),
     ("10-5 apples left: 5", "5"),
