@@ -116,6 +116,7 @@ def _by_logprob(node: Node) -> tuple[float, tuple[int, ...], str]:
     return (-node.mean_logprob, node.order, node.key)
 
 
-def _by_confidence(group: Sequence[Node]) -> tuple[float, tuple[int, ...]]:
+def _by_confidence(group: Sequence[Node]) -> tuple[float, tuple[int, ...], str]:
     mean = math.fsum(node.mean_logprob for node in group) / len(group)
-    return (-round(mean, 12), min(node.order for node in group))
+    # Branches of a `parallel` count their draws separately, so the order alone may tie.
+    return (-round(mean, 12), *min((node.order, node.key) for node in group))
