@@ -162,7 +162,7 @@ class Sheet:
         for choice, result, grade in answers:
             cost = f"{result.usage.generated_tokens + result.usage.verifier_tokens:>6,} tokens"
             lines.append(
-                f"   {choice.label:<{width}}  {render.short(result.answer, 14):<14} {_mark(grade)}"
+                f"   {choice.label:<{width}}  {render.short(result.answer, 14):<14} {_mark(result, grade)}"
                 f"  {cost}  {result.usage.seconds:>5.1f} s"
             )
             if len(result.candidates) > 1:
@@ -225,9 +225,10 @@ class Sheet:
         )
 
 
-def _mark(grade: Grade) -> str:
-    """right, wrong or undecided; in colour on a terminal."""
-    text = {"correct": "right", "wrong": "wrong", "undecided": "undecided"}[grade.value]
+def _mark(result: Result, grade: Grade) -> str:
+    """right, wrong, undecided or, without any answer, unfinished; in colour on a terminal."""
+    cut = result.best is None and result.stopped is not Stopped.DONE
+    text = "unfinished" if cut else {"correct": "right"}.get(grade.value, grade.value)
     if not sys.stdout.isatty():
         return text
     return typer.style(text, fg={"right": "green", "wrong": "red"}.get(text, "yellow"))

@@ -40,7 +40,12 @@ class Tally:
     """Solutions that came to an end, truncated ones included."""
     steps: int = 0
     depth: int = 0
-    tokens: int = 0
+    drawn: int = 0
+    """Tokens of the nodes that came back."""
+    before: int = 0
+    """Tokens the engine had generated when this tally began."""
+    engine: int = 0
+    """Tokens it had generated when it was last heard of."""
     scored: int = 0
     answers: Counter[str] = field(default_factory=Counter)
     """Canonical answer -> how many samples gave it."""
@@ -61,7 +66,13 @@ class Tally:
         elif event.kind == "progress":
             total = event.facts.get("engine_tokens")
             if isinstance(total, int):
+                self.engine = total
                 self._measure(event.at, total)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens generated so far, those of unfinished nodes included as far as they are known."""
+        return max(self.drawn, self.engine - self.before)
 
     @property
     def speed(self) -> float | None:
@@ -72,7 +83,7 @@ class Tally:
         return (total - before) / (now - since) if now > since else None
 
     def _node(self, node: Node) -> None:
-        self.tokens += len(node.tokens or ())
+        self.drawn += len(node.tokens or ())
         if node.finish is Finish.STOP:
             self.steps += 1
             self.depth = max(self.depth, len(node.order))
@@ -130,7 +141,8 @@ class Progress:
 
     def begin(self, title: str, n: int | None = None) -> None:
         """Count from zero; `n` samples are expected, if that is known."""
-        self.tally = Tally(self.kind)
+        total = max(self.tally.engine, self.tally.before + self.tally.drawn)
+        self.tally = Tally(self.kind, before=total, engine=total)
         self._title, self._n = title, n
         self._since = self._shown = self._clock()
         if self._live is not None:
