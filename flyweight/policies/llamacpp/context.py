@@ -29,7 +29,7 @@ except (OSError, RuntimeError, FileNotFoundError) as broken:
         "reinstall it with pip install --force-reinstall llama-cpp-python"
     ) from broken
 
-__all__ = ["KV_TYPES", "Batch", "Blob", "Context", "Floats", "Model", "default_threads", "log_errors"]
+__all__ = ["KV_TYPES", "Batch", "Blob", "Context", "Floats", "Model", "default_threads", "free_memory", "log_errors"]
 
 Floats = NDArray[np.float32]
 Blob = NDArray[np.uint8]
@@ -60,6 +60,18 @@ def log_errors() -> str:
     said = "; ".join(line for line in _errors if line)
     _errors.clear()
     return said
+
+
+def free_memory() -> int:
+    """Bytes the system could hand out now; very many where it does not say."""
+    try:
+        with open("/proc/meminfo") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) << 10
+    except OSError:
+        pass
+    return 1 << 62
 
 
 def default_threads() -> int:
@@ -238,6 +250,13 @@ class Context:
         self.model = model
         self.streams = streams
         self.length = length
+        # llama.cpp touches all of it at once: better a line of explanation than the kernel's out-of-memory killer.
+        need, free = streams * length * model.kv_bytes(kv_type), free_memory()
+        if need > free:
+            raise ConfigError(
+                f"{streams} slots x {length} tokens of context take {need / 1e9:.1f} GB of KV, {free / 1e9:.1f} GB "
+                "are free: lower slots or context"
+            )
         params = llama.llama_context_default_params()
         params.n_ctx = length * streams
         params.n_batch = params.n_ubatch = max(batch, streams)
@@ -252,8 +271,8 @@ class Context:
         pointer = llama.llama_init_from_model(model.pointer, params)
         if not pointer:
             raise BackendError(
-                f"llama.cpp cannot make a context of {streams} x {length} tokens "
-                f"({streams * length * model.kv_bytes(kv_type) / 1e9:.1f} GB of KV): {log_errors() or 'out of memory?'}"
+                f"llama.cpp cannot make a context of {streams} x {length} tokens ({need / 1e9:.1f} GB of KV): "
+                f"{log_errors() or 'out of memory?'}"
             )
         self.pointer = pointer
         self._open = True

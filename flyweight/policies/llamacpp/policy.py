@@ -117,6 +117,7 @@ class LlamaCpp:
         """Requests in slots, twins included, in order of admission."""
         self._finished: list[Response] = []
         self._totals = Counters()
+        self._closed = False
 
     # The Policy protocol -------------------------------------------------------------------------------------
 
@@ -126,6 +127,8 @@ class LlamaCpp:
 
     def step(self) -> list[Response]:
         """Admit, prefill within a bound, draw one token for every row that is ready; return what finished."""
+        if self._closed:
+            raise BackendError(f"policy {self.name!r} is closed")
         self._admit()
         self._prefill()
         self._decode()
@@ -153,8 +156,9 @@ class LlamaCpp:
 
     def close(self) -> None:
         """Release the model. Requests in flight are dropped."""
+        self._closed = True
         for row in self._rows:
-            row.response(Finish.CUT)
+            row.close()
         self._rows.clear()
         self._pending.clear()
         self._context.close()
@@ -273,8 +277,7 @@ class LlamaCpp:
             row.leader.twins.remove(row)
         for twin in reversed(row.twins):
             self._rows.remove(twin)
-            if twin.grammar is not None:
-                twin.grammar.close()
+            twin.close()
             self._pending.appendleft(twin.request)
 
     def _finish(self, row: Row, finish: Finish, *, choices: Iterable[float] = (), error: str | None = None) -> None:
@@ -294,7 +297,7 @@ class LlamaCpp:
                     continue
                 if not row.started:
                     self._start(row)
-                if not row.ready:
+                if row.started and not row.ready:
                     pack.append(row)
                 if sum(len(row.path) - 1 - row.done for row in pack) >= budget:
                     break
@@ -304,14 +307,18 @@ class LlamaCpp:
 
     def _shares(self, row: Row, other: Row) -> bool:
         """Whether `row` would do well to wait for what `other` is about to compute."""
-        if row.started:
-            return False
         limit = len(row.path) - 1
-        resident, _, _ = self._streams.find(row.path, limit)
-        return common_prefix(row.path, other.path, limit) - max(resident, other.done) >= SHARED_WORTH
+        common = common_prefix(row.path, other.path, limit)
+        if row.started or common - other.done < SHARED_WORTH:
+            return False
+        return common - self._streams.find(row.path, limit)[0] >= SHARED_WORTH
 
     def _start(self, row: Row) -> None:
-        taken = self._streams.take(row.stream, row.path, len(row.path) - 1)
+        try:
+            taken = self._streams.take(row.stream, row.path, len(row.path) - 1)
+        except BackendError as error:
+            self._fail([row], error)
+            return
         row.started = True
         row.done = row.cached_tokens = taken.cached
         self._count(cached_tokens=taken.cached, recomputed_tokens=taken.evicted)
@@ -371,8 +378,7 @@ class LlamaCpp:
                 prompts += 1
         self._count(prompt_tokens=prompts)
         for index, row in enumerate(rows):
-            group = [row, *self._join(row)]
-            for member in group:
+            for member in [row, *self._join(row)]:
                 state = states[index].copy() if states is not None and member.request.hidden else None
                 try:
                     self._draw(member, logits, index, state)
@@ -385,10 +391,15 @@ class LlamaCpp:
         if not twins:
             return []
         leader.twins = []
-        # Choices are read off these logits: such a twin needs no KV of its own.
-        self._streams.fork(leader.stream, [twin.stream for twin in twins if not twin.choices])
         for twin in twins:
             twin.leader = None
+        try:
+            # Choices are read off these logits: such a twin needs no KV of its own.
+            self._streams.fork(leader.stream, [twin.stream for twin in twins if not twin.choices])
+        except BackendError as error:
+            self._fail(twins, error)
+            return []
+        for twin in twins:
             twin.started = True
             twin.done = twin.cached_tokens = leader.done
             self._count(cached_tokens=leader.done)

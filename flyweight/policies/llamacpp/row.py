@@ -107,12 +107,16 @@ class Row:
             return Finish.LENGTH
         return None
 
+    def close(self) -> None:
+        """Release what the row holds outside Python."""
+        if self.grammar is not None:
+            self.grammar.close()
+
     def response(
         self, finish: Finish, *, choices: Sequence[float] = (), width: int = 0, error: str | None = None
     ) -> Response:
         """What goes back to the runner. With an error, only the cost."""
-        if self.grammar is not None:
-            self.grammar.close()
+        self.close()
         cost = (self.prompt_tokens, self.cached_tokens, self.generated_tokens)
         if error is not None:
             return Response(

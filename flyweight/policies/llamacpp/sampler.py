@@ -71,8 +71,8 @@ class Rows:
         return self._peaks[row]
 
     def is_finite(self, row: int) -> bool:
-        """Whether a row holds no NaN and no infinity."""
-        return math.isfinite(self._means[row])
+        """Whether a row holds no NaN and a finite maximum."""
+        return math.isfinite(self._peaks[row])
 
     def log_total(self, row: int, candidates: Candidates | None = None) -> float:
         """Log of the sum of the exponentials of a row's logits."""

@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
 import platform
 import shutil
@@ -24,7 +25,7 @@ from typing import NamedTuple, cast
 import llama_cpp as llama
 
 from flyweight.errors import FlyweightError
-from flyweight.policies.llamacpp.context import Context, Model, log_errors
+from flyweight.policies.llamacpp.context import Context, Model, free_memory, log_errors
 
 __all__ = ["WEIGHTS", "Encoded", "encoded"]
 
@@ -33,8 +34,9 @@ BF16 = 32
 """LLAMA_FTYPE_MOSTLY_BF16."""
 UNPACKED = (0, 1, BF16)
 """File types f32, f16 and bf16: nothing to unpack, nothing to gain."""
-TRIAL_SECONDS = 1.5
-"""Time spent decoding with each encoding."""
+TRIAL_SECONDS = 4.0
+"""Time spent decoding, over all encodings."""
+TRIAL_LENGTH = 256
 log = logging.getLogger("flyweight")
 
 
@@ -63,7 +65,7 @@ def encoded(path: Path, weights: str, *, slots: int, threads: int, cache_dir: Pa
                 return Encoded("file", path)
             if weights == "bf16" or known == "bf16":
                 return Encoded("bf16", other)
-            speeds = {kind: _speed(file, slots, threads) for kind, file in (("file", path), ("bf16", other))}
+            speeds = _speeds({"file": path, "bf16": other}, slots, threads)
             best = max(speeds, key=lambda kind: speeds[kind])
             _remember(folder, _key(path, slots, threads), best, speeds)
             return Encoded(best, other if best == "bf16" else path)
@@ -113,7 +115,7 @@ def _bf16(path: Path, folder: Path, threads: int) -> Path | None:
         return None
     if (free := shutil.disk_usage(folder).free) < need:
         raise OSError(f"{need / 1e9:.1f} GB needed in {folder}, {free / 1e9:.1f} GB free")
-    if (memory := _free_memory()) < 2 * need:
+    if (memory := free_memory()) < 2 * need:
         raise OSError(f"{2 * need / 1e9:.1f} GB of memory needed, {memory / 1e9:.1f} GB free")
     partial = target.with_suffix(".partial")
     try:
@@ -134,39 +136,47 @@ def _bf16(path: Path, folder: Path, threads: int) -> Path | None:
     return target
 
 
-def _free_memory() -> int:
-    """Bytes the system could hand out now."""
-    try:
-        with open("/proc/meminfo") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) << 10
-    except OSError:
-        pass
-    return 1 << 62
+class _Trial:
+    """One encoding, loaded and timed: seconds of its fastest decode with every slot busy."""
+
+    def __init__(self, path: Path, slots: int, threads: int) -> None:
+        self.model = Model(path)
+        self.context = Context(
+            self.model, streams=slots, length=TRIAL_LENGTH, threads=threads, kv_type="f16", flash_attention=True
+        )
+        self.slots = slots
+        self.best = math.inf
+
+    def round(self, position: int) -> None:
+        """Decode one token per slot. The first round only touches the weights and does not count."""
+        started = time.perf_counter()
+        self.context.decode(
+            [1 + position] * self.slots, [position] * self.slots, range(self.slots), outputs=True, hidden=False
+        )
+        if position > 0:
+            self.best = min(self.best, time.perf_counter() - started)
+
+    def close(self) -> None:
+        self.context.close()
+        self.model.close()
 
 
-def _speed(path: Path, slots: int, threads: int) -> float:
-    """Tokens per second with every slot decoding, from a short trial."""
-    model = Model(path)
+def _speeds(paths: dict[str, Path], slots: int, threads: int) -> dict[str, float]:
+    """Tokens per second of each file. Rounds alternate and the fastest counts: other processes disturb both alike."""
+    trials: dict[str, _Trial] = {}
     try:
-        context = Context(model, streams=slots, length=256, threads=threads, kv_type="f16", flash_attention=True)
-        try:
-            streams = list(range(slots))
-            done = 0
-            started = time.perf_counter()
-            for position in range(256):
-                if position == 1:  # the first round pays for touching the weights
-                    started, done = time.perf_counter(), 0
-                context.decode([1 + position] * slots, [position] * slots, streams, outputs=True, hidden=False)
-                done += slots
-                if time.perf_counter() - started > TRIAL_SECONDS and position > 0:
-                    break
-            return done / (time.perf_counter() - started)
-        finally:
-            context.close()
+        for kind, path in paths.items():
+            trials[kind] = _Trial(path, slots, threads)
+        started = time.perf_counter()
+        for position in range(TRIAL_LENGTH):
+            for trial in trials.values():
+                trial.round(position)
+            if position > 1 and time.perf_counter() - started > TRIAL_SECONDS:
+                break
+        return {kind: slots / trial.best for kind, trial in trials.items()}
     finally:
-        model.close()
+        for trial in trials.values():
+            trial.close()
 
 
 def _key(path: Path, slots: int, threads: int) -> str:
