@@ -9,13 +9,13 @@ import itertools
 import math
 import random
 import time
-import types
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 from flyweight import select
+from flyweight.calls import Draw, Fork, Task, ask
 from flyweight.errors import BackendError, BudgetSpent, ConfigError, unknown
 from flyweight.protocols import Answers, Models, Policy, Request, Response, Strategy, Until, Verifier
 from flyweight.types import (
@@ -34,7 +34,7 @@ from flyweight.types import (
     digest,
 )
 
-__all__ = ["Draw", "Fork", "Live", "Setting", "Task"]
+__all__ = ["Live", "Setting"]
 
 T = TypeVar("T")
 
@@ -71,62 +71,6 @@ class Setting:
         if name not in self.verifiers:
             raise unknown("verifier", name, self.verifiers)
         return self.verifiers[name]
-
-
-@dataclass(eq=False)
-class Task:
-    """A running coroutine: the strategy itself, or one branch of a `parallel`."""
-
-    coroutine: Coroutine[object, object, object]
-    rng: random.Random
-    branch: tuple[int, ...] = ()
-    """Where it sits in the tree of parallels; keeps draw indices independent of how branches interleave."""
-    parent: Task | None = None
-    waiting: Draw | Fork | None = None
-    draws: dict[str, int] = field(default_factory=dict)
-    """Per parent node: how many draws this branch has asked for."""
-    forks: int = 0
-
-
-@dataclass(eq=False)
-class Draw:
-    """Continuations asked for in one `await`. Resolved when every one has come back or been refused."""
-
-    requests: list[Request]
-    policy: Policy
-    verifying: bool
-    """Asked by a verifier: its tokens are verifier tokens and do not count against the token budget."""
-    nodes: list[Node | None]
-    """The child each request will become, still without its text."""
-    whole: bool = False
-    """Whether a stop string ends the answer (complete, ask) rather than a step (extend)."""
-    responses: list[Response | None] = field(default_factory=list)
-    open: int = 0
-    error: str | None = None
-
-    def __post_init__(self) -> None:
-        self.responses = [None] * len(self.requests)
-        self.open = len(self.requests)
-
-    def reserved(self, index: int) -> int:
-        """Most tokens the request may take out of the token budget."""
-        return 0 if self.verifying else self.requests[index].sampling.max_tokens
-
-
-@dataclass(eq=False)
-class Fork:
-    """Branches started in one `await parallel(...)`."""
-
-    coroutines: Sequence[Coroutine[object, object, object]]
-    results: list[object] = field(default_factory=list)
-    tasks: list[Task] = field(default_factory=list)
-    open: int = 0
-
-
-@types.coroutine
-def _ask(call: Draw | Fork) -> Generator[Draw | Fork, Any, Any]:
-    """Hand a request to whoever drives the coroutine; what it sends back is the answer."""
-    return (yield call)
 
 
 class Live:
@@ -257,7 +201,7 @@ class Live:
     async def parallel(self, *searches: Coroutine[object, object, T]) -> list[T]:
         if not searches:
             return []
-        return cast("list[T]", await _ask(Fork(searches)))
+        return cast("list[T]", await ask(Fork(searches)))
 
     def note(self, **facts: object) -> None:
         self._emit("note", facts=facts)
@@ -435,7 +379,7 @@ class Live:
         if not requests:
             return []
         drawn = Draw(requests, policy, verifying, blanks, whole=whole)
-        await _ask(drawn)
+        await ask(drawn)
         return [node for node in drawn.nodes if node is not None]
 
     def _verifications(self, wanted: int) -> int:
@@ -476,7 +420,7 @@ class _Reader(Models):
         if not requests:
             return []
         draw = Draw(requests, reader, True, [None] * len(requests))
-        await _ask(draw)
+        await ask(draw)
         return [response.choices for response in draw.responses if response is not None]
 
     async def ask(

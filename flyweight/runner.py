@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from flyweight.calls import Draw, Fork, Task
 from flyweight.errors import BackendError, BudgetSpent, FlyweightError
-from flyweight.live import Draw, Fork, Live, Setting, Task
+from flyweight.live import Live, Setting
 from flyweight.protocols import Answers, Policy, Response, Strategy, Verifier
 from flyweight.types import Budget, Event, Node, Problem, Result, Sampling, Stopped
 

@@ -8,6 +8,7 @@ drawn scores NEUTRAL.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
@@ -23,7 +24,7 @@ FLOOR = -100.0
 """No token counts for less than exp(-100): keeps differences of sums finite when a log-probability is -inf."""
 
 
-class _Recorded:
+class _Recorded(ABC):
     """A verifier that is a function of one recorded number per drawn token."""
 
     name = ""
@@ -47,9 +48,9 @@ class _Recorded:
         """What was recorded per drawn token of one step."""
         return _checked(self.name, step, step.logprobs, "log-probabilities", high=1e-3)
 
+    @abstractmethod
     def _values(self, numbers: Sequence[float], ends: Sequence[int]) -> Iterator[float]:
         """The value in [0, 1] of the path's first `end` tokens, for each end."""
-        raise NotImplementedError
 
 
 class Confidence(_Recorded):
