@@ -316,7 +316,8 @@ class Live:
         if best is not None:
             best = best if best.score is not None else self.candidates[best.key]
         continued = {step.key for node in self.candidates.values() for step in node.steps[:-1]}
-        nodes = [node for key, node in self.candidates.items() if key not in continued]
+        chosen = best.key if best is not None else None  # a beam may end at a node that others went on from
+        nodes = [node for key, node in self.candidates.items() if key == chosen or key not in continued]
         nodes.sort(key=lambda node: (node.order, node.key))
         groups = self.groups(nodes)
         index = {node.key: i for i, group in enumerate(groups) for node in group}

@@ -119,7 +119,7 @@ class Replay:
 
     name = "replay"
     params = 0
-    boundary = ("\n\n",)
+    boundary: tuple[str, ...] = ("\n\n",)
 
     def __init__(self, samples: Mapping[str, Sequence[str]], *, at_once: int = 64, seed: int = 0) -> None:
         self._samples = samples

@@ -198,7 +198,8 @@ def more_often(votes: int, other: int) -> Fraction:
         return 1 - Fraction(1, 2 ** (votes + 1))
     # int_{1/2}^1 p^a q^b = -(1/2)^(a+b+1)/(a+1) + b/(a+1) int_{1/2}^1 p^(a+1) q^(b-1), normalised on both sides
     norm = Fraction(math.factorial(votes + other + 1), math.factorial(votes) * math.factorial(other))
-    return more_often(votes + 1, other - 1) - norm / (votes + 1) / 2 ** (votes + other + 1)
+    rest: Fraction = more_often(votes + 1, other - 1)
+    return rest - norm / Fraction((votes + 1) * 2 ** (votes + other + 1))
 
 
 def test_lead_is_the_exact_posterior() -> None:

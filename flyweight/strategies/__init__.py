@@ -125,7 +125,7 @@ def _checked(parameter: Parameter, value: Value) -> Value:
         if parameter.kind is int and isinstance(value, float) and not value.is_integer():
             raise wrong
         converted = cast(Value, parameter.kind(value))
-    except (ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError):
         raise wrong from None
     if parameter.name in _RANGES and isinstance(converted, int | float):
         low, high = _RANGES[parameter.name]

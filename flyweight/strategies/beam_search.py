@@ -34,9 +34,10 @@ async def beam_search(
             drawn = await search.extend(active, draws, temperature=temperature, max_tokens=step_tokens)
         else:
             drawn = await search.complete(active, draws, temperature=temperature)
-        stuck = {node.parent.key: node.parent for node in drawn if node.parent and not node.text.strip()}
+        whole = finished(drawn)
+        stuck = {node.parent.key: node.parent for node in whole if node.parent and not node.text.strip()}
         ended |= {key: node for key, node in stuck.items() if node.score is not None}
-        children = await search.score([node for node in finished(drawn) if node.text.strip()])
+        children = await search.score([node for node in whole if node.text.strip()])
         if unique:
             children = list({(node.parent, node.text): node for node in reversed(children)}.values())[::-1]
         going = step < max_steps

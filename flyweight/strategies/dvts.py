@@ -22,8 +22,9 @@ async def dvts(
 
     Source: Beeching, Tunstall, Rush 2024, "Scaling test-time compute with open models" (Hugging Face).
     Cost: at most n steps and n verifications a round, max_steps rounds; the last round runs to the end.
-    Deviations: a subtree ends when the model ends its answer (the original also looks for a boxed answer); siblings
-    still in mid-thought do not vote; subtrees do not wait for each other.
+    Deviations: a subtree ends when the model ends its answer (the original also looks for a boxed answer) or adds
+    only white space; siblings still in mid-thought do not vote, and a subtree whose steps were all cut at step_tokens
+    has no vote; subtrees do not wait for each other.
     """
 
     async def subtree() -> list[Node]:
@@ -33,9 +34,11 @@ async def dvts(
                 drawn = await search.extend([node], width, temperature=temperature, max_tokens=step_tokens)
             else:
                 drawn = await search.complete([node], width, temperature=temperature)
-            children = await search.score([child for child in finished(drawn) if child.text.strip()])
+            whole = finished(drawn)
+            children = await search.score([child for child in whole if child.text.strip()])
             if not children:
-                return [node] if node.score is not None else []
+                # White space ends the subtree where it stood; steps that were all truncated leave nothing.
+                return [node] if whole and node.score is not None else []
             node = top(children, 1, aggregation=aggregation)[0]
             if node.complete or step == max_steps:
                 return [child for child in children if child.complete or step == max_steps]
