@@ -12,12 +12,11 @@ from flyweight.errors import ConfigError
 from flyweight.protocols import Answers, Policy, Search, Strategy, Verifier
 from flyweight.runner import Runner
 from flyweight.strategies import Value
-from flyweight.types import Budget, Event, Message, Node, Problem, Result, Sampling, digest
+from flyweight.types import BOXED, Budget, Event, Message, Node, Problem, Result, Sampling, digest
 
 __all__ = [
     "DEFAULT_MODEL",
     "DEFAULT_STRATEGY",
-    "DEFAULT_SYSTEM",
     "DEFAULT_VERIFIER",
     "Session",
     "find_policy",
@@ -28,7 +27,6 @@ __all__ = [
 DEFAULT_MODEL = "qwen2.5-coder-0.5b"
 DEFAULT_STRATEGY = "self_consistency"
 DEFAULT_VERIFIER = "p_true"
-DEFAULT_SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 
 StrategyFunction = Callable[..., Coroutine[object, object, Node | None]]
 
@@ -50,7 +48,6 @@ class Session:
         verifier: str | Verifier | Callable[[str, str], float] = DEFAULT_VERIFIER,
         kind: str = "math",
         answers: Answers | None = None,
-        temperature: float = 0.7,
         max_tokens: int = 512,
         context: int = 2048,
         weights: str = "auto",
@@ -72,7 +69,7 @@ class Session:
             self.policy,
             {self.verifier.name: self.verifier},
             answers=reader,
-            sampling=Sampling(temperature=temperature, max_tokens=max_tokens),
+            sampling=Sampling(max_tokens=max_tokens),
             seed=seed,
             on_event=on_event,
         )
@@ -83,7 +80,7 @@ class Session:
         *,
         strategy: str | StrategyFunction = DEFAULT_STRATEGY,
         budget: Budget | None = None,
-        system: str | None = DEFAULT_SYSTEM,
+        system: str | None = BOXED,
         **parameters: Value,
     ) -> Result:
         """Search one question with a strategy and its parameters. Always returns; see `Result.stopped` and `error`.
@@ -127,7 +124,7 @@ def solve(
     kind: str = "math",
     budget: Budget | None = None,
     seed: int = 0,
-    system: str | None = DEFAULT_SYSTEM,
+    system: str | None = BOXED,
     max_tokens: int = 512,
     on_event: Callable[[Event], None] | None = None,
     **parameters: Value,
@@ -139,7 +136,7 @@ def solve(
         return session.runner.solve(asked, bound, budget)
 
 
-def problem(question: str | Sequence[Message], system: str | None = DEFAULT_SYSTEM) -> Problem:
+def problem(question: str | Sequence[Message], system: str | None = BOXED) -> Problem:
     """A Problem from a question or a conversation; its id is a hash of what is asked.
 
     `system` is put in front unless the conversation brings its own system turn.

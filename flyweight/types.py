@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Literal, Self
 
 __all__ = [
+    "BOXED",
     "Budget",
     "Candidate",
     "Event",
@@ -26,6 +27,10 @@ __all__ = [
     "Verdict",
     "digest",
 ]
+
+
+BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
+"""The usual system prompt for maths, after Qwen2.5-Math; a boxed answer is what `answers.extract` looks for first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import pytest
 from flyweight import tasks
 from flyweight.errors import ConfigError
 from flyweight.tasks import gsm8k
-from flyweight.types import Problem
+from flyweight.types import BOXED, Problem
 
 DATA = Path(__file__).parent / "data"
 SCRIPT = Path(__file__).parent.parent / "scripts" / "make_gsm8k_dev.py"
@@ -29,8 +29,8 @@ def test_the_bundled_problems_are_the_development_split_in_hash_order() -> None:
     assert [problem.id for problem in problems] == [f"gsm8k-train-{sha[:8]}" for sha in hashes]
     first = problems[0]
     assert first.answer == "80" and first.prompt.startswith("The new pad of paper has 120 pages.")
-    assert [(m.role, m.content) for m in first.messages] == [("system", gsm8k.SYSTEM), ("user", first.prompt)]
-    assert "\\boxed{}" in gsm8k.SYSTEM
+    assert [(m.role, m.content) for m in first.messages] == [("system", BOXED), ("user", first.prompt)]
+    assert "\\boxed{}" in BOXED
     assert all("####" not in str(problem.meta["solution"]) for problem in problems)
 
 

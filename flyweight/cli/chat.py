@@ -16,7 +16,7 @@ from flyweight.cli.stopping import Stop
 from flyweight.cli.warm import every, record
 from flyweight.errors import ConfigError, FlyweightError, unknown
 from flyweight.strategies import Value
-from flyweight.types import Budget, Event, Message, Result, Stopped, Usage
+from flyweight.types import BOXED, Budget, Event, Message, Result, Stopped, Usage
 
 __all__ = ["Chat", "register"]
 
@@ -60,7 +60,7 @@ def chat(
     deadline: options.Deadline = None,
     confidence: options.Confidence = None,
     seed: options.Seed = 0,
-    system: options.System = api.DEFAULT_SYSTEM,
+    system: options.System = BOXED,
     kind: options.Kind = "math",
     max_tokens: options.MaxTokens = 512,
     context: options.Context = 4096,

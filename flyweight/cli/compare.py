@@ -13,7 +13,7 @@ from flyweight.cli.solve import worst
 from flyweight.cli.warm import warm
 from flyweight.errors import ConfigError, unknown
 from flyweight.strategies import Value
-from flyweight.types import Result
+from flyweight.types import BOXED, Result
 
 __all__ = ["choices", "register"]
 
@@ -59,7 +59,7 @@ def compare(
     deadline: options.Deadline = None,
     confidence: options.Confidence = None,
     seed: options.Seed = 0,
-    system: options.System = api.DEFAULT_SYSTEM,
+    system: options.System = BOXED,
     kind: options.Kind = "math",
     max_tokens: options.MaxTokens = 512,
     context: options.Context = 2048,

@@ -12,7 +12,7 @@ import typer
 from flyweight import api
 from flyweight.cli import ask, options, render
 from flyweight.cli.warm import warm
-from flyweight.types import Budget, Problem, Result, Stopped
+from flyweight.types import BOXED, Budget, Problem, Result, Stopped
 
 __all__ = ["register"]
 
@@ -52,7 +52,7 @@ def solve(
     deadline: options.Deadline = None,
     confidence: options.Confidence = None,
     seed: options.Seed = 0,
-    system: options.System = api.DEFAULT_SYSTEM,
+    system: options.System = BOXED,
     kind: options.Kind = "math",
     max_tokens: options.MaxTokens = 512,
     context: options.Context = 2048,

@@ -10,12 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flyweight.errors import ConfigError
-from flyweight.types import Grade, Message, Problem
+from flyweight.types import BOXED, Grade, Message, Problem
 
-__all__ = ["DEV", "GSM8K", "SYSTEM", "Bundled", "split_answer"]
-
-SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
-"""The system prompt Qwen2.5-Math's authors use, and most of the field with them."""
+__all__ = ["DEV", "GSM8K", "Bundled", "split_answer"]
 
 
 class Bundled(NamedTuple):
@@ -48,7 +45,7 @@ class GSM8K:
             Problem(
                 id=row["id"],
                 prompt=row["question"],
-                messages=(Message("system", SYSTEM), Message("user", row["question"])),
+                messages=(Message("system", BOXED), Message("user", row["question"])),
                 answer=row["answer"],
                 meta={"solution": row["solution"]},
             )
