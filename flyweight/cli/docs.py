@@ -1,6 +1,6 @@
 """The reference page of the command line, made of the help texts.
 
-    python -m flyweight.cli.docs > docs/cli.md
+python -m flyweight.cli.docs > docs/cli.md
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def page() -> str:
 
 
 def _helps(command: Any, parent: Any) -> Iterator[tuple[str, str]]:
-    """(path, help) of a command and all below it, as wide as 80 columns allow."""
-    context = command.make_context(command.name, [], parent, resilient_parsing=True, terminal_width=80)
+    """(path, help) of a command and all below it, as a terminal of 80 columns shows it."""
+    context = command.make_context(command.name, [], parent, resilient_parsing=True, terminal_width=78)
     text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
     yield context.command_path, text
     for child in getattr(command, "commands", {}).values():

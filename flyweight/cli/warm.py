@@ -7,6 +7,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import typer
+
 from flyweight import api
 from flyweight.cli.options import ModelOptions
 from flyweight.cli.progress import Progress
@@ -40,6 +42,9 @@ def warm(
         progress.say(f"loading {made_of.model}")
         session = stack.enter_context(made_of.open(every(stop, recorder, progress), answers=answers))
         stop.runner = session.runner
+        if getattr(session.verifier, "analysis_only", False):
+            progress.clear()
+            typer.echo(f"ANALYSIS ONLY: the verifier {session.verifier.name} is shown the known answers", err=True)
         yield Warm(session, progress, stop)
 
 
