@@ -5,7 +5,7 @@
 
 Questions: the first 60 of GSM8K's train split 9 by hash (never picked, not test questions). Every selector reads the
 same 16 samples a question. Prints a Markdown table and writes flyweight/tasks/data/dev60.json, which `flyweight demo`
-shows as its footer.
+shows as its footer, and docs/dev60.svg (with matplotlib: `pip install 'flyweight[plots]'`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks.cassette import Cassette, Recorded
 from flyweight import models, stats, strategies, tasks, verifiers
@@ -33,6 +33,10 @@ SUMMARY = ROOT / "flyweight" / "tasks" / "data" / "dev60.json"
 SMALL, BIG = "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"
 QUESTIONS = 60
 MAX_TOKENS = 512
+CURVE = (1, 2, 4, 8, 16)
+"""Samples a question at which the picture shows majority and coverage."""
+FOOTER = ("greedy", "self_consistency n=8", "coverage pass@8")
+"""What the demo shows."""
 BASELINE = "self_consistency n=8"
 """What the others are compared with, question by question."""
 
@@ -84,6 +88,8 @@ def main() -> None:
     print(table(rows))
     if not arguments.only:
         SUMMARY.write_text(json.dumps(summary(rows), indent=1) + "\n")
+        curve = [measure(Plan("self_consistency", {"n": n}), task, problems, False)[0] for n in CURVE[1:]]
+        plot(rows, curve)
 
 
 def measure(plan: Plan, task: Task, problems: list[Problem], record: bool) -> list[Row]:
@@ -174,14 +180,49 @@ def interval(r: Row) -> stats.Interval:
 
 def summary(rows: list[Row]) -> dict[str, object]:
     listed = []
-    for r in rows:
+    for r in (row for row in rows if row.name in FOOTER):
         low, value, high = interval(r)
         listed.append({
-            "strategy": r.name, "verifier": r.verifier, "model": r.model, "right": round(sum(r.right), 2),
+            "strategy": r.name if r.model == SMALL else f"{r.name}, {r.model}", "verifier": r.verifier, "model": r.model, "right": round(sum(r.right), 2),
             "low": round(low, 4), "value": round(value, 4), "high": round(high, 4),
             "tokens": round(r.generated), "verifier_tokens": round(r.verified), "flops": round(r.flops),
         })  # fmt: skip
     return {"questions": QUESTIONS, "model": SMALL, "max_tokens": MAX_TOKENS, "rows": listed}
+
+
+def plot(rows: list[Row], majority: list[Row]) -> None:
+    """Right answers against generated tokens, with intervals, chance, coverage and the bigger model."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "flyweight"
+    from matplotlib import pyplot
+
+    by_name = {(r.name, r.verifier, r.model): r for r in rows}
+    chance = by_name["random choice (1 sample)", "", SMALL]
+    big = by_name["greedy", "", BIG]
+    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+
+    def show(points: list[Row], label: str, **style: Any) -> None:
+        spans = [interval(r) for r in points]
+        values = [100 * span.value for span in spans]
+        errors = [[100 * (s.value - s.low) for s in spans], [100 * (s.high - s.value) for s in spans]]
+        axes.errorbar([r.generated for r in points], values, errors, label=label, capsize=2, **style)
+
+    show([chance, *majority], "majority of 1 to 16 samples", marker="o", color="tab:blue")
+    covered = [chance, *(by_name[f"coverage pass@{k}", "", SMALL] for k in (8, 16))]
+    show(covered, "coverage: any sample right", marker="o", mfc="white", ls=":", color="tab:gray")
+    show([by_name["greedy", "", SMALL]], "greedy", marker="s", ls="", color="black")
+    for name, colour in (("weighted_best_of_n n=8", "tab:green"), ("beam_search n=8 width=4", "tab:red"),
+                         ("dvts n=8 width=4", "tab:purple")):  # fmt: skip
+        show([by_name[name, "p_true", SMALL]], f"{name}, p_true", marker="D", ls="", color=colour)
+    low, value, high = interval(big)
+    axes.axhline(100 * value, color="tab:orange", label="1.5B, greedy (3 times the parameters)")
+    axes.axhspan(100 * low, 100 * high, color="tab:orange", alpha=0.12)
+    axes.set(xscale="log", ylim=(0, 100), xlabel="generated tokens a question", ylabel="right answers, %")
+    axes.set_title("Qwen2.5-Coder-0.5B on 60 GSM8K development questions", fontsize=10)
+    axes.legend(fontsize=8, loc="upper left", ncols=2)
+    figure.savefig(ROOT / "docs" / "dev60.svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":
