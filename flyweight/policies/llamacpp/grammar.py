@@ -36,7 +36,8 @@ class Grammar:
     def allowed(self, rows: Rows, row: int, temperature: float) -> Candidates:
         """Tokens the grammar permits next, all those within reach of the best of them; empty when it permits none."""
         peak = rows.peak(row)
-        reach = REACH * max(1.0, temperature)
+        # At temperature 0 one nat is enough to see whether the favourite is permitted.
+        reach = REACH * temperature or 1.0
         legal = self._legal(rows.candidates(row, peak - reach))
         if not legal.ids.size:
             legal = self._legal(rows.candidates(row, -np.inf))

@@ -12,7 +12,7 @@ from flyweight.errors import BackendError, ConfigError, FlyweightError, unknown
 from flyweight.policies.llamacpp.context import KV_TYPES, Blob, Context, Floats, Model, default_threads
 from flyweight.policies.llamacpp.grammar import Grammar
 from flyweight.policies.llamacpp.row import Row, Writer, unfinished_bytes
-from flyweight.policies.llamacpp.sampler import Rows
+from flyweight.policies.llamacpp.sampler import Rows, Scratch
 from flyweight.policies.llamacpp.streams import Streams, common_prefix, window
 from flyweight.policies.llamacpp.tokens import Tokens
 from flyweight.policies.llamacpp.weights import WEIGHTS, encoded
@@ -104,6 +104,7 @@ class LlamaCpp:
         except FlyweightError:
             self._model.close()
             raise
+        self._scratch = Scratch(self._model.n_vocab)
         self._slots = slots
         self._length = context
         token_bytes = self._model.kv_bytes(kv_type)
@@ -364,7 +365,7 @@ class LlamaCpp:
                 outputs=True,
                 hidden=hidden,
             )
-            logits = Rows(self._context.logits())
+            logits = Rows(self._context.logits(), self._scratch)
             states = self._context.hidden() if hidden else None
         except BackendError as error:
             self._fail(rows, error)
