@@ -201,6 +201,8 @@ class Bar:
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
                 transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
             )
             self._rich.start()
         return self

@@ -26,12 +26,33 @@ __all__ = [
     "pairs",
 ]
 
+
+def _models(incomplete: str) -> list[str]:
+    """For shell completion."""
+    from flyweight import models
+
+    return [*models.catalog(), "toy"]
+
+
+def _strategies(incomplete: str) -> list[str]:
+    """For shell completion."""
+    return strategies.names()
+
+
+def _verifiers(incomplete: str) -> list[str]:
+    """For shell completion."""
+    from flyweight import verifiers
+
+    return verifiers.names()
+
+
 Model = Annotated[
     str,
     typer.Option(
         "--model",
         "-m",
         envvar="FLYWEIGHT_MODEL",
+        autocompletion=_models,
         metavar="MODEL",
         help="Catalog name (flyweight models ls), path of a GGUF file, hf:org/repo/file.gguf, or toy.",
     ),
@@ -42,6 +63,7 @@ StrategyName = Annotated[
         "--strategy",
         "-s",
         envvar="FLYWEIGHT_STRATEGY",
+        autocompletion=_strategies,
         metavar="NAME",
         help="How the compute is spent (flyweight list).",
     ),
@@ -66,6 +88,7 @@ VerifierName = Annotated[
     typer.Option(
         "--verifier",
         envvar="FLYWEIGHT_VERIFIER",
+        autocompletion=_verifiers,
         metavar="NAME",
         help="What scores candidates: a name, or module:function of (question, solution).",
     ),
@@ -138,7 +161,7 @@ def choose(name: str, parameters: Mapping[str, Value]) -> Choice:
             for other in strategies.names()
             if any(parameter.name == "n" for parameter in strategies.describe(other).parameters)
         )
-        raise ConfigError(f"{name} has no parameter n: drop -n, or use one of {having}")
+        raise ConfigError(f"{name} has no parameter n: drop -n (or FLYWEIGHT_N), or use one of {having}")
     bound = strategies.bind(name, parameters)
     values = cast("functools.partial[object]", bound).keywords
     return Choice(name, dict(values), bound)

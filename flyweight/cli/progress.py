@@ -161,6 +161,7 @@ class Progress:
     def note(self, text: str) -> None:
         """A line that stays, unless quiet."""
         if not self.quiet:
+            self.clear()
             sys.stderr.write(oneline(text) + "\n")
             sys.stderr.flush()
 
@@ -184,7 +185,10 @@ class Progress:
             from rich.live import Live
 
             # Drawn only when called: no thread that could write between two lines of ours.
-            self._live = Live(console=Console(stderr=True), transient=True, auto_refresh=False)
+            console = Console(stderr=True)
+            self._live = Live(
+                console=console, transient=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+            )
             self._live.start()
         return self
 

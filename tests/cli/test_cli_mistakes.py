@@ -12,8 +12,8 @@ from tests.cli_kit import QUESTION, Command, UsePolicy, solve
 
 MISTAKES = [
     (["solve", QUESTION, "-s", "greed"], "unknown strategy 'greed'; did you mean 'greedy'?"),
-    (["solve", QUESTION, "-s", "greedy", "-n", "4"], "greedy has no parameter n: drop -n, or use one of"),
-    (["solve", QUESTION, "--set", "temprature=1"], "did you mean 'temperature'?"),
+    (["solve", QUESTION, "-s", "greedy", "-n", "4"], "greedy has no parameter n: drop -n (or FLYWEIGHT_N), or"),
+    (["solve", QUESTION, "-s", "beam_search", "--set", "widht=4"], "did you mean 'width'?"),
     (["solve", QUESTION, "--set", "temperature"], "write key=value"),
     (["solve", QUESTION, "--set", "temperature=hot"], "temperature='hot' is not allowed: a number from"),
     (["solve", QUESTION, "-n", "0"], "n=0 is not allowed"),
