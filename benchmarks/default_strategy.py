@@ -183,7 +183,8 @@ def summary(rows: list[Row]) -> dict[str, object]:
     for r in (row for row in rows if row.name in FOOTER):
         low, value, high = interval(r)
         listed.append({
-            "strategy": r.name if r.model == SMALL else f"{r.name}, {r.model}", "verifier": r.verifier, "model": r.model, "right": round(sum(r.right), 2),
+            "strategy": r.name if r.model == SMALL else f"{r.name}, {r.model}",
+            "verifier": r.verifier, "model": r.model, "right": round(sum(r.right), 2),
             "low": round(low, 4), "value": round(value, 4), "high": round(high, 4),
             "tokens": round(r.generated), "verifier_tokens": round(r.verified), "flops": round(r.flops),
         })  # fmt: skip
