@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import re
+import runpy
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +21,8 @@ from flyweight.select import top, weighted_vote
 from flyweight.strategies import Value
 from flyweight.testing import BoxedAnswers, Draft, RuleVerifier, ToyPolicy, check_strategy
 from flyweight.types import Budget, Finish, Node, Problem, Result, Sampling, digest
+
+ROOT = Path(__file__).resolve().parent.parent
 
 EVERY = [
     "greedy",
@@ -689,6 +693,23 @@ def test_right_sums_beat_random_scores(name: str) -> None:
     rng = random.Random(0)
     resampled = sorted(sum(rng.choices(differences, k=60)) / 60 for _ in range(400))
     assert resampled[4] > 0.1, "lower end of a 98 % paired bootstrap interval"
+
+
+# Golden traces
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_trace_is_the_golden_one(name: str) -> None:
+    """If the change is wanted: `python scripts/make_golden.py`, and read the diff."""
+    script = runpy.run_path(str(ROOT / "scripts" / "make_golden.py"))
+    assert script["search"](name).splitlines() == (script["GOLDEN"] / f"{name}.jsonl").read_text("utf-8").splitlines()
+
+
+def test_the_example_of_an_own_strategy_keeps_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
+    example = runpy.run_path(str(ROOT / "examples" / "write_your_own_strategy.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "(4 samples, done)" in printed and "(8 samples, done)" in printed, "agreeing at once, and not"
+    check_strategy(example["second_opinion"], verifier=RuleVerifier(example["right_sums"]))
 
 
 # The contract, and the registry
