@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
-from jinja2 import TemplateError, Undefined, nodes
+from jinja2 import TemplateError, Undefined, nodes, pass_context
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context as JinjaContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -22,17 +22,17 @@ from flyweight.types import Message
 __all__ = ["ChatTemplate"]
 
 LONGEST_SOURCE = 1 << 16
-LONGEST_TEXT = 1 << 22
+LONGEST_TEXT = 1 << 20
 """Characters a template may produce, in all or in one string."""
-WORK = 100_000
+WORK = 50_000
 """Loop rounds plus calls of one rendering."""
 FILTERS = """
 abs capitalize count default d dictsort first float int items join last length list lower map max min reject rejectattr
 replace reverse round safe select selectattr sort string sum title trim unique upper
 """
 """Filters templates use; others, which can blow up a string, are unknown to them."""
-WIDENING = {"format", "format_map", "center", "ljust", "rjust", "zfill", "expandtabs"}
-"""String methods that make long strings out of numbers."""
+WIDENING = {"format", "format_map", "center", "ljust", "rjust", "zfill", "expandtabs", "translate"}
+"""String methods that make long strings out of short ones."""
 
 
 class ChatTemplate:
@@ -63,30 +63,30 @@ class ChatTemplate:
             return "".join(f"{message.content}\n\n" for message in messages)
         turns = [{"role": message.role, "content": message.content} for message in messages]
         self._environment.begin()
-        parts: list[str] = []
-        size = 0
         try:
-            for part in self._template.generate(messages=turns, **self._facts):
-                parts.append(part)
-                size += len(part)
-                if size > LONGEST_TEXT:
-                    raise SecurityError(f"output beyond {LONGEST_TEXT} characters")
+            return self._template.render(messages=turns, **self._facts)
         except Exception as error:  # template code may raise whatever Python can
             raise ModelError(f"chat template failed: {_line(error)}") from None
-        return "".join(parts)
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """Counts work and bounds strings."""
+    """Counts work and bounds strings. Filters take the context so that none is evaluated while compiling."""
 
     intercepted_binops = frozenset(["+", "*", "**", "%"])
 
     def __init__(self) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
         self.filters = {name: self.filters[name] for name in FILTERS.split()}
-        self.filters.update(tojson=_to_json, metered=self._metered, concatenated=self._concatenated)
-        self.filters["replace"] = self._replace
-        self.filters["join"] = self._join
+        self.filters.update(
+            concatenated=self._concatenated,
+            emitted=self._emitted,
+            join=self._join,
+            list=self._list,
+            metered=self._metered,
+            replace=self._replace,
+            string=_text,
+            tojson=self._to_json,
+        )
         self.globals = {
             "range": self.globals["range"],
             "namespace": self.globals["namespace"],
@@ -94,27 +94,39 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             "raise_exception": _raise,
             "strftime_now": _now,
         }
-        self._work = 0
+        self.begin()
 
     def begin(self) -> None:
-        self._work = 0
+        """Start a rendering with a fresh budget."""
+        self._work = self._written = 0
 
     def _spend(self) -> None:
         self._work += 1
         if self._work > WORK:
             raise SecurityError(f"more than {WORK} loop rounds and calls")
 
+    def _write(self, text: str) -> str:
+        self._written += len(text)
+        if self._written > LONGEST_TEXT:
+            raise SecurityError(f"more than {LONGEST_TEXT} characters written")
+        return text
+
     def call(__self, __context: JinjaContext, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         __self._spend()
         name = getattr(__obj, "__name__", "")
         if name in WIDENING:
             raise SecurityError(f"{name} is not available to chat templates")
-        return _sized(super().call(__context, __obj, *args, **kwargs))
+        if isinstance(text := getattr(__obj, "__self__", None), str):
+            if name == "replace":
+                return __self._replace(__context, text, *args, **kwargs)
+            if name == "join":
+                return __self._join(__context, args[0], text)
+        return _bounded(super().call(__context, __obj, *args, **kwargs))
 
     def call_binop(self, context: JinjaContext, operator: str, left: Any, right: Any) -> Any:
         self._spend()
         if operator == "+":
-            _total(left, right)
+            _bounded(left, right)
         elif operator == "*":
             for sized, times in ((left, right), (right, left)):
                 if hasattr(sized, "__len__") and isinstance(times, int) and len(sized) * times > LONGEST_TEXT:
@@ -125,34 +137,57 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             raise SecurityError(f"operator {operator} is not available to chat templates")
         return super().call_binop(context, operator, left, right)
 
-    def _metered(self, items: Iterable[Any]) -> Iterator[Any]:
+    @pass_context
+    def _metered(self, _: JinjaContext, items: Iterable[Any]) -> Iterator[Any]:
         for item in () if isinstance(items, Undefined) else items:
             self._spend()
             yield item
 
-    def _concatenated(self, items: Sequence[Any]) -> str:
+    @pass_context
+    def _emitted(self, _: JinjaContext, value: Any) -> str:
+        return self._write(_text(value))
+
+    @pass_context
+    def _concatenated(self, _: JinjaContext, items: Sequence[Any]) -> str:
         self._spend()
-        parts = [str(item) for item in items]
-        _total(*parts)
+        parts = [_text(item) for item in items]
+        _bounded("", *parts)
         return "".join(parts)
 
-    def _replace(self, text: Any, old: str, new: str, count: int = -1) -> str:
-        text = str(text)
-        self._spend()
-        if (text.count(old) if old else len(text) + 1) * len(new) > LONGEST_TEXT:
-            raise SecurityError("string too long")
-        replaced: str = text.replace(old, new, count)
-        return replaced
+    @pass_context
+    def _list(self, context: JinjaContext, items: Iterable[Any]) -> list[Any]:
+        return list(self._metered(context, items))
 
-    def _join(self, items: Iterable[Any], separator: str = "", attribute: str | None = None) -> str:
-        parts = [str(item if attribute is None else self.getitem(item, attribute)) for item in self._metered(items)]
-        if sum(map(len, parts)) + len(separator) * len(parts) > LONGEST_TEXT:
+    @pass_context
+    def _replace(self, _: JinjaContext, text: Any, old: str, new: str, count: int = -1) -> str:
+        self._spend()
+        whole = _text(text)
+        if (whole.count(old) if old else len(whole) + 1) * len(new) > LONGEST_TEXT:
+            raise SecurityError("string too long")
+        return whole.replace(old, new, count)
+
+    @pass_context
+    def _join(
+        self, context: JinjaContext, items: Iterable[Any], separator: str = "", attribute: str | None = None
+    ) -> str:
+        parts = [
+            _text(item if attribute is None else self.getitem(item, attribute))
+            for item in self._metered(context, items)
+        ]
+        _bounded("", *parts)
+        if len(separator) * len(parts) > LONGEST_TEXT:
             raise SecurityError("string too long")
         return separator.join(parts)
 
+    @pass_context
+    def _to_json(self, _: JinjaContext, value: Any, indent: int | None = None, ensure_ascii: bool = False) -> str:
+        encoder = json.JSONEncoder(indent=indent, ensure_ascii=ensure_ascii)
+        # Piece by piece: a small value that holds itself many times over is written exponentially long.
+        return "".join(self._write(part) for part in encoder.iterencode(value))
+
 
 def _meter(tree: nodes.Template) -> None:
-    """Route every loop through `metered`, every `~` through `concatenated`."""
+    """Route every loop through `metered`, every `~` through `concatenated`, everything written through `emitted`."""
     for loop in tree.find_all(nodes.For):
         if loop.recursive:
             raise SecurityError("recursive loops are not available to chat templates")
@@ -169,24 +204,25 @@ def _meter(tree: nodes.Template) -> None:
                     for item in child
                 ]
 
+    for output in tree.find_all(nodes.Output):
+        output.nodes = [_filter(node, "emitted") for node in output.nodes]
+
 
 def _filter(node: nodes.Expr, name: str) -> nodes.Filter:
     return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
 
 
-def _sized(value: Any) -> Any:
-    if isinstance(value, str) and len(value) > LONGEST_TEXT:
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple | dict | set):
+        raise SecurityError("lists and mappings can only be written with tojson")
+    return str(value)
+
+
+def _bounded(*values: Any) -> Any:
+    """The first of `values`, which together are not too long."""
+    if sum(len(value) for value in values if isinstance(value, str | list | tuple)) > LONGEST_TEXT:
         raise SecurityError("string too long")
-    return value
-
-
-def _total(*parts: Any) -> None:
-    if sum(len(part) for part in parts if hasattr(part, "__len__")) > LONGEST_TEXT:
-        raise SecurityError("string too long")
-
-
-def _to_json(value: Any, indent: int | None = None, ensure_ascii: bool = False) -> str:
-    return json.dumps(value, indent=indent, ensure_ascii=ensure_ascii)
+    return values[0]
 
 
 def _raise(message: str) -> None:
