@@ -298,7 +298,11 @@ class Runner:
             if other is draw:
                 del search.flying[id]
                 search.reserved -= draw.reserved(index)
-                search.charge(draw, draw.policy.cancel(id))
+                try:
+                    search.charge(draw, draw.policy.cancel(id))
+                except FlyweightError:
+                    # A policy that has just failed may have lost the request, and with it what it cost.
+                    search.note(lost_request=id)
 
     def _unqueue(self, search: Live, draw: Draw) -> list[int]:
         """Take a draw's waiting requests out of the queue; their indices."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 import pytest
 
 from flyweight import strategies
-from flyweight.errors import ConfigError
+from flyweight.errors import BackendError, ConfigError
 from flyweight.protocols import Models, Request, Response, Search, Strategy
 from flyweight.runner import Runner
 from flyweight.select import majority
@@ -267,6 +267,9 @@ def test_a_policy_that_crashes_ends_its_problems_only() -> None:
             if self.counters.generated_tokens > 20:
                 raise RuntimeError("out of memory")
             return super().step()
+
+        def cancel(self, id: int) -> Response:
+            raise BackendError(f"request {id} is not in flight")
 
     results = list(runner(Crashing()).run([SUM, Problem("b", "Add 1 and 2.")], voting(4)))
     assert {r.error for r in results} == {"policy toy failed: RuntimeError: out of memory"}
