@@ -8,12 +8,12 @@ import random
 from collections.abc import Callable, Sequence
 
 import pytest
-from recorded import FIXTURES, NormalAnswers, Replay, boxed, groups, load, nodes, normal, stated
 
 from flyweight import strategies
 from flyweight.runner import Runner
 from flyweight.select import aggregate, lead, majority, top, weighted_vote
 from flyweight.types import Node, Problem, Score
+from tests.recorded import FIXTURES, NormalAnswers, Replay, boxed, groups, load, nodes, normal, stated
 
 Pick = Callable[[Sequence[Node]], Node | None]
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded import NormalAnswers, Recorded, Replay, load
 
 from flyweight import strategies
 from flyweight.errors import ConfigError
@@ -21,6 +20,7 @@ from flyweight.select import top, weighted_vote
 from flyweight.strategies import Value
 from flyweight.testing import BoxedAnswers, Draft, RuleVerifier, ToyPolicy, check_strategy
 from flyweight.types import Budget, Finish, Node, Problem, Result, Sampling, digest
+from tests.recorded import NormalAnswers, Recorded, Replay, load
 
 ROOT = Path(__file__).resolve().parent.parent
 
