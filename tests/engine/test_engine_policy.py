@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flyweight.errors import BackendError, ConfigError, FlyweightError, ModelError
-from flyweight.policies.llamacpp import LlamaCpp
+from flyweight.policies.llamacpp import LlamaCpp, admission
 from flyweight.policies.llamacpp.row import Writer, unfinished_bytes
 from flyweight.protocols import Growth, Request
 from flyweight.types import Finish, Message, Node, Sampling
@@ -84,7 +84,8 @@ def test_text_of_steps_concatenates_to_the_text_of_the_whole(engines: Engines) -
             node = Node(
                 parent=ROOT, text=head.text, tokens=tuple(tokens[:cut]), finish=Finish.LENGTH, policy=engine.name
             )
-            tail = Writer((), engine._held(node, engine._tokens.path(node)))
+            path = engine._tokens.path(node)
+            tail = Writer((), admission._broken_off(draw(0, node), path, engine._tokens))
             for token in tokens[cut:]:
                 tail.write(engine._tokens.piece(token))
             tail.close()
@@ -269,6 +270,48 @@ def test_a_stream_that_cannot_be_copied_fails_its_requests_only(
     responses = run(engine, [draw(i, ROOT) for i in range(3)])
     assert [r.error is not None for r in responses] == [False, True, True]
     assert totals(engine.counters) == cost(responses)
+
+
+def test_rows_are_always_decoded_in_one_dense_ascending_range(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engines(slots=6)
+    decode = engine._context.decode
+    batches: list[list[int]] = []
+
+    def spy(tokens: list[int], positions: list[int], streams: list[int], *, outputs: bool, hidden: bool) -> None:
+        if outputs:
+            batches.append(list(streams))
+        decode(tokens, positions, streams, outputs=outputs, hidden=hidden)
+
+    monkeypatch.setattr(engine._context, "decode", spy)
+    requests = [draw(i, prompt(f"number {i % 7}"), max_tokens=2 + i * 5 % 17) for i in range(40)]
+    responses = run(engine, requests)
+    assert [drawn(r) for r in responses] == [drawn(r) for r in run(engines(slots=1), requests)]
+    assert all(streams == list(range(streams[0], streams[0] + len(streams))) for streams in batches)
+    full = [streams for streams in batches if len(streams) == 6]
+    assert len(full) > len(batches) / 2
+    assert len({streams[0] for streams in batches}) > 1
+
+
+def test_a_row_that_cannot_be_moved_fails_alone(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = engines(slots=3)
+    requests = [draw(i, prompt(f"number {i}"), max_tokens=20) for i in range(3)]
+    for request in requests:
+        engine.add(request)
+    assert engine.step() == []
+
+    def refuse(*_: int) -> None:
+        raise BackendError("llama.cpp could not copy")
+
+    monkeypatch.setattr(engine._streams, "move", refuse)
+    middle = next(row for row in engine._rows if row.stream == 1)
+    engine.cancel(middle.request.id)
+    responses = finish(engine, 2)
+    failed = [r for r in responses if r.error]
+    assert [r.error for r in failed] == ["llama.cpp could not copy"]
+    (fine,) = (r for r in responses if not r.error)
+    assert drawn(fine) == drawn(run(engines(), [requests[fine.id]])[0])
 
 
 GRAMMAR = 'root ::= [a-z] [a-z]? "-" [0-9] [0-9]'

@@ -1,6 +1,7 @@
 """The embedded engine: many sequences of one small model in one llama.cpp context (see docs/engine.md).
 
 policy.py    LlamaCpp: queue, prefill, one token for every row, finish
+admission.py a request is checked, tokenised and becomes a row
 row.py       one request while it is served: text, stop strings, cost
 streams.py   which stream holds which tokens; prefixes found, forked, parked, evicted
 context.py   the thin layer over llama.cpp's C API

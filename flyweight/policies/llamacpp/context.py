@@ -12,7 +12,7 @@ import struct
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -222,14 +222,6 @@ class Batch:
         self.struct.n_seq_id = at(self._ones, fields["n_seq_id"])
         self.struct.seq_id = at(self._pointers, fields["seq_id"])
         self.struct.logits = at(self.wanted, fields["logits"])
-
-
-class Decoder(Protocol):
-    """What the scheduler needs of a context; tests wrap it to make it fail."""
-
-    def decode(
-        self, tokens: Sequence[int], positions: Sequence[int], streams: Sequence[int], *, outputs: bool, hidden: bool
-    ) -> None: ...
 
 
 class Context:

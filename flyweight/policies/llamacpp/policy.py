@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
-import random
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
 from flyweight.errors import BackendError, ConfigError, FlyweightError, unknown
+from flyweight.policies.llamacpp.admission import admitted
 from flyweight.policies.llamacpp.context import KV_TYPES, Blob, Context, Floats, Model, default_threads
-from flyweight.policies.llamacpp.grammar import Grammar
-from flyweight.policies.llamacpp.row import Row, Writer, unfinished_bytes
+from flyweight.policies.llamacpp.row import Row
 from flyweight.policies.llamacpp.sampler import Rows, Scratch
 from flyweight.policies.llamacpp.streams import Streams, common_prefix, window
 from flyweight.policies.llamacpp.tokens import Tokens
 from flyweight.policies.llamacpp.weights import WEIGHTS, encoded
 from flyweight.protocols import Counters, Request, Response
-from flyweight.types import Finish, Node
+from flyweight.types import Finish
 
 __all__ = ["LlamaCpp"]
 
@@ -175,11 +173,18 @@ class LlamaCpp:
             request = self._pending.popleft()
             twin_of = leader if leader is not None and request.node is leader.request.node else None
             try:
-                row = self._row(request, twin_of)
+                row = admitted(
+                    request,
+                    self._tokens.path(request.node) if twin_of is None else twin_of.path,
+                    model=self._model,
+                    tokens=self._tokens,
+                    context=self._length,
+                )
             except Exception as error:
                 self._finished.append(Response(request.id, error=_line(error)))
                 continue
-            if row is None:
+            if row is None:  # its path had already grown to the end of the context
+                self._finished.append(Response(request.id, finish=Finish.LENGTH))
                 continue
             self._rows.append(row)
             new.append(row)
@@ -190,53 +195,6 @@ class LlamaCpp:
                 twin_of.twins.append(row)
         if self._rows and (new or not self._dense()):
             self._arrange(new)
-
-    def _row(self, request: Request, like: Row | None) -> Row | None:
-        """A row for a request, or None if it is finished before it began. Raises for requests that cannot be served."""
-        sampling = request.sampling
-        if not request.choices:
-            if not (math.isfinite(sampling.temperature) and sampling.temperature >= 0):
-                raise BackendError(f"temperature={sampling.temperature}: must be 0 or more")
-            if not 0 < sampling.top_p <= 1:
-                raise BackendError(f"top_p={sampling.top_p}: must be above 0 and at most 1")
-            if sampling.max_tokens < 1:
-                raise BackendError(f"max_tokens={sampling.max_tokens}: must be at least 1")
-            if not all(sampling.stop):
-                raise BackendError("stop holds an empty string")
-        path = like.path if like is not None else self._tokens.path(request.node)
-        if not path:
-            raise BackendError("the prompt is empty")
-        room = self._length if request.choices else self._length - 1
-        if len(path) > room:
-            prompt = len(self._tokens.prompt(request.node.root.messages))
-            if prompt <= room and not request.choices:
-                # The path has grown to the end of the context: nothing more can be drawn.
-                self._finished.append(Response(request.id, finish=Finish.LENGTH))
-                return None
-            raise BackendError(
-                f"the {'path' if prompt <= room else 'prompt'} has {len(path)} tokens, "
-                f"the context only {self._length}: raise context={1 << len(path).bit_length()}"
-            )
-        choices = []
-        for choice in request.choices:
-            ids = self._tokens.text(choice)
-            if not ids:
-                raise BackendError("choices holds an empty string")
-            choices.append(ids[0])
-        return Row(
-            request,
-            path,
-            Writer(sampling.stop, self._held(request.node, path)),
-            random.Random(request.seed),
-            choices=choices,
-            grammar=Grammar(self._model, sampling.grammar) if sampling.grammar and not choices else None,
-        )
-
-    def _held(self, node: Node, path: list[int]) -> bytes:
-        """The beginning of a character in which the drawn step before this one was cut off."""
-        if node.finish not in (Finish.LENGTH, Finish.CUT) or node.policy != self.name:
-            return b""
-        return unfinished_bytes(b"".join(map(self._tokens.piece, path[-4:])))
 
     def _dense(self) -> bool:
         streams = [row.stream for row in self._rows]
@@ -262,14 +220,16 @@ class LlamaCpp:
                 row.stream = at
         inhabited = {row.stream for row in self._rows}
         holes = iter([stream for stream in inside if stream not in inhabited])
-        for row in self._rows:
+        for row in list(self._rows):
             if row.stream < 0:
                 row.stream = next(holes)
             elif row.stream not in inside:
-                target = next(holes)
+                origin, row.stream = row.stream, next(holes)
                 if row.started:
-                    self._streams.move(row.stream, target)
-                row.stream = target
+                    try:
+                        self._streams.move(origin, row.stream)
+                    except BackendError as error:
+                        self._fail([row], error)
 
     def _leave(self, row: Row) -> None:
         """Free a row's slot. Twins that still wait for it go back to the head of the queue."""

@@ -40,11 +40,12 @@ class Tokens:
         steps = node.steps
         path.extend(self.prompt(steps[0].root.messages if steps else node.messages))
         for step in steps:
-            if step.tokens is not None and step.policy == self._name:
-                path.extend(step.tokens)
-            else:
-                path.extend(self.text(step.text))
+            path.extend(step.tokens if step.tokens is not None and self.drew(step) else self.text(step.text))
         return path
+
+    def drew(self, node: Node) -> bool:
+        """Whether a step's tokens are this policy's own."""
+        return node.tokens is not None and node.policy == self._name
 
     def prompt(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
         """Token ids of a conversation up to where the assistant goes on; a last assistant message is continued."""

@@ -1,0 +1,67 @@
+"""From a request to a row: checked, tokenised, with its own random numbers. What cannot be served raises."""
+
+from __future__ import annotations
+
+import math
+import random
+
+from flyweight.errors import BackendError
+from flyweight.policies.llamacpp.context import Model
+from flyweight.policies.llamacpp.grammar import Grammar
+from flyweight.policies.llamacpp.row import Row, Writer, unfinished_bytes
+from flyweight.policies.llamacpp.tokens import Tokens
+from flyweight.protocols import Request
+from flyweight.types import Finish, Sampling
+
+__all__ = ["admitted"]
+
+
+def admitted(request: Request, path: list[int], *, model: Model, tokens: Tokens, context: int) -> Row | None:
+    """A row for a request whose path has the given token ids; None if the path has grown to the end of the context.
+
+    A BackendError in one line for a prompt that does not fit and for values outside their range.
+    """
+    sampling = request.sampling
+    if not request.choices:
+        _check(sampling)
+    if not path:
+        raise BackendError("the prompt is empty")
+    room = context if request.choices else context - 1
+    if len(path) > room:
+        fits = len(tokens.prompt(request.node.root.messages)) <= room
+        if fits and not request.choices:
+            return None
+        raise BackendError(
+            f"the {'path' if fits else 'prompt'} has {len(path)} tokens, the context only {context}: "
+            f"raise context={1 << len(path).bit_length()}"
+        )
+    choices = [tokens.text(choice)[:1] for choice in request.choices]
+    if not all(choices):
+        raise BackendError("choices holds an empty string")
+    return Row(
+        request,
+        path,
+        Writer(sampling.stop, _broken_off(request, path, tokens)),
+        random.Random(request.seed),
+        choices=[first for (first,) in choices],
+        grammar=Grammar(model, sampling.grammar) if sampling.grammar and not choices else None,
+    )
+
+
+def _check(sampling: Sampling) -> None:
+    if not (math.isfinite(sampling.temperature) and sampling.temperature >= 0):
+        raise BackendError(f"temperature={sampling.temperature}: must be 0 or more")
+    if not 0 < sampling.top_p <= 1:
+        raise BackendError(f"top_p={sampling.top_p}: must be above 0 and at most 1")
+    if sampling.max_tokens < 1:
+        raise BackendError(f"max_tokens={sampling.max_tokens}: must be at least 1")
+    if not all(sampling.stop):
+        raise BackendError("stop holds an empty string")
+
+
+def _broken_off(request: Request, path: list[int], tokens: Tokens) -> bytes:
+    """The beginning of a character in which the drawn step before this one was cut off."""
+    node = request.node
+    if node.finish not in (Finish.LENGTH, Finish.CUT) or not tokens.drew(node):
+        return b""
+    return unfinished_bytes(b"".join(map(tokens.piece, path[-4:])))
