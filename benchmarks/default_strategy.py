@@ -70,7 +70,7 @@ PLANS = [
     Plan("adaptive_consistency", {"n": 16}),
     *(Plan(s, {"n": 8}, v) for v in ("p_true", "confidence", "self-certainty", "arithmetic") for s in
       ("best_of_n", "weighted_best_of_n")),
-    *(Plan(s, {"n": 8, "width": 4}, v) for v in ("p_true", "arithmetic") for s in ("beam_search", "dvts")),
+    *(Plan(s, {"n": 8, "width": 4}, "p_true") for s in ("beam_search", "dvts")),
 ]  # fmt: skip
 
 
@@ -105,12 +105,14 @@ def measure(plan: Plan, task: Task, problems: list[Problem], record: bool) -> li
     began = time.monotonic()
     strategy = strategies.bind(plan.strategy, plan.parameters)
     results: dict[str, Result] = {}
-    for result in runner.run(problems, strategy):
-        results[result.problem.id] = result
-        if policy.counters.generated_tokens:
-            note = f"{name} {plan.verifier}: {len(results)}/{len(problems)}, {time.monotonic() - began:.0f} s"
-            print(note, file=sys.stderr, flush=True)
-    runner.close()
+    try:
+        for result in runner.run(problems, strategy):
+            results[result.problem.id] = result
+            if policy.counters.generated_tokens:
+                note = f"{name} {plan.verifier}: {len(results)}/{len(problems)}, {time.monotonic() - began:.0f} s"
+                print(note, file=sys.stderr, flush=True)
+    finally:
+        runner.close()  # an interrupted recording keeps what it has
     ordered = [results[problem.id] for problem in problems]
     for result in ordered:
         if result.error is not None:
@@ -145,7 +147,7 @@ def load(model: str) -> Callable[[], Policy]:
     def make() -> Policy:
         from flyweight.policies.llamacpp import LlamaCpp
 
-        return LlamaCpp(models.resolve(model), name=model, slots=48, context=1024)
+        return LlamaCpp(models.resolve(model), name=model, slots=64, context=1024)
 
     return make
 

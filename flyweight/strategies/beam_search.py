@@ -29,21 +29,18 @@ async def beam_search(
     active = [search.root]
     ended: dict[str, Node] = {}
     for step in range(1, max_steps + 1):
-        draws = n if active == [search.root] else width
-        if step < max_steps:
-            drawn = await search.extend(active, draws, temperature=temperature, max_tokens=step_tokens)
-        else:
-            drawn = await search.complete(active, draws, temperature=temperature)
-        whole = finished(drawn)
-        stuck = {node.parent.key: node.parent for node in whole if node.parent and not node.text.strip()}
-        ended |= {key: node for key, node in stuck.items() if node.score is not None}
-        children = await search.score([node for node in whole if node.text.strip()])
+        last = step == max_steps
+        draw, limit = (search.complete, None) if last else (search.extend, step_tokens)
+        draws = n if step == 1 else width
+        drawn = finished(await draw(active, draws, temperature=temperature, max_tokens=limit))
+        stuck = [node.parent for node in drawn if node.parent and not node.text.strip()]
+        ended |= {node.key: node for node in stuck if node.score is not None}
+        children = await search.score([node for node in drawn if node.text.strip()])
         if unique:
             children = list({(node.parent, node.text): node for node in reversed(children)}.values())[::-1]
-        going = step < max_steps
-        ended |= {node.key: node for node in children if node.complete or not going}
+        ended |= {node.key: node for node in children if node.complete or last}
         active = top([node for node in children if not node.complete], n // width, aggregation=aggregation)
-        if not active or not going:
+        if last or not active:
             break
     best = top(list(ended.values()), n, aggregation=aggregation)
     return weighted_vote(await search.classes(best), aggregation=aggregation)

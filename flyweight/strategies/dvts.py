@@ -30,18 +30,16 @@ async def dvts(
     async def subtree() -> list[Node]:
         node = search.root
         for step in range(1, max_steps + 1):
-            if step < max_steps:
-                drawn = await search.extend([node], width, temperature=temperature, max_tokens=step_tokens)
-            else:
-                drawn = await search.complete([node], width, temperature=temperature)
-            whole = finished(drawn)
-            children = await search.score([child for child in whole if child.text.strip()])
+            last = step == max_steps
+            draw, limit = (search.complete, None) if last else (search.extend, step_tokens)
+            drawn = finished(await draw([node], width, temperature=temperature, max_tokens=limit))
+            children = await search.score([child for child in drawn if child.text.strip()])
             if not children:
                 # White space ends the subtree where it stood; steps that were all truncated leave nothing.
-                return [node] if whole and node.score is not None else []
+                return [node] if drawn and node.score is not None else []
             node = top(children, 1, aggregation=aggregation)[0]
-            if node.complete or step == max_steps:
-                return [child for child in children if child.complete or step == max_steps]
+            if node.complete or last:
+                return [child for child in children if child.complete or last]
         return []
 
     leaves = await search.parallel(*(subtree() for _ in range(n // width)))
