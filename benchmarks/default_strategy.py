@@ -68,6 +68,7 @@ PLANS = [
     Plan("self_consistency", {"n": 16}),
     Plan("self_consistency", {"n": 8}),
     Plan("adaptive_consistency", {"n": 16}),
+    Plan("adaptive_consistency", {"n": 8}),
     *(Plan(s, {"n": 8}, v) for v in ("p_true", "confidence", "self-certainty", "arithmetic") for s in
       ("best_of_n", "weighted_best_of_n")),
     *(Plan(s, {"n": 8, "width": 4}, "p_true") for s in ("beam_search", "dvts")),
