@@ -35,7 +35,7 @@ QUESTIONS = 60
 MAX_TOKENS = 512
 CURVE = (1, 2, 4, 8, 16)
 """Samples a question at which the picture shows majority and coverage."""
-FOOTER = ("greedy", "self_consistency n=8", "coverage pass@8")
+FOOTER = ("greedy", "adaptive_consistency n=8", "coverage pass@8")
 """What the demo shows."""
 BASELINE = "self_consistency n=8"
 """What the others are compared with, question by question."""
@@ -71,7 +71,7 @@ PLANS = [
     Plan("adaptive_consistency", {"n": 8}),
     *(Plan(s, {"n": 8}, v) for v in ("p_true", "confidence", "self-certainty", "arithmetic") for s in
       ("best_of_n", "weighted_best_of_n")),
-    *(Plan(s, {"n": 8, "width": 4}, "p_true") for s in ("beam_search", "dvts")),
+    *(Plan(s, {"n": 8, "width": 4}, "arithmetic") for s in ("beam_search", "dvts")),
 ]  # fmt: skip
 
 
@@ -219,7 +219,7 @@ def plot(rows: list[Row], majority: list[Row]) -> None:
     show([by_name["greedy", "", SMALL]], "greedy", marker="s", ls="", color="black")
     for name, colour in (("weighted_best_of_n n=8", "tab:green"), ("beam_search n=8 width=4", "tab:red"),
                          ("dvts n=8 width=4", "tab:purple")):  # fmt: skip
-        show([by_name[name, "p_true", SMALL]], f"{name}, p_true", marker="D", ls="", color=colour)
+        show([by_name[name, "arithmetic", SMALL]], f"{name}, arithmetic", marker="D", ls="", color=colour)
     low, value, high = interval(big)
     axes.axhline(100 * value, color="tab:orange", label="1.5B, greedy (3 times the parameters)")
     axes.axhspan(100 * low, 100 * high, color="tab:orange", alpha=0.12)

@@ -25,8 +25,8 @@ __all__ = [
 ]
 
 DEFAULT_MODEL = "qwen2.5-coder-0.5b"
-DEFAULT_STRATEGY = "self_consistency"
-DEFAULT_VERIFIER = "p_true"
+DEFAULT_STRATEGY = "adaptive_consistency"
+DEFAULT_VERIFIER = "arithmetic"
 
 StrategyFunction = Callable[..., Coroutine[object, object, Node | None]]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -200,16 +201,21 @@ def installed() -> list[Installed]:
 
 
 def remove(ref: str) -> int:
-    """Bytes freed by deleting the model and leftovers of its pulls. Raises ModelError if neither is there."""
+    """Bytes freed by deleting the model, its re-encoded copies and leftovers of its pulls.
+
+    Raises ModelError if there is neither a model nor a leftover.
+    """
     wanted = _wanted(ref)
     if isinstance(wanted, Path):
         raise ConfigError(f"{ref} is not in the store; delete the file yourself")
     if not wanted.path.exists() and not wanted.partial.exists():
         raise ModelError(f"model {ref!r} is not on this machine")
     with _storage(wanted), _lock(wanted, None):
-        paths = [wanted.path, wanted.record, *wanted.partial.rglob("*")]
-        freed = sum(path.stat().st_size for path in paths if path.is_file())
-        for path in (wanted.path, wanted.record):
+        # The engine keeps its copies next to the store, named after the file they were made from.
+        copies = (store_dir().parent / "derived").glob(f"{glob.escape(wanted.path.stem)}-*.gguf")
+        single = [wanted.path, wanted.record, *copies]
+        freed = sum(path.stat().st_size for path in (*single, *wanted.partial.rglob("*")) if path.is_file())
+        for path in single:
             path.unlink(missing_ok=True)
         shutil.rmtree(wanted.partial, ignore_errors=True)
     return freed

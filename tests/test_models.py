@@ -360,9 +360,14 @@ def test_a_file_put_there_by_hand_is_hashed(store: Path) -> None:
 
 
 def test_remove(store: Path, downloads: list[str]) -> None:
-    models.pull("tiny")
-    assert models.remove("tiny") >= len(CONTENT)
+    path = models.pull("tiny")
+    derived = models.store_dir().parent / "derived"
+    derived.mkdir()
+    (derived / f"{path.stem}-0123456789abcdef.bf16.gguf").write_bytes(b"copy")
+    (derived / "other-0123456789abcdef.bf16.gguf").write_bytes(b"copy of another")
+    assert models.remove("tiny") >= len(CONTENT) + 4
     assert absent(store) and models.installed() == []
+    assert [copy.name for copy in derived.glob("*.gguf")] == ["other-0123456789abcdef.bf16.gguf"]
     with pytest.raises(ModelError, match="not on this machine"):
         models.remove("tiny")
 

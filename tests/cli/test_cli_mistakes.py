@@ -100,7 +100,7 @@ def test_a_budget_that_ends_before_any_answer_is_exit_5(flyweight: Command) -> N
 
 
 def test_a_budget_that_leaves_an_answer_is_exit_0(flyweight: Command) -> None:
-    done = flyweight(*solve(QUESTION, "-n", "16", "--budget-tokens", "600", "--json"))
+    done = flyweight(*solve(QUESTION, "-s", "self_consistency", "-n", "16", "--budget-tokens", "600", "--json"))
     assert done.code == 0
     assert (done.json["stopped"], done.json["answer"]) == ("budget", "12")
 

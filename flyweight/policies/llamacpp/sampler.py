@@ -3,7 +3,7 @@
 Normalisation is exact: an exponential of every logit, in float32, in a buffer that stays in the CPU's cache. Drawing
 looks at few tokens where few matter: those within 22·T nats of the row's maximum at temperature T. What that leaves out
 weighs less than V·e^-22 = 4e-5 of the tempered distribution if a vocabulary of 150k lay just below the line; on rows of
-a real model at most 2e-6. Where many tokens matter (T about 1 and above) all of them are drawn from. Every draw takes
+a real model at most 5e-6. Where many tokens matter (T about 1 and above) all of them are drawn from. Every draw takes
 exactly one uniform number, which the caller provides.
 """
 
