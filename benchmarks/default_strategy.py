@@ -4,8 +4,8 @@
     python -m benchmarks.default_strategy --record   # draw what is missing: about 40 minutes on 2 cores
 
 Questions: the first 60 of GSM8K's train split 9 by hash (never picked, not test questions). Every selector reads the
-same 16 samples a question. Prints a Markdown table and writes flyweight/tasks/data/dev60.json, which `flyweight demo`
-shows as its footer, and docs/dev60.svg (with matplotlib: `pip install 'flyweight[plots]'`).
+same 16 samples a question. Prints the table and writes it into README.md; writes flyweight/tasks/data/dev60.json, which
+`flyweight demo` shows as its footer, and docs/dev60.svg (with matplotlib: `pip install 'flyweight[plots]'`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from flyweight.strategies import Value
 from flyweight.types import Problem, Result, Sampling
 
 ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
 RECORDINGS = ROOT / "results" / "dev60"
 SUMMARY = ROOT / "flyweight" / "tasks" / "data" / "dev60.json"
 
@@ -88,6 +89,9 @@ def main() -> None:
             rows += measure(plan, task, problems, arguments.record)
     print(table(rows))
     if not arguments.only:
+        before, begin, rest = README.read_text().partition("<!-- dev60 -->\n")
+        _, end, after = rest.partition("<!-- /dev60 -->")
+        README.write_text(before + begin + table(rows) + "\n" + end + after)
         SUMMARY.write_text(json.dumps(summary(rows), indent=1) + "\n")
         curve = [measure(Plan("self_consistency", {"n": n}), task, problems, False)[0] for n in CURVE[1:]]
         plot(rows, curve)

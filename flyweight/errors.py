@@ -38,6 +38,6 @@ class BudgetSpent(FlyweightError):
 def unknown(what: str, name: str, allowed: Iterable[str]) -> ConfigError:
     """One-line ConfigError for a name outside `allowed`, with the closest match if there is one."""
     names = sorted(allowed)
-    close = difflib.get_close_matches(name, names, n=1)
+    close = difflib.get_close_matches(name, names, n=1) or [known for known in names if name and name in known]
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return ConfigError(f"unknown {what} {name!r}{hint} (one of: {', '.join(names) or 'none'})")
