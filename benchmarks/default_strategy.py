@@ -36,7 +36,7 @@ QUESTIONS = 60
 MAX_TOKENS = 512
 CURVE = (1, 2, 4, 8, 16)
 """Samples a question at which the picture shows majority and coverage."""
-FOOTER = ("greedy", "adaptive_consistency n=8", "coverage pass@8")
+FOOTER = ("greedy", "self_consistency n=8", "coverage pass@8")
 """What the demo shows."""
 BASELINE = "self_consistency n=8"
 """What the others are compared with, question by question."""

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 DEFAULT_MODEL = "qwen2.5-coder-0.5b"
-DEFAULT_STRATEGY = "adaptive_consistency"
+DEFAULT_STRATEGY = "self_consistency"
 DEFAULT_VERIFIER = "arithmetic"
 
 StrategyFunction = Callable[..., Coroutine[object, object, Node | None]]

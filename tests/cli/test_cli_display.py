@@ -61,7 +61,7 @@ def test_a_long_search_says_where_it_is(flyweight: Command, policy: UsePolicy, m
     monkeypatch.setattr(progress, "SPARSE", 0.0)
     policy(ToyPolicy(slots=2))
     err = flyweight(*solve(QUESTION, "-n", "4")).err
-    assert "adaptive_consistency: 2/4 samples" in err and "leading 12 (" in err and err.endswith("\n")
+    assert "self_consistency: 2/4 samples" in err and "leading 12 (" in err and err.endswith("\n")
     beams = flyweight(*solve(QUESTION, "-s", "beam_search", "-n", "4", "--set", "width=2")).err
     assert "beam_search: step 2 (" in beams and "scored" in beams
     assert flyweight(*solve(QUESTION, "-n", "4", "-q")).err == ""

@@ -19,7 +19,7 @@ def test_solve_prints_the_solution_who_voted_and_the_cost(flyweight: Command) ->
     facts = {line[:11].strip(): line[12:] for line in lines[lines.index("") :] if line[:1].isupper()}
     assert facts["Answer"] == "12"
     assert facts["Votes"].startswith("12: ") and " of 8" in facts["Votes"]
-    assert facts["Search"] == "adaptive_consistency n=8, toy"
+    assert facts["Search"] == "self_consistency n=8, toy"
     assert "8 candidates" in facts["Cost"] and "tokens" in facts["Cost"]
     assert "Stopped" not in facts
 
