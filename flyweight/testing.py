@@ -347,8 +347,11 @@ def check_policy(policy: Policy, *, exact: bool = True, max_tokens: int = 24) ->
         assert spent == said, f"{name}: the engine counted {spent}, its responses say {said}"
 
 
-def check_verifier(verifier: Verifier, *, policy: Policy | None = None) -> None:
-    """Hold a verifier to the contract: a valid score per node, nothing for nothing, order and company irrelevant."""
+def check_verifier(verifier: Verifier, *, policy: Policy | None = None, tolerance: float = 1e-3) -> None:
+    """Hold a verifier to the contract: a valid score per node, nothing for nothing, order and company irrelevant.
+
+    `tolerance` is how far a score may move with its company: a quantised model's logits shift with the batch shape.
+    """
     texts = ("3 + 4 = 7\n\nThe answer is \\boxed{7}.", "3 + 4 = 8\n\nThe answer is \\boxed{8}.", "No idea", "")
     problem = Problem("check", "What is 3 + 4?", answer="7")
     found: dict[str, float] = {}
@@ -367,7 +370,7 @@ def check_verifier(verifier: Verifier, *, policy: Policy | None = None) -> None:
             for node in await search.score(batch):
                 assert node.score is not None
                 value = found.setdefault(node.text, node.score.value)
-                assert math.isclose(value, node.score.value, abs_tol=1e-3), "order or company changed a score"
+                assert math.isclose(value, node.score.value, abs_tol=tolerance), "order or company changed a score"
 
     runner = Runner(policy or ToyPolicy(), {verifier.name: verifier}, answers=BoxedAnswers())
     result = runner.solve(problem, strategy)

@@ -66,5 +66,5 @@ def test_the_default_model_keeps_the_contract() -> None:
 
     engine = LlamaCpp(models.resolve("qwen2.5-coder-0.5b"), weights="file", slots=8, context=512)
     check_policy(engine, exact=False)
-    check_verifier(verifiers.load("p_true"), policy=engine)
+    check_verifier(verifiers.load("p_true"), policy=engine, tolerance=0.05)
     engine.close()
