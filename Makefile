@@ -22,6 +22,6 @@ test:
 	$(bin)/ruff format --check
 	$(bin)/mypy
 	$(bin)/codespell
-	$(bin)/pytest -m "not model and not slow"
+	$(bin)/pytest -n 2 -m "not model and not slow"
 	$(bin)/flyweight models pull
 	$(bin)/pytest -m model

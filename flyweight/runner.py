@@ -58,6 +58,8 @@ class Runner:
         self._clock = clock
         self._interrupted = False
         self._progressed = 0.0
+        self._owners: dict[int, Live] = {}
+        """Request id -> whose it is, for every request a policy holds."""
         self._setting = Setting(
             policies=named,
             verifiers=verifiers or {},
@@ -232,6 +234,7 @@ class Runner:
                 draw.requests[index] = request
             search.queue.popleft()
             search.flying[request.id] = (task, draw, index)
+            self._owners[request.id] = search
             search.reserved += draw.reserved(index)
             draw.policy.add(request)
 
@@ -250,14 +253,13 @@ class Runner:
 
     def _step(self, live: list[Live]) -> None:
         """One bounded piece of work of every policy that has any, and its consequences."""
-        owners = {id: search for search in live for id in search.flying}
         for name, policy in self._setting.policies.items():
             if not any(draw.policy is policy for search in live for _, draw, _ in search.flying.values()):
                 continue
             try:
-                responses = [(owners[response.id], response) for response in policy.step()]
+                responses = [(self._owners[response.id], response) for response in policy.step()]
             except Exception as failure:
-                for search in {id(s): s for s in owners.values()}.values():
+                for search in live:
                     if any(draw.policy is policy for _, draw, _ in search.flying.values()):
                         self._end(search, None, Stopped.ERROR, f"policy {name} failed: {_describe(failure)}")
                 continue
@@ -276,6 +278,7 @@ class Runner:
         """Book everything that came back together, then resume whoever got all it asked for."""
         touched: dict[Draw, tuple[Live, Task]] = {}
         for search, response in responses:
+            del self._owners[response.id]
             task, draw, index = search.flying.pop(response.id)
             search.reserved -= draw.reserved(index)
             search.arrived(draw, index, response)
@@ -296,7 +299,7 @@ class Runner:
         self._unqueue(search, draw)
         for id, (_, other, index) in list(search.flying.items()):
             if other is draw:
-                del search.flying[id]
+                del search.flying[id], self._owners[id]
                 search.reserved -= draw.reserved(index)
                 try:
                     search.charge(draw, draw.policy.cancel(id))

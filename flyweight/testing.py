@@ -74,6 +74,8 @@ class _Row:
     draft: Draft
     prompt_tokens: int
     cached_tokens: int
+    length: int
+    """Tokens of the path so far, the prompt included."""
     written: int = 0
 
 
@@ -149,11 +151,12 @@ class ToyPolicy:
         self.closed = True
 
     def _admit(self, request: Request) -> _Row:
-        prompt, cached = self._prefill(_everything(request.node))
+        everything = _everything(request.node)
+        prompt, cached = self._prefill(everything)
         sampling = request.sampling
         question = request.node.root.messages[-1].content
         draft = self._write(question, request.node.solution, random.Random(request.seed), sampling)
-        return _Row(request, draft, prompt, cached)
+        return _Row(request, draft, prompt, cached, len(everything))
 
     def _grow(self, row: _Row) -> Finish | None:
         """One more token; the reason if it was the last one."""
@@ -213,7 +216,7 @@ class ToyPolicy:
         return len(text) - cached, cached
 
     def _kv_bytes(self) -> int:
-        return KV_BYTES_PER_TOKEN * sum(len(_everything(row.request.node)) + row.written for row in self._rows)
+        return KV_BYTES_PER_TOKEN * sum(row.length + row.written for row in self._rows)
 
 
 def _everything(node: Node) -> str:
