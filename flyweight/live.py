@@ -180,11 +180,10 @@ class Live:
         judge = self.setting.verifier(verifier)
         pairwise = getattr(judge, "compare", None)
         if pairwise is None:
-            # Bradley-Terry on the two scores: odds of a over b are the ratio of their own odds.
             pair = await self.score([a, b], verifier=verifier)
             if len(pair) < 2:
                 raise BudgetSpent("the verification budget does not cover both candidates")
-            return _sigmoid(_logit(select.aggregate(pair[0].score)) - _logit(select.aggregate(pair[1].score)))
+            return select.preference(*(select.aggregate(node.score) for node in pair))
         if self._verifications(2) < 2:
             raise BudgetSpent("the verification budget does not cover both candidates")
         self._spend(Usage(verifier_calls=2))
@@ -452,12 +451,3 @@ def _check(verifier: Verifier, scores: Sequence[Score], nodes: Sequence[Node]) -
         for value in (score.value, *score.steps):
             if not (isinstance(value, int | float) and math.isfinite(value) and 0 <= value <= 1):
                 raise BackendError(f"verifier {verifier.name} gave the score {value}; scores must lie in [0, 1]")
-
-
-def _logit(p: float) -> float:
-    p = min(max(p, 1e-7), 1 - 1e-7)
-    return math.log(p / (1 - p))
-
-
-def _sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))

@@ -21,6 +21,7 @@ __all__ = [
     "finished",
     "lead",
     "majority",
+    "preference",
     "top",
     "weighted_vote",
 ]
@@ -95,6 +96,15 @@ def lead(votes: int, other: int) -> float:
     """
     trials = votes + other + 1
     return sum(math.comb(trials, k) for k in range(votes + 1)) / (1 << trials)
+
+
+def preference(a: float, b: float) -> float:
+    """Probability that something of score `a` beats something of score `b`: the ratio of their odds (Bradley-Terry).
+
+    1/2 where both scores are 0 or both are 1.
+    """
+    ahead, behind = a * (1 - b), b * (1 - a)
+    return ahead / (ahead + behind) if ahead + behind else 0.5
 
 
 def confidence(groups: Sequence[Sequence[Node]], chosen: Node) -> float | None:

@@ -13,7 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flyweight.errors import ConfigError
-from flyweight.select import AGGREGATIONS, aggregate, confidence, finished, lead, majority, top, weighted_vote
+from flyweight.select import (
+    AGGREGATIONS,
+    aggregate,
+    confidence,
+    finished,
+    lead,
+    majority,
+    preference,
+    top,
+    weighted_vote,
+)
 from flyweight.types import Finish, Node, Score
 
 ROOT = Node(key="root")
@@ -231,3 +241,11 @@ def test_confidence_by_hand() -> None:
     assert confidence([], a[0]) is None
     rescored = node("a", 1, score=0.9)
     assert confidence([a, b], rescored) == lead(3, 1), "known by its key, scored or not"
+
+
+def test_preference_is_the_ratio_of_odds() -> None:
+    assert preference(0.9, 0.5) == pytest.approx(0.9)  # odds 9:1 against 1:1
+    assert preference(0.8, 0.2) == pytest.approx(16 / 17)  # 4:1 against 1:4
+    assert preference(0.3, 0.7) == pytest.approx(1 - preference(0.7, 0.3))
+    assert preference(1, 0) == 1 and preference(0, 1) == 0
+    assert preference(0, 0) == preference(1, 1) == 0.5
