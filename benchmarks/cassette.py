@@ -24,7 +24,7 @@ class Cassette:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: dict[str, dict[str, object]] = {}
-        self.replayed = self.recorded = 0
+        self.recorded = 0
         if path.exists():
             try:
                 with gzip.open(path, "rt", encoding="utf-8") as lines:
@@ -82,7 +82,6 @@ class Recorded:
         key = self._key(request)
         known = self._cassette.load(key, request.id)
         if known is not None:
-            self._cassette.replayed += 1
             self._ready.append(known)
             return
         if self._policy is None:

@@ -273,11 +273,6 @@ class Context:
         self._embeddings = False
         self._rows = 0
 
-    @property
-    def capacity(self) -> int:
-        """Tokens one decode takes."""
-        return self._batch.size
-
     def decode(
         self, tokens: Sequence[int], positions: Sequence[int], streams: Sequence[int], *, outputs: bool, hidden: bool
     ) -> None:
