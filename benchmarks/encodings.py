@@ -35,9 +35,8 @@ def main() -> None:
         same += (file.argmax(axis=1) == bf16.argmax(axis=1)).tolist()
         following = [ids[position + 1] for ids in tokens]
         moved += np.abs((file - bf16)[np.arange(STREAMS), following]).tolist()
-    print(
-        f"{len(kl)} positions: mean KL {np.mean(kl):.4f} nats (largest {max(kl):.3f}), same favourite {np.mean(same):.1%}"
-    )
+    print(f"{len(kl)} positions: mean KL {np.mean(kl):.4f} nats (largest {max(kl):.3f})")
+    print(f"same favourite token: {np.mean(same):.1%}")
     print(f"log-probability of the next token: {np.mean(moved):.3f} nats apart on average, at most {max(moved):.2f}")
 
 
