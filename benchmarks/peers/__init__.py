@@ -1,0 +1,1 @@
+"""Other systems on the same questions, the same model file and the same machine."""
