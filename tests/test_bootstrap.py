@@ -46,6 +46,8 @@ def bootstrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(module, "WHEELS", (tmp_path / "nowhere").as_uri())
+    monkeypatch.delenv("FLYWEIGHT_WHEEL", raising=False)
     for name in ("pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
     return module
@@ -56,7 +58,7 @@ def steps(bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[list[s
     """Replaces the two slow steps: making an environment leaves a Python there, installing does nothing."""
     done: list[list[str]] = []
 
-    def run(command: list[str], log: Path, display: object, what: str) -> None:
+    def run(command: list[str], log: Path, display: object, what: str, why: str = "") -> None:
         done.append(command)
         python = log.parent / "bin" / "python"
         python.parent.mkdir(exist_ok=True)
@@ -65,6 +67,7 @@ def steps(bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[list[s
         python.chmod(0o755)
 
     monkeypatch.setattr(bootstrap, "run", run)
+    monkeypatch.setattr(bootstrap, "output", lambda command, seconds: ("", "no wheel"))
     return done
 
 
@@ -118,7 +121,7 @@ def test_interrupted_setup_is_redone_from_scratch(
 
 
 def test_progress_follows_pip(bootstrap: ModuleType) -> None:
-    progress = bootstrap.Progress()
+    progress = bootstrap.Progress("no answer within 3 s")
     shown, news = [], []
     for line in PIP.splitlines():
         progress.read(line)
@@ -127,16 +130,21 @@ def test_progress_follows_pip(bootstrap: ModuleType) -> None:
             news.append(progress.news)
             progress.news = ""
     assert shown[1] == "installing: typer-0.29.2-py3-none-any.whl"
-    assert shown[9] == "building llama-cpp-python, step 12 of 173"
+    assert shown[9] == "compiling llama-cpp-python 0.3.36, step 12 of 173"
     assert shown[-1] == "installing: unpacking"
-    assert len(news) == 1 and "compiling it" in news[0]
+    told = "llama-cpp-python 0.3.36: compiling (about 5 minutes on 2 cores, kept for next time; no answer within 3 s)"
+    assert news == [told]
 
 
 @pytest.mark.parametrize("how", ["Using cached ", "Downloading ", "Processing ./"])
-def test_a_built_wheel_is_announced(bootstrap: ModuleType, how: str) -> None:
-    progress = bootstrap.Progress()
-    progress.read(f"  {how}llama_cpp_python-0.3.36-py3-none-linux_x86_64.whl")
-    assert "nothing to compile" in progress.news
+def test_a_wheel_that_pip_finds_by_itself_is_announced(bootstrap: ModuleType, how: str) -> None:
+    line = f"  {how}llama_cpp_python-0.3.36-py3-none-linux_x86_64.whl"
+    expected, known = bootstrap.Progress(), bootstrap.Progress("no answer within 3 s")
+    for progress in (expected, known):
+        progress.read(line)
+    assert expected.news == ""
+    name = "llama_cpp_python-0.3.36-py3-none-linux_x86_64.whl"
+    assert known.news == f"llama-cpp-python 0.3.36: {name} of the package index"
 
 
 @pytest.mark.parametrize(
