@@ -11,13 +11,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from json import loads
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from flyweight.cli import options, render
 from flyweight.errors import FlyweightError
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
 
 __all__ = ["Check", "examine", "register"]
 
@@ -51,6 +55,10 @@ FEATURES = [
 """Instruction sets that matter for speed, as /proc/cpuinfo spells them."""
 MEMORY = 1.6e9
 """Bytes the main job needs: 0.5 GB of weights, 0.8 GB of KV for 32 slots, and Python."""
+WHEELS = "https://abetlen.github.io/llama-cpp-python/whl/cpu"
+"""The index of the engine's maintainer with built wheels; PyPI has its source."""
+NATIVE = {"avx512f": "AVX512", "avx512_vnni": "AVX512_VNNI", "avx512_bf16": "AVX512_BF16", "amx_tile": "AMX_INT8"}
+"""What a wheel built for every processor leaves out, as /proc/cpuinfo and as the engine spell it."""
 TIMEOUT = 3.0
 """Seconds to wait for a server."""
 
@@ -144,10 +152,10 @@ def _engine() -> Iterator[Check]:
     try:
         installed = distribution(name)
     except PackageNotFoundError:
-        yield Check("engine", "fail", f"{name} is missing", "pip install 'flyweight[local]' (builds for some minutes)")
+        fix = f"pip install 'flyweight[local]' --extra-index-url {WHEELS} (without its wheels it builds for minutes)"
+        yield Check("engine", "fail", f"{name} is missing", fix)
         return
-    tag = re.search(r"^Tag: (.+)$", installed.read_text("WHEEL") or "", re.MULTILINE)
-    built = "built here" if tag and "-linux_" in tag[1] else "prebuilt"
+    built = _built(installed)
     code = "import llama_cpp; print(llama_cpp.llama_print_system_info().decode())"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     if child.returncode:
@@ -157,11 +165,27 @@ def _engine() -> Iterator[Check]:
         return
     uses = re.findall(r"(\w+) = 1", child.stdout.partition("CPU :")[2])
     detail = f"{name} {installed.version}, {built}; uses {' '.join(uses) or 'no special instructions'}"
+    unused = [ours for theirs, ours in NATIVE.items() if theirs in _flags() and ours not in uses]
+    if unused and built.startswith("prebuilt"):
+        detail += f"; FLYWEIGHT_WHEEL=build make demo compiles one that also uses {' '.join(unused)}"
     if "avx2" in _flags() and "AVX2" not in uses:
         fix = f"pip install --force-reinstall --no-cache-dir --no-binary {name} {name} (several times faster)"
         yield Check("engine", "warn", f"{detail}; this processor could do AVX2", fix)
     else:
         yield Check("engine", "ok", detail)
+
+
+def _built(installed: Distribution) -> str:
+    """Where an installed engine was compiled, as pip wrote it down."""
+    try:
+        url = str(loads(installed.read_text("direct_url.json") or "{}").get("url", ""))
+    except (ValueError, AttributeError):
+        url = ""
+    if url.startswith("http"):
+        return f"prebuilt ({url.rpartition('/')[2]})"
+    # Wheels made to be shared promise a libc; what pip compiles from source on Linux does not.
+    tag = re.search(r"^Tag: .*(manylinux|musllinux)", installed.read_text("WHEEL") or "", re.MULTILINE)
+    return f"prebuilt ({tag[1]})" if tag else "built here"
 
 
 def _cpu() -> Iterator[Check]:

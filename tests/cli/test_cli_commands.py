@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from importlib.metadata import Distribution
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,51 @@ def test_doctor_says_how_to_fix_what_fails(flyweight: Command, monkeypatch: pyte
     text = flyweight("doctor")
     assert text.code == 3 and "fix: flyweight models pull" in text.out
     assert text.out.endswith("The main job cannot run yet.\n")
+
+
+@pytest.mark.parametrize(
+    ("direct", "tag", "built"),
+    [
+        ("", "py3-none-linux_x86_64", "built here"),
+        ('{"url": "file:///cache/x.whl"}', "py3-none-linux_x86_64", "built here"),
+        ("garbage", "py3-none-macosx_14_0_arm64", "built here"),
+        ("[]", "py3-none-manylinux_2_17_x86_64", "prebuilt (manylinux)"),
+        (
+            '{"url": "https://example.org/x/llama_cpp_python-1-py3-none-manylinux_2_17_x86_64.whl"}',
+            "py3-none-manylinux_2_17_x86_64",
+            "prebuilt (llama_cpp_python-1-py3-none-manylinux_2_17_x86_64.whl)",
+        ),
+    ],
+)
+def test_doctor_reads_where_the_engine_was_built(tmp_path: Path, direct: str, tag: str, built: str) -> None:
+    from flyweight.cli import doctor
+
+    (tmp_path / "WHEEL").write_text(f"Wheel-Version: 1.0\nTag: {tag}\n")
+    if direct:
+        (tmp_path / "direct_url.json").write_text(direct)
+    assert doctor._built(Distribution.at(tmp_path)) == built
+
+
+@pytest.mark.parametrize(
+    ("uses", "built", "status", "told"),
+    [
+        ("AVX2 = 1 | AVX512_BF16 = 1", "built here", "ok", "built here; uses AVX2 AVX512_BF16"),
+        ("AVX2 = 1", "built here", "ok", "built here; uses AVX2"),
+        ("AVX2 = 1", "prebuilt (x.whl)", "ok", "make demo compiles one that also uses AVX512_BF16"),
+        ("SSE3 = 1", "prebuilt (x.whl)", "warn", "this processor could do AVX2"),
+    ],
+)
+def test_doctor_says_what_the_engine_leaves_unused(
+    monkeypatch: pytest.MonkeyPatch, uses: str, built: str, status: str, told: str
+) -> None:
+    from flyweight.cli import doctor
+
+    monkeypatch.setattr(doctor, "_built", lambda installed: built)
+    monkeypatch.setattr(doctor, "_flags", lambda: {"avx2", "avx512_bf16"})
+    answer = subprocess.CompletedProcess([], 0, f"CPU : {uses} |\n", "")
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: answer)
+    (check,) = doctor._engine()
+    assert check.status == status and check.detail.endswith(told)
 
 
 def test_demo_grades_both_ways_and_adds_up(flyweight: Command) -> None:
