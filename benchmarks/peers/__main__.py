@@ -141,7 +141,8 @@ def theirs(row: Row, options: argparse.Namespace) -> Row:
             "width": row.width, "temperature": options.temperature, "max_tokens": options.max_tokens,
         }  # fmt: skip
         began = ended = None
-        for at, fact in child(job, options.limit):
+        cut = False
+        for at, fact in child([PYTHON, "-m", "benchmarks.peers.drive", json.dumps(job)], options.limit):
             if "ready" in fact:
                 began = at
             elif "text" in fact:
@@ -150,41 +151,47 @@ def theirs(row: Row, options: argparse.Namespace) -> Row:
                 errors.append(f"{fact['id']}: {fact['error']}")
             elif "failed" in fact:
                 errors.append(str(fact["failed"]))
+            cut = "cut" in fact
             ended = at
         seconds = ended - began if began is not None and ended is not None else 0.0
         tokens = totals(recorder.served(), counter(server, "prompt_tokens"), counter(server, "tokens_predicted"))
-    return measured(row, problems, texts, errors, seconds, tokens, cut=seconds >= options.limit)
+    return measured(row, problems, texts, errors, seconds, tokens, cut=cut)
 
 
-def child(job: dict[str, object], limit: float) -> Iterator[tuple[float, dict[str, object]]]:
+def child(command: Sequence[str | Path], limit: float) -> Iterator[tuple[float, dict[str, object]]]:
     """What drive.py says, with the time; ended `limit` seconds after it was ready. A crash becomes {"failed"}."""
-    process = subprocess.Popen(
-        [PYTHON, "-m", "benchmarks.peers.drive", json.dumps(job)],
-        cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None and process.stderr is not None
-    said: list[str] = []
-    listener = threading.Thread(target=said.extend, args=(process.stderr,))
-    listener.start()
-    timer = threading.Timer(limit, process.kill)
-    try:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        said: list[str] = []
+        listener = threading.Thread(target=said.extend, args=(process.stderr,))
+        listener.start()
+        cut = threading.Event()
+
+        def end() -> None:
+            cut.set()
+            process.kill()
+
+        timer = threading.Timer(limit, end)
+        timer.start()
         done = False
-        for line in process.stdout:
-            fact = json.loads(line) if line.startswith("{") else {}
-            if "ready" in fact:
-                timer.start()
-            done = "done" in fact
-            yield time.monotonic(), fact
-        process.wait()
-        listener.join()
-        if process.returncode == -9:
-            yield time.monotonic(), {}
-        elif not done:
-            yield time.monotonic(), {"failed": said[-1].strip() if said else f"exit code {process.returncode}"}
-    finally:
-        timer.cancel()
-        process.kill()
-        process.wait()
+        try:
+            for line in process.stdout:
+                fact = json.loads(line) if line.startswith("{") else {}
+                if "ready" in fact:
+                    timer.cancel()
+                    timer = threading.Timer(limit, end)
+                    timer.start()
+                done = done or "done" in fact
+                yield time.monotonic(), fact
+            code = process.wait()
+        finally:
+            timer.cancel()
+            process.kill()
+            listener.join()
+        if not done:
+            last = said[-1].strip() if said else f"exit code {code}"
+            yield time.monotonic(), {"cut": True} if cut.is_set() else {"failed": last}
 
 
 def counter(server: LlamaServer, name: str) -> int:

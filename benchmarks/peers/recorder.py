@@ -119,7 +119,7 @@ class Recorder:
                 pass  # a peer that was ended at its limit hangs up on its requests
 
         self._listener = Listener(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._listener.serve_forever, daemon=True).start()
+        threading.Thread(target=self._listener.serve_forever, args=(0.01,), daemon=True).start()
         self.url = f"http://127.0.0.1:{self._listener.server_address[1]}"
         return self
 
