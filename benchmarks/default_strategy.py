@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks import picture
 from benchmarks.cassette import Cassette, Recorded
 from flyweight import models, stats, strategies, tasks, verifiers
 from flyweight.protocols import Policy, Task
@@ -200,16 +201,10 @@ def summary(rows: list[Row]) -> dict[str, object]:
 
 def plot(rows: list[Row], majority: list[Row]) -> None:
     """Right answers against generated tokens, with intervals, chance, coverage and the bigger model."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "flyweight"
-    from matplotlib import pyplot
-
     by_name = {(r.name, r.verifier, r.model): r for r in rows}
     chance = by_name["random choice (1 sample)", "", SMALL]
     big = by_name["greedy", "", BIG]
-    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    figure, axes = picture.figure(size=(8, 4.5))
 
     def show(points: list[Row], label: str, **style: Any) -> None:
         spans = [interval(r) for r in points]
@@ -230,7 +225,7 @@ def plot(rows: list[Row], majority: list[Row]) -> None:
     axes.set(xscale="log", ylim=(0, 100), xlabel="generated tokens a question", ylabel="right answers, %")
     axes.set_title("Qwen2.5-Coder-0.5B on 60 GSM8K development questions", fontsize=10)
     axes.legend(fontsize=8, loc="upper left", ncols=2)
-    figure.savefig(ROOT / "docs" / "dev60.svg", metadata={"Date": None})
+    picture.save(figure, "dev60.svg")
 
 
 if __name__ == "__main__":
