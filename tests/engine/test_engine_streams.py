@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from flyweight.policies.llamacpp.streams import WORTH_PARKING, Streams, common_prefix, window
+from flyweight.policies.llamacpp.history import common_prefix
+from flyweight.policies.llamacpp.streams import WORTH_PARKING, Streams, window
 
 Blob = tuple[int, ...]
 

@@ -1,9 +1,11 @@
 """The embedded engine: many sequences of one small model in one llama.cpp context (see docs/engine.md).
 
 policy.py    LlamaCpp: queue, prefill, one token for every row, finish
+schedule.py  whose turn it is
 admission.py a request is checked, tokenised and becomes a row
 row.py       one request while it is served: text, stop strings, cost
 streams.py   which stream holds which tokens; prefixes found, forked, parked, evicted
+history.py   paths that were resident once
 context.py   the thin layer over llama.cpp's C API
 sampler.py   from logits to a drawn token, its log-probability and certainty
 grammar.py   GBNF constraints
@@ -12,6 +14,6 @@ tokens.py    messages, forced text and drawn tokens become one path of token ids
 weights.py   which encoding of the weights is fastest here
 """
 
-from flyweight.policies.llamacpp.policy import LlamaCpp
+from flyweight.policies.llamacpp.policy import LlamaCpp, Profile
 
-__all__ = ["LlamaCpp"]
+__all__ = ["LlamaCpp", "Profile"]

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections import deque
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from flyweight.errors import BackendError, ConfigError, FlyweightError, unknown
 from flyweight.policies.llamacpp.admission import admitted
 from flyweight.policies.llamacpp.context import KV_TYPES, Blob, Context, Floats, Model, default_threads
+from flyweight.policies.llamacpp.history import common_prefix
 from flyweight.policies.llamacpp.row import Row
-from flyweight.policies.llamacpp.sampler import Rows, Scratch
-from flyweight.policies.llamacpp.streams import Streams, common_prefix, window
+from flyweight.policies.llamacpp.sampler import Drawn, Rows, Scratch
+from flyweight.policies.llamacpp.schedule import Queue
+from flyweight.policies.llamacpp.streams import Streams, window
 from flyweight.policies.llamacpp.tokens import Tokens
 from flyweight.policies.llamacpp.weights import WEIGHTS, encoded
 from flyweight.protocols import Counters, Request, Response
 from flyweight.types import Finish
 
-__all__ = ["LlamaCpp"]
+__all__ = ["LlamaCpp", "Profile"]
 
 SLOTS_MAX = 256
 """llama.cpp's LLAMA_MAX_SEQ."""
@@ -27,12 +31,30 @@ SHARED_WORTH = 32
 """Common tokens for which a prompt waits until another one's prefill can be shared."""
 
 
+class Profile(NamedTuple):
+    """Where an engine's time has gone since it was made; seconds of wall time."""
+
+    steps: int = 0
+    """Decodes of one token for every row that was ready, at least one."""
+    row_steps: int = 0
+    """Rows of all these decodes: row_steps / steps / slots is the occupancy."""
+    prefill_seconds: float = 0.0
+    """In llama.cpp, computing paths."""
+    decode_seconds: float = 0.0
+    """In llama.cpp, in the decodes counted by `steps`."""
+    sampling_seconds: float = 0.0
+    """Drawing from their logits."""
+    step_seconds: float = 0.0
+    """The whole of `step`: beyond the three above, copies of KV and Python."""
+
+
 class LlamaCpp:
     """A GGUF model as a policy: continuous batching over separate KV streams, prefixes shared on their own.
 
-    A step (`add` requests, `step` until they return) admits what fits into the free slots in order of arrival, computes
-    at most about a second of prompts, then one token for every row. Requests for the same path that arrive together
-    compute it once. Finished paths stay resident until room is needed, least recently used first.
+    A step (`add` requests, `step` until they return) gives free slots to what waits, the oldest problem first
+    (`schedule.Queue`), computes at most about a second of prompts, then one token for every row. Requests for the same
+    path that arrive together compute it once. Finished paths stay resident until room is needed, least recently used
+    first.
 
     Memory is the weights, `slots` x `context` tokens of KV, allocated at once, and up to `parked_mb` for paths put
     aside; a token takes 12,288 bytes for Qwen2.5 0.5B at f16.
@@ -53,7 +75,7 @@ class LlamaCpp:
         threads: int | None = None,
         kv_type: str = "f16",
         flash_attention: bool = True,
-        parked_mb: int = 512,
+        parked_mb: int = 384,
         cache_dir: Path | None = None,
     ) -> None:
         """Load a model.
@@ -111,37 +133,42 @@ class LlamaCpp:
         )
         affordable = int(PREFILL_FLOP / (2 * self.params))
         self._chunk = max(32, min(512, 1 << affordable.bit_length() - 1))
-        self._pending: deque[Request] = deque()
+        self._queue = Queue()
         self._rows: list[Row] = []
         """Requests in slots, twins included, in order of admission."""
         self._finished: list[Response] = []
+        self._generated = 0
         self._totals = Counters()
+        self._profile = Profile()
         self._closed = False
 
     # The Policy protocol -------------------------------------------------------------------------------------
 
     def add(self, request: Request) -> None:
         """Queue a request."""
-        self._pending.append(request)
+        self._queue.add(request)
+        with suppress(Exception):  # what is wrong with its path is said when it is admitted
+            self._streams.expect(self._tokens.path(request.node))
 
     def step(self) -> list[Response]:
         """Admit, prefill within a bound, draw one token for every row that is ready; return what finished."""
         if self._closed:
             raise BackendError(f"policy {self.name!r} is closed")
+        began = time.perf_counter()
         self._admit()
         self._prefill()
         self._decode()
         held = self._streams.bytes
-        self._totals = self._totals._replace(kv_bytes=held, peak_kv_bytes=max(held, self._totals.peak_kv_bytes))
+        peak = max(held, self._totals.peak_kv_bytes)
+        self._totals = self._totals._replace(generated_tokens=self._generated, kv_bytes=held, peak_kv_bytes=peak)
         finished, self._finished = self._finished, []
+        self._clock(step_seconds=time.perf_counter() - began)
         return finished
 
     def cancel(self, id: int) -> Response:
         """Drop a request: what it had drawn and cost so far. An id that is not in flight is a BackendError."""
-        for request in self._pending:
-            if request.id == id:
-                self._pending.remove(request)
-                return Response(id, finish=Finish.CUT)
+        if self._queue.remove(id):
+            return Response(id, finish=Finish.CUT)
         for row in self._rows:
             if row.request.id == id:
                 self._leave(row)
@@ -153,13 +180,18 @@ class LlamaCpp:
         """Totals so far; they equal the sums over all responses."""
         return self._totals
 
+    @property
+    def profile(self) -> Profile:
+        """Where the time has gone so far."""
+        return self._profile
+
     def close(self) -> None:
         """Release the model. Requests in flight are dropped."""
         self._closed = True
         for row in self._rows:
             row.close()
         self._rows.clear()
-        self._pending.clear()
+        self._queue.clear()
         self._context.close()
         self._model.close()
 
@@ -169,8 +201,8 @@ class LlamaCpp:
         """Give free slots to the queue, in order; consecutive requests for one node become twins of the first."""
         leader: Row | None = None
         new: list[Row] = []
-        while self._pending and len(self._rows) < self._slots:
-            request = self._pending.popleft()
+        while self._queue and len(self._rows) < self._slots:
+            request = self._queue.pop()
             twin_of = leader if leader is not None and request.node is leader.request.node else None
             try:
                 row = admitted(
@@ -196,31 +228,37 @@ class LlamaCpp:
         if self._rows and (new or not self._dense()):
             self._arrange(new)
 
+    def _seated(self) -> list[Row]:
+        """Rows that have a stream or are about to; twins get theirs when they join."""
+        return [row for row in self._rows if row.leader is None]
+
     def _dense(self) -> bool:
-        streams = [row.stream for row in self._rows]
+        streams = [row.stream for row in self._seated()]
         return max(streams) - min(streams) == len(streams) - 1
 
     def _arrange(self, new: list[Row]) -> None:
-        """Put all rows on contiguous streams, moving as few as possible; new ones stay where their path already is."""
-        taken = {row.stream for row in self._rows if row.stream >= 0}
+        """Put the rows on contiguous streams, moving as few as possible; new ones stay where their path already is."""
+        rows = self._seated()
+        taken = {row.stream for row in rows if row.stream >= 0}
         weights = [0] * self._slots
         for stream in taken:
             weights[stream] = 2
         home: dict[int, Row] = {}
         for row in new:
             if row.leader is None:
-                found = self._streams.find(row.path, len(row.path) - 1)[1]
-                if found is not None and found not in taken and found not in home:
+                idle = (s for s in range(self._slots) if s not in taken and s not in home)
+                found = self._streams.home(row.path, len(row.path) - 1, idle)
+                if found is not None:
                     home[found] = row
                     weights[found] = 1
-        start = window(self._slots, len(self._rows), weights)
-        inside = range(start, start + len(self._rows))
+        start = window(self._slots, len(rows), weights)
+        inside = range(start, start + len(rows))
         for at, row in home.items():
             if at in inside:
                 row.stream = at
-        inhabited = {row.stream for row in self._rows}
+        inhabited = {row.stream for row in rows}
         holes = iter([stream for stream in inside if stream not in inhabited])
-        for row in list(self._rows):
+        for row in rows:
             if row.stream < 0:
                 row.stream = next(holes)
             elif row.stream not in inside:
@@ -236,10 +274,10 @@ class LlamaCpp:
         self._rows.remove(row)
         if row.leader is not None:
             row.leader.twins.remove(row)
-        for twin in reversed(row.twins):
+        for twin in row.twins:
             self._rows.remove(twin)
             twin.close()
-            self._pending.appendleft(twin.request)
+            self._queue.add(twin.request)
 
     def _finish(self, row: Row, finish: Finish, *, choices: Iterable[float] = (), error: str | None = None) -> None:
         self._leave(row)
@@ -298,6 +336,7 @@ class LlamaCpp:
                 positions += range(row.done, row.done + n)
                 streams += [row.stream] * n
                 parts.append((row, n))
+        began = time.perf_counter()
         try:
             self._context.decode(tokens, positions, streams, outputs=False, hidden=False)
         except BackendError as error:
@@ -308,6 +347,7 @@ class LlamaCpp:
                 row.done += n
                 row.prompt_tokens += n
             self._count(prompt_tokens=len(tokens))
+            self._clock(prefill_seconds=time.perf_counter() - began)
         return len(tokens)
 
     # One token for every row ---------------------------------------------------------------------------------
@@ -317,6 +357,7 @@ class LlamaCpp:
         if not rows:
             return
         hidden = any(row.request.hidden for row in rows) or any(t.request.hidden for r in rows for t in r.twins)
+        began = time.perf_counter()
         try:
             self._context.decode(
                 [row.next_token for row in rows],
@@ -325,11 +366,13 @@ class LlamaCpp:
                 outputs=True,
                 hidden=hidden,
             )
+            decoded = time.perf_counter()
             logits = Rows(self._context.logits(), self._scratch)
             states = self._context.hidden() if hidden else None
         except BackendError as error:
             self._fail(rows, error)
             return
+        sampling = time.perf_counter() - decoded
         prompts = 0
         for row in rows:
             self._streams.held[row.stream].append(row.next_token)
@@ -338,50 +381,70 @@ class LlamaCpp:
                 row.prompt_tokens += 1
                 prompts += 1
         self._count(prompt_tokens=prompts)
-        for index, row in enumerate(rows):
-            for member in [row, *self._join(row)]:
-                state = states[index].copy() if states is not None and member.request.hidden else None
-                try:
-                    self._draw(member, logits, index, state)
-                except Exception as error:  # an `until` predicate may raise anything; it fails its own request only
-                    self._finish(member, Finish.CUT, error=_line(error))
+        members = [(member, index) for index, row in enumerate(rows) for member in (row, *self._join(row))]
+        drawing = time.perf_counter()
+        drawn = [self._draw(member, logits, index) for member, index in members]
+        sampling += time.perf_counter() - drawing
+        for (member, index), draw in zip(members, drawn, strict=True):
+            state = states[index].copy() if states is not None and member.request.hidden else None
+            try:
+                self._write(member, draw, state)
+            except Exception as error:  # an `until` predicate may raise anything; it fails its own request only
+                self._finish(member, Finish.CUT, error=_line(error))
+        self._clock(steps=1, row_steps=len(rows), decode_seconds=decoded - began, sampling_seconds=sampling)
 
     def _join(self, leader: Row) -> list[Row]:
-        """Twins whose path has just been computed, each on a copy of it."""
+        """Twins whose path has just been computed, each on a copy of it, next to the streams in use."""
         twins = leader.twins
         if not twins:
             return []
+        seated = [row.stream for row in self._seated() if row.stream >= 0]
+        low, high = min(seated), max(seated)
+        idle = sorted(set(range(self._slots)).difference(seated), key=lambda stream: max(low - stream, stream - high))
         leader.twins = []
         for twin in twins:
             twin.leader = None
+            # Choices are read off the leader's logits: such a twin needs no KV of its own.
+            if not twin.choices:
+                twin.stream = idle.pop(0)
         try:
-            # Choices are read off these logits: such a twin needs no KV of its own.
-            self._streams.fork(leader.stream, [twin.stream for twin in twins if not twin.choices])
+            self._streams.fork(leader.stream, [twin.stream for twin in twins if twin.stream >= 0])
         except BackendError as error:
             self._fail(twins, error)
             return []
         for twin in twins:
             twin.started = True
             twin.done = twin.cached_tokens = leader.done
-            self._count(cached_tokens=leader.done)
+        self._count(cached_tokens=leader.done * len(twins))
         return twins
 
-    def _draw(self, row: Row, logits: Rows, index: int, state: Floats | None) -> None:
-        if not logits.is_finite(index):
-            raise BackendError("the model returned logits that are not finite numbers")
-        if row.choices:
-            self._finish(row, Finish.END, choices=logits.logprobs(index, row.choices))
+    def _draw(self, row: Row, logits: Rows, index: int) -> Drawn | tuple[float, ...] | Exception:
+        """A token for a row, or the log-probabilities of its choices, or why there is none."""
+        try:
+            if not logits.is_finite(index):
+                raise BackendError("the model returned logits that are not finite numbers")
+            if row.choices:
+                return logits.logprobs(index, row.choices)
+            sampling = row.request.sampling
+            allowed = None
+            u = row.rng.random()
+            if row.grammar is not None:
+                allowed = row.grammar.allowed(logits, index, sampling.temperature)
+                if not allowed.ids.size:
+                    raise BackendError("the grammar permits no token here")
+            return logits.draw(index, temperature=sampling.temperature, top_p=sampling.top_p, u=u, allowed=allowed)
+        except Exception as error:
+            return error
+
+    def _write(self, row: Row, drawn: Drawn | tuple[float, ...] | Exception, state: Floats | None) -> None:
+        """Add to a row what was drawn for it, and finish it if that was the last."""
+        if isinstance(drawn, Exception):
+            raise drawn
+        if not isinstance(drawn, Drawn):
+            self._finish(row, Finish.END, choices=drawn)
             return
-        sampling = row.request.sampling
-        allowed = None
-        u = row.rng.random()
-        if row.grammar is not None:
-            allowed = row.grammar.allowed(logits, index, sampling.temperature)
-            if not allowed.ids.size:
-                raise BackendError("the grammar permits no token here")
-        drawn = logits.draw(index, temperature=sampling.temperature, top_p=sampling.top_p, u=u, allowed=allowed)
         row.generated_tokens += 1
-        self._count(generated_tokens=1)
+        self._generated += 1
         if self._model.ends(drawn.token):
             self._finish(row, Finish.END)
             return
@@ -396,10 +459,14 @@ class LlamaCpp:
         for row in rows:
             for member in [*row.twins, row]:
                 self._finish(member, Finish.CUT, error=_line(error))
-            self._streams.forget(row.stream)
+            if row.stream >= 0:
+                self._streams.forget(row.stream)
 
     def _count(self, **more: int) -> None:
         self._totals = self._totals._replace(**{k: getattr(self._totals, k) + v for k, v in more.items()})
+
+    def _clock(self, **more: float) -> None:
+        self._profile = self._profile._replace(**{k: getattr(self._profile, k) + v for k, v in more.items()})
 
 
 def _line(error: Exception) -> str:

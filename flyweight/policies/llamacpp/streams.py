@@ -2,24 +2,25 @@
 
 A stream is one of the context's separate sequences. A busy one belongs to a row being served; an idle one still holds
 what its last row left, so that the path can be continued or read. Content in the way of a new row is parked: copied to
-host memory in its used size, found again like any other. Parked paths are evicted least recently used first, when they
-exceed their budget of bytes; what is evicted is computed again when wanted, and counted.
+host memory in its used size, found again like any other. When parked paths exceed their budget of bytes they are
+evicted, least recently used first; a request that has just been queued counts as a use of the path it continues. What
+is evicted is computed again when wanted, and counted.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-__all__ = ["Memory", "Streams", "common_prefix", "window"]
+from flyweight.policies.llamacpp.history import History, common_prefix
+
+__all__ = ["Memory", "Streams", "window"]
 
 Blob = TypeVar("Blob")
 
 WORTH_PARKING = 16
 """Tokens below which computing again is as cheap as copying."""
-REMEMBERED = 4096
-"""Evicted paths whose tokens are remembered, to recognise what is computed a second time."""
 
 
 class Memory(Protocol[Blob]):
@@ -35,7 +36,8 @@ class Memory(Protocol[Blob]):
         """Drop a stream's tokens from `length` on."""
 
 
-class Parked(NamedTuple, Generic[Blob]):
+@dataclass(slots=True, eq=False)
+class Parked(Generic[Blob]):
     """A path in host memory."""
 
     tokens: list[int]
@@ -61,10 +63,10 @@ class Streams(Generic[Blob]):
         self._memory = memory
         self._token_bytes = token_bytes
         self._parked_limit = parked_bytes // token_bytes
-        self._parked: list[Parked[Blob]] = []
+        self._parked: dict[Parked[Blob], None] = {}
         """Least recently used first."""
         self._parked_tokens = 0
-        self._evicted: deque[list[int]] = deque(maxlen=REMEMBERED)
+        self._evicted = History()
 
     @property
     def bytes(self) -> int:
@@ -88,11 +90,24 @@ class Streams(Generic[Blob]):
                     best, stream, parked = length, None, entry
         return best, stream, parked
 
+    def expect(self, path: Sequence[int]) -> None:
+        """A path is going to be taken: what is parked of it should be the last to be evicted."""
+        parked = self.find(path, len(path) - 1)[2]
+        if parked is not None:
+            self._touch(parked)
+
+    def home(self, path: Sequence[int], limit: int, idle: Iterable[int]) -> int | None:
+        """The idle stream that holds as much of `path[:limit]` as there is anywhere, and least besides."""
+        best = self.find(path, limit)[0]
+        prefix = list(path[:best])
+        homes = [stream for stream in idle if best and _starts(self.held[stream], prefix)]
+        return min(homes, key=lambda stream: len(self.held[stream]), default=None)
+
     def take(self, stream: int, path: Sequence[int], limit: int) -> Taken:
         """Make an idle stream hold the longest resident prefix of `path[:limit]`, parking what was in it."""
         cached, source, parked = self.find(path, limit)
         own = common_prefix(self.held[stream], path, limit)
-        evicted = self._evicted_prefix(path, limit)
+        evicted = self._evicted.longest(path, limit)
         if own == cached:
             if len(self.held[stream]) > own:
                 self.park(stream)
@@ -135,16 +150,16 @@ class Streams(Generic[Blob]):
         if not tokens or self._elsewhere(tokens, stream):
             return
         if len(tokens) < WORTH_PARKING or len(tokens) > self._parked_limit:
-            self._evicted.append(list(tokens))
+            self._evicted.add(tokens)
             return
         # The new path serves for every parked one that is a prefix of it.
         for entry in [e for e in self._parked if _starts(tokens, e.tokens)]:
             self._drop(entry)
         while self._parked_tokens + len(tokens) > self._parked_limit:
-            oldest = self._parked[0]
+            oldest = next(iter(self._parked))
             self._drop(oldest)
-            self._evicted.append(oldest.tokens)
-        self._parked.append(Parked(list(tokens), self._memory.save(stream)))
+            self._evicted.add(oldest.tokens)
+        self._parked[Parked(list(tokens), self._memory.save(stream))] = None
         self._parked_tokens += len(tokens)
 
     def _elsewhere(self, tokens: list[int], stream: int) -> bool:
@@ -156,40 +171,18 @@ class Streams(Generic[Blob]):
                 return True
         return False
 
-    def _evicted_prefix(self, path: Sequence[int], limit: int) -> int:
-        best = 0
-        for tokens in self._evicted:
-            if best < limit and len(tokens) > best and tokens[best] == path[best]:
-                best = max(best, common_prefix(tokens, path, limit))
-        return best
-
     def _touch(self, entry: Parked[Blob]) -> None:
-        position = next(i for i, e in enumerate(self._parked) if e is entry)
-        self._parked.append(self._parked.pop(position))
+        del self._parked[entry]
+        self._parked[entry] = None
 
     def _drop(self, entry: Parked[Blob]) -> None:
-        position = next(i for i, e in enumerate(self._parked) if e is entry)
-        del self._parked[position]
+        del self._parked[entry]
         self._parked_tokens -= len(entry.tokens)
 
     def _cut(self, stream: int, length: int) -> None:
         if len(self.held[stream]) > length:
             self._memory.truncate(stream, length)
             del self.held[stream][length:]
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int], limit: int) -> int:
-    """Tokens `a` and `b` share at their start, at most `limit`. By bisection on slices, which compare in C."""
-    low, high = 0, min(len(a), len(b), limit)
-    if a[:high] == b[:high]:
-        return high
-    while low < high:
-        middle = (low + high + 1) // 2
-        if a[low:middle] == b[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def window(count: int, size: int, weights: Sequence[int]) -> int:
