@@ -33,7 +33,10 @@ class Links(HTMLParser):
 def main(project: str, pinned: str, sources: list[str]) -> None:
     candidates: list[str] = []
     for source in sources:
-        candidates += [source] if source.endswith(".whl") else links(source)
+        try:
+            candidates += [source] if source.endswith(".whl") else links(source)
+        except Exception as error:  # of network, server, encoding or markup: all mean that there is nothing to be had
+            sys.exit("{}: {}".format(urlsplit(source).hostname, str(error).strip("<>")))
     wheel = best(project, pinned, candidates)
     if wheel is None:
         sys.exit(f"none of {len(candidates)} files is {project} {pinned} for this Python and platform")

@@ -180,7 +180,8 @@ def test_a_page_that_is_missing_silent_or_gone(
     bootstrap: ModuleType, home: Path, page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = page("")
-    assert "404" in bootstrap.find(home, [address.replace("index", "nothing")], 30)[1]
+    missing = bootstrap.find(home, [address.replace("index", "nothing")], 30)
+    assert missing == ("", "127.0.0.1: HTTP Error 404: File not found")
     silent = socket.socket()  # accepts and never answers
     silent.bind(("127.0.0.1", 0))
     silent.listen()
