@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -114,6 +115,7 @@ def serve(model: str, slots: int, context: int, threads: int | None) -> None:
     ready = {"url": server.listening_address, "system_info": llama.get_system_info()}
     print(READY + json.dumps(ready), flush=True)
     sys.stdin.read()
+    os._exit(0)  # the server's own shutdown takes seconds, and there is nothing to save
 
 
 if __name__ == "__main__":

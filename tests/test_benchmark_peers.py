@@ -166,7 +166,9 @@ def test_the_stand_in_reward_model_scores_every_step() -> None:
 
 
 ROW = rows.Row("flyweight", "dvts", 16, 4, {"model": "m"}, 10, 10, 4, 20.0, 100, 50, 10, 1000)
-PEER = replace(ROW, system="search-and-learn", seconds=70.0, recomputed=25, cut=True, errors=("q1: refused",))
+PEER = replace(
+    ROW, system="search-and-learn", seconds=70.0, recomputed=25, cut=True, errors=("q1: refused",), build="AVX2 = 1"
+)
 
 
 def test_ratios_are_peer_over_ours() -> None:
@@ -177,6 +179,7 @@ def test_ratios_are_peer_over_ours() -> None:
     assert theirs[10] == "4/10 [17, 69]"
     assert any("cut at 70 s with 10 of 10" in line for line in lines)
     assert any(line.endswith("q1: refused") for line in lines)
+    assert lines[-1] == "- the peers' server: AVX2 = 1"
 
 
 def test_ratios_need_the_same_work() -> None:

@@ -36,6 +36,7 @@ from benchmarks.peers.rows import OURS, Row, load, save, table
 from benchmarks.peers.setup import SAL
 from flyweight import models, tasks
 from flyweight.api import Session
+from flyweight.policies.llamacpp import LlamaCpp
 from flyweight.types import BOXED, Budget, Problem
 
 ROOT = Path(__file__).parents[2]
@@ -101,7 +102,8 @@ def ours(row: Row, options: argparse.Namespace) -> Row:
         parameters |= {"width": row.width, "step_tokens": options.max_tokens}
     texts: dict[str, str] = {}
     errors = []
-    with Session(options.model, context=options.context, max_tokens=options.max_tokens) as session:
+    policy = LlamaCpp(models.resolve(options.model), name=options.model, slots=options.slots, context=options.context)
+    with Session(policy, max_tokens=options.max_tokens) as session:
         before = session.policy.counters
         began = time.monotonic()
         groups: list[Sequence[Problem]] = [problems] if row.system == OURS else [[problem] for problem in problems]
@@ -127,6 +129,8 @@ def ours(row: Row, options: argparse.Namespace) -> Row:
 
 def theirs(row: Row, options: argparse.Namespace) -> Row:
     """A peer in its own environment, on a server of its own."""
+    if row.system == "search-and-learn" and not (Path(options.sal) / "src" / "sal").is_dir():
+        raise SystemExit(f"no search-and-learn at {options.sal}: run `python -m benchmarks.peers.setup`, or --sal PATH")
     problems = tasks.load("gsm8k").problems()[: row.questions]
     texts: dict[str, str] = {}
     errors = []
@@ -155,6 +159,7 @@ def theirs(row: Row, options: argparse.Namespace) -> Row:
             ended = at
         seconds = ended - began if began is not None and ended is not None else 0.0
         tokens = totals(recorder.served(), counter(server, "prompt_tokens"), counter(server, "tokens_predicted"))
+    row = replace(row, build=server.system_info.strip(" |"))
     return measured(row, problems, texts, errors, seconds, tokens, cut=cut)
 
 

@@ -39,6 +39,8 @@ class Row:
     """Ended at the time limit: every number is a lower bound."""
     errors: tuple[str, ...] = ()
     """Questions that failed, or why the whole run did."""
+    build: str = ""
+    """The instructions the peers' server is built for, in its own words."""
 
     @property
     def name(self) -> str:
@@ -97,4 +99,5 @@ def table(rows: Sequence[Row]) -> str:
         if row.cut:
             notes.append(f"- {name}: cut at {row.seconds:.0f} s with {row.answered} of {row.questions} answered")
         notes += [f"- {name}: {error}" for error in row.errors]
+    notes += sorted({f"- the peers' server: {row.build}" for row in rows if row.build})
     return "\n".join(lines + (["", *notes] if notes else []))
