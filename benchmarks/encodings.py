@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flyweight import models, tasks
-from flyweight.policies.llamacpp.context import Context, Model, default_threads
+from flyweight.policies.llamacpp.context import Context, Model
+from flyweight.policies.llamacpp.machine import default_threads
 from flyweight.policies.llamacpp.weights import encoded
 
 STREAMS, POSITIONS = 16, 48

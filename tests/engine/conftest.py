@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 
 from flyweight.policies.llamacpp import LlamaCpp
@@ -27,6 +28,28 @@ EXACT: dict[str, Any] = {
 def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model of seed 0."""
     return tiny.make(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
+
+
+@pytest.fixture(scope="session")
+def quantised(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model in 8-bit blocks."""
+    source = gguf.GGUFReader(tiny_path)
+    path = tmp_path_factory.mktemp("quantised") / "quantised.gguf"
+    writer = gguf.GGUFWriter(path, "qwen2")
+    for field in source.fields.values():
+        if not field.name.startswith("GGUF.") and field.name not in ("general.architecture", "general.file_type"):
+            inner = field.types[1] if len(field.types) > 1 else None
+            writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=inner)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+    for tensor in source.tensors:
+        kind = gguf.GGMLQuantizationType.Q8_0 if len(tensor.shape) == 2 else tensor.tensor_type
+        data = gguf.quants.quantize(tensor.data, kind)
+        writer.add_tensor(tensor.name, data, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
 
 
 @pytest.fixture

@@ -18,6 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flyweight.errors import BackendError, ConfigError, ModelError
+from flyweight.policies.llamacpp.machine import free_memory
+
+# Threads wait for each other several hundred times in a step. GNU's OpenMP lets them spin for milliseconds, which is
+# fatal beside another busy process: the one that is waited for has no CPU. Some 30 microseconds keep the speed on a
+# quiet machine and triple it on a busy one (docs/performance.md). Read when the library loads, so it is set before.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 try:
     import llama_cpp as llama
@@ -29,7 +36,9 @@ except (OSError, RuntimeError, FileNotFoundError) as broken:
         "reinstall it with pip install --force-reinstall llama-cpp-python"
     ) from broken
 
-__all__ = ["KV_TYPES", "Batch", "Blob", "Context", "Floats", "Model", "default_threads", "free_memory", "log_errors"]
+from flyweight.policies.llamacpp.kernels import Kernels, kernels
+
+__all__ = ["KV_TYPES", "Batch", "Blob", "Context", "Floats", "Model", "log_errors"]
 
 Floats = NDArray[np.float32]
 Blob = NDArray[np.uint8]
@@ -62,28 +71,14 @@ def log_errors() -> str:
     return said
 
 
-def free_memory() -> int:
-    """Bytes the system could hand out now; very many where it does not say."""
-    try:
-        with open("/proc/meminfo") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) << 10
-    except OSError:
-        pass
-    return 1 << 62
-
-
-def default_threads() -> int:
-    """CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class Model:
     """Weights and vocabulary of one GGUF file."""
 
-    def __init__(self, path: Path, *, repack: bool = True) -> None:
-        """Load `path`. A missing, foreign or broken file, or an architecture without plain KV, is a ModelError."""
+    def __init__(self, path: Path, *, packed: bool = False) -> None:
+        """Load `path`, with `packed` its weights repacked for our own kernels.
+
+        A missing, foreign or broken file, or an architecture without plain KV, is a ModelError.
+        """
         if not path.is_file():
             raise ModelError(f"no model file at {path}: give a .gguf path, or pull one with `flyweight models pull`")
         with path.open("rb") as file:
@@ -92,8 +87,9 @@ class Model:
         _quiet()
         log_errors()
         llama.llama_backend_init()
+        if isinstance(ours := kernels(), Kernels):
+            ours.pack_weights(packed)
         params = llama.llama_model_default_params()
-        params.use_extra_bufts = repack
         pointer = llama.llama_model_load_from_file(os.fsencode(path), params)
         if not pointer:
             raise ModelError(f"llama.cpp cannot load {path}: {log_errors() or 'no reason given'}")

@@ -10,10 +10,12 @@ from typing import NamedTuple
 
 from flyweight.errors import BackendError, ConfigError, FlyweightError, unknown
 from flyweight.policies.llamacpp.admission import admitted
-from flyweight.policies.llamacpp.context import KV_TYPES, Blob, Context, Floats, Model, default_threads
+from flyweight.policies.llamacpp.context import KV_TYPES, Blob, Context, Floats, Model
 from flyweight.policies.llamacpp.history import common_prefix
+from flyweight.policies.llamacpp.kernels import Kernels, kernels
+from flyweight.policies.llamacpp.machine import default_threads
 from flyweight.policies.llamacpp.row import Row
-from flyweight.policies.llamacpp.sampler import Drawn, Rows, Scratch
+from flyweight.policies.llamacpp.sampler import Drawn, Rows, Scratch, Wanted
 from flyweight.policies.llamacpp.schedule import Queue
 from flyweight.policies.llamacpp.streams import Streams, window
 from flyweight.policies.llamacpp.tokens import Tokens
@@ -105,7 +107,7 @@ class LlamaCpp:
         self._threads = threads or default_threads()
         self.weights = encoded(path, weights, slots=slots, threads=self._threads, cache_dir=cache_dir)
         """Which encoding runs, and the file that holds it."""
-        self._model = Model(self.weights.path)
+        self._model = Model(self.weights.path, packed=self.weights.kind == "packed")
         try:
             if context > self._model.trained_context:
                 raise ConfigError(
@@ -125,6 +127,8 @@ class LlamaCpp:
             self._model.close()
             raise
         self._scratch = Scratch(self._model.n_vocab)
+        ours = kernels()
+        self._kernels = ours if isinstance(ours, Kernels) else None
         self._slots = slots
         self._length = context
         token_bytes = self._model.kv_bytes(kv_type)
@@ -146,8 +150,10 @@ class LlamaCpp:
 
     def add(self, request: Request) -> None:
         """Queue a request."""
-        self._queue.add(request)
+        first = self._queue.add(request)
         with suppress(Exception):  # what is wrong with its path is said when it is admitted
+            if first:  # a new round: of what earlier ones left, it asks for what it still needs
+                self._streams.retire(self._tokens.prompt(request.node.root.messages))
             self._streams.expect(self._tokens.path(request.node))
 
     def step(self) -> list[Response]:
@@ -162,16 +168,20 @@ class LlamaCpp:
         peak = max(held, self._totals.peak_kv_bytes)
         self._totals = self._totals._replace(generated_tokens=self._generated, kv_bytes=held, peak_kv_bytes=peak)
         finished, self._finished = self._finished, []
+        for response in finished:
+            self._queue.answered(response.id)
         self._clock(step_seconds=time.perf_counter() - began)
         return finished
 
     def cancel(self, id: int) -> Response:
         """Drop a request: what it had drawn and cost so far. An id that is not in flight is a BackendError."""
         if self._queue.remove(id):
+            self._queue.answered(id)
             return Response(id, finish=Finish.CUT)
         for row in self._rows:
             if row.request.id == id:
                 self._leave(row)
+                self._queue.answered(id)
                 return row.response(Finish.CUT, width=self._model.width)
         raise BackendError(f"request {id} is not in flight")
 
@@ -277,7 +287,7 @@ class LlamaCpp:
         for twin in row.twins:
             self._rows.remove(twin)
             twin.close()
-            self._queue.add(twin.request)
+            self._queue.put(twin.request)
 
     def _finish(self, row: Row, finish: Finish, *, choices: Iterable[float] = (), error: str | None = None) -> None:
         self._leave(row)
@@ -367,7 +377,7 @@ class LlamaCpp:
                 hidden=hidden,
             )
             decoded = time.perf_counter()
-            logits = Rows(self._context.logits(), self._scratch)
+            logits = Rows(self._context.logits(), self._scratch, kernels=self._kernels, threads=self._threads)
             states = self._context.hidden() if hidden else None
         except BackendError as error:
             self._fail(rows, error)
@@ -383,7 +393,7 @@ class LlamaCpp:
         self._count(prompt_tokens=prompts)
         members = [(member, index) for index, row in enumerate(rows) for member in (row, *self._join(row))]
         drawing = time.perf_counter()
-        drawn = [self._draw(member, logits, index) for member, index in members]
+        drawn = self._draw(members, logits)
         sampling += time.perf_counter() - drawing
         for (member, index), draw in zip(members, drawn, strict=True):
             state = states[index].copy() if states is not None and member.request.hidden else None
@@ -418,29 +428,47 @@ class LlamaCpp:
         self._count(cached_tokens=leader.done * len(twins))
         return twins
 
-    def _draw(self, row: Row, logits: Rows, index: int) -> Drawn | tuple[float, ...] | Exception:
-        """A token for a row, or the log-probabilities of its choices, or why there is none."""
-        try:
-            if not logits.is_finite(index):
-                raise BackendError("the model returned logits that are not finite numbers")
-            if row.choices:
-                return logits.logprobs(index, row.choices)
-            sampling = row.request.sampling
-            allowed = None
-            u = row.rng.random()
-            if row.grammar is not None:
-                allowed = row.grammar.allowed(logits, index, sampling.temperature)
-                if not allowed.ids.size:
-                    raise BackendError("the grammar permits no token here")
-            return logits.draw(index, temperature=sampling.temperature, top_p=sampling.top_p, u=u, allowed=allowed)
-        except Exception as error:
-            return error
+    def _draw(self, members: list[tuple[Row, int]], logits: Rows) -> list[Drawn | tuple[float, ...] | Exception]:
+        """For each row a token, or the log-probabilities of its choices, or why there is none."""
+        plain = [(row, index) for row, index in members if row.grammar is None and not row.choices]
+        wanted = [
+            Wanted(index, row.request.sampling.temperature, row.request.sampling.top_p, row.rng.random())
+            for row, index in plain
+        ]
+        tokens = iter(logits.draw_all(wanted))
+        drawn: list[Drawn | tuple[float, ...] | Exception] = []
+        for row, index in members:
+            easy = next(tokens) if row.grammar is None and not row.choices else None
+            try:
+                if not logits.is_finite(index):
+                    raise BackendError("the model returned logits that are not finite numbers")
+                if row.choices:
+                    drawn.append(logits.logprobs(index, row.choices))
+                else:
+                    drawn.append(easy or self._draw_legal(row, logits, index))
+            except Exception as error:
+                drawn.append(error)
+        return drawn
+
+    def _draw_legal(self, row: Row, logits: Rows, index: int) -> Drawn:
+        """A token the row's grammar permits."""
+        assert row.grammar is not None
+        sampling = row.request.sampling
+        allowed = row.grammar.allowed(logits, index, sampling.temperature)
+        if not allowed.ids.size:
+            raise BackendError("the grammar permits no token here")
+        u = row.rng.random()
+        return logits.draw(index, temperature=sampling.temperature, top_p=sampling.top_p, u=u, allowed=allowed)
 
     def _write(self, row: Row, drawn: Drawn | tuple[float, ...] | Exception, state: Floats | None) -> None:
         """Add to a row what was drawn for it, and finish it if that was the last."""
         if isinstance(drawn, Exception):
             raise drawn
         if not isinstance(drawn, Drawn):
+            node = row.request.node
+            if row.stream >= 0 and node.parent is not None and node.finish is Finish.FORCED:
+                # Nobody goes on from a question: what is worth keeping is the path it was asked about.
+                self._streams.trim(row.stream, len(self._tokens.path(node.parent)))
             self._finish(row, Finish.END, choices=drawn)
             return
         row.generated_tokens += 1

@@ -5,17 +5,22 @@ looks at few tokens where few matter: those within 22·T nats of the row's maxim
 weighs less than V·e^-22 = 4e-5 of the tempered distribution if a vocabulary of 150k lay just below the line; on rows of
 a real model at most 5e-6. Where many tokens matter (T about 1 and above) all of them are drawn from. Every draw takes
 exactly one uniform number, which the caller provides.
+
+Where the engine's kernels run, they draw whatever needs neither a nucleus nor a grammar, from all tokens at once.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["REACH", "Candidates", "Drawn", "Rows", "Scratch"]
+from flyweight.policies.llamacpp.kernels import Kernels
+
+__all__ = ["REACH", "Candidates", "Drawn", "Rows", "Scratch", "Wanted"]
 
 REACH = 22.0
 """Tempered nats below the maximum beyond which a token is never drawn."""
@@ -33,6 +38,16 @@ class Drawn(NamedTuple):
     """Under the model itself: temperature, nucleus and grammar don't change it."""
     certainty: float
     """KL(uniform || model) in nats."""
+
+
+class Wanted(NamedTuple):
+    """A draw from one of the rows."""
+
+    row: int
+    temperature: float
+    top_p: float
+    u: float
+    """In [0, 1): the only randomness."""
 
 
 class Candidates(NamedTuple):
@@ -55,22 +70,52 @@ class Scratch:
 class Rows:
     """The logits of one decode, float32 [rows, vocab]."""
 
-    def __init__(self, logits: NDArray[np.float32], scratch: Scratch) -> None:
+    def __init__(
+        self, logits: NDArray[np.float32], scratch: Scratch, *, kernels: Kernels | None = None, threads: int = 1
+    ) -> None:
         self._logits = logits
         self._scratch = scratch
-        self._peaks: list[float] = logits.max(axis=1).tolist()
+        self._kernels = kernels
+        self._threads = threads
         self._log_vocab = math.log(logits.shape[1])
+        self._peaks: list[float] = []
         self._totals: dict[int, float] = {}
         self._exponentiated: tuple[int, float] | None = None
         """Row and temperature whose exponentials the scratch buffer holds."""
 
+    def draw_all(self, wanted: Sequence[Wanted]) -> list[Drawn]:
+        """The draws, in order. Rows must ascend; what comes of one that is not finite means nothing."""
+        if self._kernels is None or any(draw.top_p < 1.0 for draw in wanted):
+            return [
+                self.draw(row, temperature=t, top_p=top_p, u=u) if self.is_finite(row) else Drawn(0, 0.0, 0.0)
+                for row, t, top_p, u in wanted
+            ]
+        counts = [0] * len(self._logits)
+        for draw in wanted:
+            counts[draw.row] += 1
+        done = self._kernels.draw(
+            self._logits, counts, [draw.temperature for draw in wanted], [draw.u for draw in wanted], self._threads
+        )
+        self._peaks = done.peak.tolist()
+        self._totals = dict(enumerate(done.log_total.tolist()))
+        certainty = np.maximum(0.0, done.log_total - done.mean - self._log_vocab).tolist()
+        return [
+            Drawn(token, min(0.0, logit - self._totals[draw.row]), certainty[draw.row])
+            for draw, token, logit in zip(wanted, done.token.tolist(), done.logit.tolist(), strict=True)
+        ]
+
     def peak(self, row: int) -> float:
         """The largest logit of a row."""
+        if not self._peaks:
+            if self._kernels is not None:
+                self.draw_all(())
+            else:
+                self._peaks = self._logits.max(axis=1).tolist()
         return self._peaks[row]
 
     def is_finite(self, row: int) -> bool:
         """Whether a row holds no NaN and a finite maximum."""
-        return math.isfinite(self._peaks[row])
+        return math.isfinite(self.peak(row))
 
     def candidates(self, row: int, floor: float) -> Candidates:
         """Tokens of a row with logits of at least `floor`."""
@@ -94,7 +139,7 @@ class Rows:
     def _exponentials(self, row: int, temperature: float) -> tuple[NDArray[np.float32], float]:
         """exp(logit / temperature - shift) of a whole row, in the scratch buffer, and the shift."""
         buffer = self._scratch.exponentials
-        shift = self._peaks[row] / temperature
+        shift = self.peak(row) / temperature
         if abs(shift) < SAFE:
             shift = 0.0
         if self._exponentiated != (row, temperature):
@@ -133,7 +178,7 @@ class Rows:
             token = int(self._logits[row].argmax())
         elif top_p < 1.0:
             token = _pick(self._nucleus(row, temperature, top_p), temperature, u)
-        elif (few := self._few(row, self._peaks[row] - REACH * temperature)) is not None:
+        elif (few := self._few(row, self.peak(row) - REACH * temperature)) is not None:
             token = _pick(few, temperature, u)
         else:
             token = self._pick_any(row, temperature, u)
@@ -146,7 +191,7 @@ class Rows:
         buffer, shift = self._exponentials(row, temperature)
         everything = float(np.einsum("v->", buffer))
         for reach in (4.0, 8.0, 14.0, REACH):
-            some = self.candidates(row, self._peaks[row] - reach * temperature)
+            some = self.candidates(row, self.peak(row) - reach * temperature)
             share = float(np.exp(some.logits / temperature - shift).sum()) / everything
             if share > top_p + 1e-5:
                 break

@@ -96,6 +96,12 @@ class Streams(Generic[Blob]):
         if parked is not None:
             self._touch(parked)
 
+    def retire(self, prefix: Sequence[int]) -> None:
+        """What is parked and begins with `prefix` may be evicted first, unless it is expected again."""
+        start = list(prefix)
+        retired = [entry for entry in self._parked if _starts(entry.tokens, start)]
+        self._parked = dict.fromkeys([*retired, *(e for e in self._parked if e not in set(retired))])
+
     def home(self, path: Sequence[int], limit: int, idle: Iterable[int]) -> int | None:
         """The idle stream that holds as much of `path[:limit]` as there is anywhere, and least besides."""
         best = self.find(path, limit)[0]
@@ -143,6 +149,11 @@ class Streams(Generic[Blob]):
     def forget(self, stream: int) -> None:
         """Drop what a stream holds."""
         self._cut(stream, 0)
+
+    def trim(self, stream: int, length: int) -> None:
+        """Drop a stream's tokens from `length` on, which nobody will continue."""
+        self._evicted.add(self.held[stream])
+        self._cut(stream, length)
 
     def park(self, stream: int) -> None:
         """Copy an idle stream's path to host memory, unless it is short or resident elsewhere too."""

@@ -1,35 +1,35 @@
-"""Which encoding of the weights runs: the file as it is, or the same weights re-encoded as bf16.
+"""Which form of the weights runs: the file as it is, unpacked to bytes for our kernels, or re-encoded as bf16.
 
-Batched generation is bound by arithmetic, and unpacking 4-bit blocks costs more of it than bf16 products do where the
-CPU has instructions for those; alone, a sequence is bound by bytes, and the smaller file wins. So "auto" measures both
-once per machine, model and width, and remembers. The re-encoding is llama.cpp's own quantizer's.
+Batched generation is bound by arithmetic, and unpacking 4- and 5-bit blocks anew for every product costs most of it.
+Where our kernels run, "packed" does that once, while loading, and exactly; elsewhere a bf16 copy, made by llama.cpp's
+own quantizer, helps a CPU that has instructions for it. A sequence alone is bound by bytes, and the smallest form wins.
+So "auto" measures the file against the other form once per machine, model and width, and remembers.
 """
 
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import hashlib
 import json
 import logging
 import math
 import os
-import platform
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, cast
 
 import llama_cpp as llama
 
 from flyweight.errors import FlyweightError
-from flyweight.policies.llamacpp.context import Context, Model, free_memory, log_errors
+from flyweight.policies.llamacpp.context import Context, Model, log_errors
+from flyweight.policies.llamacpp.kernels import Kernels, kernels
+from flyweight.policies.llamacpp.machine import cache_folder, cpu_name, free_memory, locked
 
 __all__ = ["WEIGHTS", "Encoded", "encoded"]
 
-WEIGHTS = ("auto", "file", "bf16")
+WEIGHTS = ("auto", "file", "packed", "bf16")
 BF16 = 32
 """LLAMA_FTYPE_MOSTLY_BF16."""
 UNPACKED = (0, 1, BF16)
@@ -41,54 +41,49 @@ log = logging.getLogger("flyweight")
 
 
 class Encoded(NamedTuple):
-    """The file to load."""
+    """The file to load, and how."""
 
     kind: str
-    """"file" or "bf16"."""
+    """"file", "packed" or "bf16"."""
     path: Path
     note: str = ""
     """Why it is not what was asked for, on one line."""
 
 
 def encoded(path: Path, weights: str, *, slots: int, threads: int, cache_dir: Path | None) -> Encoded:
-    """The encoding to run `path` with. Falls back to the file itself, with a note, when bf16 cannot be had."""
+    """The form to run `path` in. Falls back to the file itself, with a note, when another cannot be had."""
     if weights == "file" or not path.is_file():
         return Encoded("file", path)
-    folder = cache_dir if cache_dir is not None else _cache_dir()
+    ours = kernels()
+    if weights == "packed":
+        return Encoded("packed", path) if isinstance(ours, Kernels) else _as_stored(path, f"no packed kernels ({ours})")
+    folder = cache_dir if cache_dir is not None else cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / "lock"):
-            if weights == "auto" and (known := _recall(folder, _key(path, slots, threads))) == "file":
+        with locked(folder / "lock"):
+            key = _key(path, slots, threads)
+            known = _recall(folder, key) if weights == "auto" else None
+            if known == "file":
                 return Encoded("file", path)
-            other = _bf16(path, folder, threads)
+            unpacks = weights == "auto" and isinstance(ours, Kernels)
+            other = _packed(path) if unpacks else _bf16(path, folder, threads)
             if other is None:
                 return Encoded("file", path)
-            if weights == "bf16" or known == "bf16":
-                return Encoded("bf16", other)
-            speeds = _speeds({"file": path, "bf16": other}, slots, threads)
+            if weights == "bf16" or known == other.kind:
+                return other
+            forms = {form.kind: form for form in (Encoded("file", path), other)}
+            speeds = _speeds(forms.values(), slots, threads)
             best = max(speeds, key=lambda kind: speeds[kind])
-            _remember(folder, _key(path, slots, threads), best, speeds)
-            return Encoded(best, other if best == "bf16" else path)
+            _remember(folder, key, best, speeds)
+            return forms[best]
     except (OSError, FlyweightError) as error:
-        note = f"running the weights as stored: no bf16 copy ({' '.join(str(error).split())})"
-        log.warning("%s", note)
-        return Encoded("file", path, note)
+        return _as_stored(path, f"no other form ({' '.join(str(error).split())})")
 
 
-def _cache_dir() -> Path:
-    """$FLYWEIGHT_HOME/derived, else flyweight/derived in the user's cache folder."""
-    if home := os.environ.get("FLYWEIGHT_HOME"):
-        return Path(home) / "derived"
-    cache_home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache_home) if cache_home else Path("~/.cache").expanduser()) / "flyweight" / "derived"
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process at a time re-encodes or measures; the kernel drops the lock of one that dies."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _as_stored(path: Path, why: str) -> Encoded:
+    note = f"running the weights as stored: {why}"
+    log.warning("%s", note)
+    return Encoded("file", path, note)
 
 
 def _fingerprint(path: Path) -> str:
@@ -102,17 +97,31 @@ def _fingerprint(path: Path) -> str:
     return h.hexdigest()[:16]
 
 
-def _bf16(path: Path, folder: Path, threads: int) -> Path | None:
-    """The re-encoded copy, made if need be; None where the file is not packed. OSError or ModelError if it fails."""
+def _is_quantised(path: Path) -> bool:
+    model = Model(path)
+    unpacked = llama.llama_model_ftype(model.pointer) in UNPACKED
+    model.close()
+    return not unpacked
+
+
+def _packed(path: Path) -> Encoded | None:
+    """The file for our kernels; None where nothing is quantised. OSError where there is no memory to unpack it."""
+    need = 2 * path.stat().st_size  # 4-bit blocks take hardly more room unpacked, 5-bit blocks up to 1.6 times as much
+    if (memory := free_memory()) < need:
+        raise OSError(f"{need / 1e9:.1f} GB of memory needed, {memory / 1e9:.1f} GB free")
+    return Encoded("packed", path) if _is_quantised(path) else None
+
+
+def _bf16(path: Path, folder: Path, threads: int) -> Encoded | None:
+    """The re-encoded copy, made if need be; None where nothing is quantised. OSError or ModelError if it fails."""
     target = folder / f"{path.stem}-{_fingerprint(path)}.bf16.gguf"
     if target.is_file():
-        return target
+        return Encoded("bf16", target)
+    if not _is_quantised(path):
+        return None
     model = Model(path)
-    packed = llama.llama_model_ftype(model.pointer) not in UNPACKED
     need = int(llama.llama_model_n_params(model.pointer) * 2.02) + (64 << 20)
     model.close()
-    if not packed:
-        return None
     if (free := shutil.disk_usage(folder).free) < need:
         raise OSError(f"{need / 1e9:.1f} GB needed in {folder}, {free / 1e9:.1f} GB free")
     if (memory := free_memory()) < 2 * need:
@@ -133,14 +142,14 @@ def _bf16(path: Path, folder: Path, threads: int) -> Path | None:
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
-    return target
+    return Encoded("bf16", target)
 
 
 class _Trial:
-    """One encoding, loaded and timed: seconds of its fastest decode with every slot busy."""
+    """One form, loaded and timed: seconds of its fastest decode with every slot busy."""
 
-    def __init__(self, path: Path, slots: int, threads: int) -> None:
-        self.model = Model(path)
+    def __init__(self, form: Encoded, slots: int, threads: int) -> None:
+        self.model = Model(form.path, packed=form.kind == "packed")
         self.context = Context(
             self.model, streams=slots, length=TRIAL_LENGTH, threads=threads, kv_type="f16", flash_attention=True
         )
@@ -161,12 +170,12 @@ class _Trial:
         self.model.close()
 
 
-def _speeds(paths: dict[str, Path], slots: int, threads: int) -> dict[str, float]:
-    """Tokens per second of each file. Rounds alternate and the fastest counts: other processes disturb both alike."""
+def _speeds(forms: Iterable[Encoded], slots: int, threads: int) -> dict[str, float]:
+    """Tokens per second of each. Rounds alternate and the fastest counts: other processes disturb both alike."""
     trials: dict[str, _Trial] = {}
     try:
-        for kind, path in paths.items():
-            trials[kind] = _Trial(path, slots, threads)
+        for form in forms:
+            trials[form.kind] = _Trial(form, slots, threads)
         started = time.perf_counter()
         for position in range(TRIAL_LENGTH):
             for trial in trials.values():
@@ -181,24 +190,13 @@ def _speeds(paths: dict[str, Path], slots: int, threads: int) -> dict[str, float
 
 def _key(path: Path, slots: int, threads: int) -> str:
     """What a measurement depends on: model, CPU, llama.cpp build, width, threads."""
-    return " | ".join([_fingerprint(path), _cpu(), llama.__version__, f"{slots} rows", f"{threads} threads"])
-
-
-def _cpu() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    return " | ".join([_fingerprint(path), cpu_name(), llama.__version__, f"{slots} rows", f"{threads} threads"])
 
 
 def _recall(folder: Path, key: str) -> str | None:
     """The choice measured earlier under `key`; None if there is none or the record cannot be read."""
     choice = _table(folder).get(key, {}).get("choice")
-    return choice if choice in ("file", "bf16") else None
+    return choice if isinstance(choice, str) and choice in WEIGHTS else None
 
 
 def _remember(folder: Path, key: str, choice: str, speeds: dict[str, float]) -> None:
