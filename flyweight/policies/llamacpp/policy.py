@@ -152,7 +152,7 @@ class LlamaCpp:
         """Queue a request."""
         first = self._queue.add(request)
         with suppress(Exception):  # what is wrong with its path is said when it is admitted
-            if first:  # a new round: of what earlier ones left, it asks for what it still needs
+            if first and not request.choices:  # a new round of drawing: it asks for what it still needs of earlier ones
                 self._streams.retire(self._tokens.prompt(request.node.root.messages))
             self._streams.expect(self._tokens.path(request.node))
 
