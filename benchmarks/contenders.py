@@ -7,6 +7,7 @@ All three draw from the same prompt, which is computed before the clock starts.
 from __future__ import annotations
 
 import json
+import os
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,8 @@ from benchmarks.llama_server import LlamaServer
 from benchmarks.rig import Figures
 from flyweight import strategies, tasks, verifiers
 from flyweight.policies.llamacpp import LlamaCpp
-from flyweight.policies.llamacpp.context import Batch, Context, Model, default_threads
+from flyweight.policies.llamacpp.context import Batch, Context, Model
+from flyweight.policies.llamacpp.machine import default_threads
 from flyweight.policies.llamacpp.tokens import Tokens
 from flyweight.policies.llamacpp.weights import encoded
 from flyweight.protocols import Response, Search
@@ -74,7 +76,8 @@ def _user(text: str) -> tuple[Message, ...]:
 def bare(path: Path, weights: str, ids: Sequence[int], width: int, steps: int) -> Iterator[Figures]:
     """Rounds of `llama_decode` over `width` rows and llama.cpp's own samplers: no bookkeeping, no texts, no ends."""
     threads = default_threads()
-    model = Model(encoded(path, weights, slots=width, threads=threads, cache_dir=None).path)
+    form = encoded(path, weights, slots=width, threads=threads, cache_dir=None)
+    model = Model(form.path, packed=form.kind == "packed")
     context = Context(
         model, streams=width, length=room(len(ids), steps), threads=threads, kv_type="f16", flash_attention=True
     )
@@ -213,6 +216,7 @@ def engine(path: Path, weights: str, text: str, length: int, width: int, steps: 
 
 def server(path: Path, ids: Sequence[int], width: int, steps: int) -> Iterator[Figures]:
     """Rounds of `width` requests to as many slots, by the server's own clocks, which leave out the prompt."""
+    _as_it_comes()
     with LlamaServer(path, slots=width, context=room(len(ids), steps)) as running, ThreadPoolExecutor(width) as pool:
         body = {"prompt": ids, "ignore_eos": True, "cache_prompt": True}
         _post(running, {**body, "n_predict": 1, "n_cmpl": width})  # one prefill serves all slots
@@ -223,6 +227,11 @@ def server(path: Path, ids: Sequence[int], width: int, steps: int) -> Iterator[F
             # The clock of a slot starts with its first token.
             rates = [1e3 * (r["timings"]["predicted_n"] - 1) / r["timings"]["predicted_ms"] for r in replies]
             yield {"rate": sum(rates)}
+
+
+def _as_it_comes() -> None:
+    """Keep from the server what importing the engine has set for this process."""
+    os.environ.pop("GOMP_SPINCOUNT", None)
 
 
 def _post(running: LlamaServer, body: Mapping[str, object]) -> Any:
@@ -254,6 +263,7 @@ def completions(
             seconds = time.perf_counter() - started
             yield {"seconds": seconds, "rate": (policy.counters.generated_tokens - before) / seconds}
         return
+    _as_it_comes()
     with LlamaServer(path, slots=n, context=context) as running, ThreadPoolExecutor(n) as pool:
         yield {}
         for prompt in prompts:

@@ -56,13 +56,15 @@ class Plan(NamedTuple):
     questions: int = 20
     more_questions: int = 50
     max_tokens: int = 256
+    max_steps: int = 40
+    """Of a tree search."""
 
     def steps(self, width: int) -> int:
         """Tokens of each row in a round."""
         return min(32, max(12, self.tokens // width))
 
 
-QUICK = Plan((1, 8), 1, 64, 8, 16, 1, 1, 4, 32)
+QUICK = Plan((1, 8), 1, 64, 8, 16, 1, 1, 4, 32, 2)
 
 
 class Bench(NamedTuple):
@@ -201,16 +203,16 @@ def extras(bench: Bench) -> None:
 def searches(bench: Bench) -> None:
     """Rows `searches/STRATEGY`: one run each, all questions in flight together."""
     plan = bench.plan
-    loads = [
-        *(Load(name, {"n": plan.n, "width": 4}, plan.questions, max_tokens=plan.max_tokens) for name in
-          ("beam_search", "dvts")),
-        Load("best_of_n", {"n": 8}, plan.more_questions, max_tokens=plan.max_tokens),
-    ]  # fmt: skip
+    tree = {"n": plan.n, "width": 4, "max_steps": plan.max_steps}
+    loads = {
+        f"beam_search n={plan.n} width=4": Load("beam_search", tree, plan.questions, max_tokens=plan.max_tokens),
+        f"dvts n={plan.n} width=4": Load("dvts", tree, plan.questions, max_tokens=plan.max_tokens),
+        "best_of_n n=8": Load("best_of_n", {"n": 8}, plan.more_questions, max_tokens=plan.max_tokens),
+    }
     (encoding,) = prepare(bench.path, bench.weights, [WIDE], ())["encodings"]
-    for load in loads:
-        parameters = " ".join(f"{key}={value}" for key, value in load.parameters.items())
-        name = f"searches/{load.strategy} {parameters}, {load.questions} questions"
-        bench.results.row(name, partial(run, bench.path, encoding["kind"], load))
+    for name, load in loads.items():
+        measure = partial(run, bench.path, encoding["kind"], load)
+        bench.results.row(f"searches/{name}, {load.questions} questions, {load.max_tokens} tokens", measure)
 
 
 def run(path: Path, kind: str, load: Load) -> Figures:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -134,27 +134,29 @@ def recomputed(row: Mapping[str, float]) -> float:
 
 def draw(results: Results) -> None:
     """One column for each load: tokens/s, memory, recomputed tokens."""
-    figure, axes = picture.figure(3, len(AXES), size=(11, 6))
+    figure, panels = picture.figure(3, len(AXES), size=(11, 6))
+    labels = ("tokens/s", "peak memory, MB", "recomputed,\n% of generated")
 
-    def show(place: int, column: int, label: str, x: Sequence[int], y: Sequence[float]) -> None:
-        panel = axes[place, column]
-        panel.plot(x, y, marker="o", markersize=3, color=("tab:blue", "tab:green", "tab:red")[place])
-        panel.set_ylim(0, max(y, default=0) * 1.15 or 1)
+    def show(place: int, column: int, points: Mapping[int, float], least: float) -> None:
+        panel = panels[place, column]
+        panel.plot(list(points), list(points.values()), "o-", ms=3, color=("tab:blue", "tab:green", "tab:red")[place])
+        panel.set_ylim(0, max([least, *(1.1 * value for value in points.values())]))
+        if 0 not in points:
+            panel.set_xscale("log")
+        panel.set_xticks(list(points), labels=[str(value) for value in points], fontsize=7)
+        panel.minorticks_off()
         panel.grid(alpha=0.3)
         if column == 0:
-            panel.set_ylabel(label)
+            panel.set_ylabel(labels[place])
 
     for column, (axis, meaning) in enumerate(AXES.items()):
         rows = series(results, axis)
-        show(0, column, "tokens/s", list(rows), [row["rate"] for row in rows.values()])
-        show(1, column, "peak memory, MB", list(rows), [row["peak_mb"] for row in rows.values()])
+        show(0, column, {value: row["rate"] for value, row in rows.items()}, 1)
+        show(1, column, {value: row["peak_mb"] for value, row in rows.items()}, 1)
         again = {value: recomputed(row) for value, row in rows.items() if "generated" in row}
-        show(2, column, "recomputed, % of generated", list(again), list(again.values()))
-        axes[2, column].set_xlabel(meaning, fontsize=9)
-        if axis != "parked":
-            for panel in axes[:, column]:
-                panel.set_xscale("log")
-    axes[2, list(AXES).index("context")].set_axis_off()  # a single prompt: nothing to recompute
+        show(2, column, again, 10)
+        panels[0, column].set_title(meaning, fontsize=9)
+    panels[2, list(AXES).index("context")].set_axis_off()  # a single prompt: nothing to recompute
     picture.save(figure, "growth.svg")
 
 

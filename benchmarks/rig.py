@@ -52,7 +52,7 @@ class Child:
         try:
             self._pipe.send(command)
             answer: Figures | None = self._pipe.recv()
-        except (EOFError, BrokenPipeError):
+        except (EOFError, ConnectionError):
             answer = None
         if answer is None:
             raise SystemExit("a measuring process failed, see above")
