@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from flyweight.policies.llamacpp.history import common_prefix
+from flyweight.policies.llamacpp.history import History, common_prefix
 from flyweight.policies.llamacpp.streams import WORTH_PARKING, Streams, window
 
 Blob = tuple[int, ...]
@@ -104,6 +104,81 @@ def test_a_prefix_of_a_parked_path_is_not_parked_as_well() -> None:
     assert streams.bytes == 2 * (len(PROMPT) + 20)
     streams.park(0)
     assert streams.bytes == 2 * (len(PROMPT) + 20)
+
+
+def parked_in_order(streams: Streams[Blob], cells: Cells, *paths: list[int]) -> None:
+    """Each path through stream 0, so that it is parked by the next one."""
+    for path in [*paths, [0]]:
+        streams.park(0)
+        streams.forget(0)
+        compute(streams, cells, 0, path)
+
+
+def still_there(streams: Streams[Blob], *paths: list[int]) -> list[bool]:
+    return [streams.find(path, len(path))[0] == len(path) for path in paths]
+
+
+def test_an_expected_path_is_evicted_last() -> None:
+    a, b, c = ([token] * 40 for token in (1, 2, 3))
+    streams, cells = make(1, parked=80)
+    parked_in_order(streams, cells, a, b)
+    streams.expect([*a, 9])
+    parked_in_order(streams, cells, c)
+    assert still_there(streams, a, b, c) == [True, False, True]
+
+
+def test_a_problem_s_new_round_gives_up_what_it_does_not_ask_for() -> None:
+    other, kept, lost, new = [7] * 40, [*PROMPT, *[1] * 10], [*PROMPT, *[2] * 10], [8] * 50
+    streams, cells = make(1, parked=140)
+    parked_in_order(streams, cells, other, kept, lost)
+    streams.retire(PROMPT)
+    streams.expect([*kept, 9])
+    parked_in_order(streams, cells, new)
+    assert still_there(streams, other, kept, lost, new) == [True, True, False, True]
+
+
+def test_a_path_goes_home_to_the_idle_stream_that_loses_least() -> None:
+    streams, cells = make(4)
+    for stream, tail in enumerate(([1] * 5, [2] * 9, [3] * 2)):
+        compute(streams, cells, stream, [*PROMPT, *tail])
+    path = [*PROMPT, 4, 5]
+    assert streams.home(path, len(path) - 1, (0, 1, 2, 3)) == 2
+    assert streams.home(path, len(path) - 1, (0, 1, 3)) == 0
+    assert streams.home(path, len(path) - 1, (3,)) is None
+    # More of it is in stream 1 than in any idle one.
+    assert streams.home([*PROMPT, 2, 2, 7], len(PROMPT) + 2, (0, 2)) is None
+    assert streams.home([9, 9], 1, (0, 1, 2, 3)) is None
+
+
+def test_a_trimmed_tail_counts_as_evicted() -> None:
+    streams, cells = make(1)
+    compute(streams, cells, 0, [*PROMPT, 1, 2, 3])
+    streams.trim(0, len(PROMPT))
+    assert cells.content == [PROMPT] == streams.held
+    assert streams.take(0, [*PROMPT, 1, 2, 9], len(PROMPT) + 2) == (len(PROMPT), 2)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_history_matches_a_naive_set_of_prefixes(seed: int) -> None:
+    rng = random.Random(seed)
+    history, paths = History(), [[0]]
+    naive: set[tuple[int, ...]] = {()}
+    for _ in range(200):
+        base = rng.choice(paths)
+        path = base[: rng.randint(0, len(base))] + [rng.randrange(3) for _ in range(rng.randint(0, 12))]
+        limit = rng.randint(0, len(path))
+        assert history.longest(path, limit) == max(n for n in range(limit + 1) if tuple(path[:n]) in naive)
+        history.add(path)
+        naive.update(tuple(path[:n]) for n in range(len(path) + 1))
+        paths.append(path)
+
+
+def test_history_forgets_the_oldest_and_only_beyond_its_size() -> None:
+    history = History(remembered=100)
+    for token in range(13):
+        history.add([token] * 20)
+    # Six paths pass 100 tokens: the seventh begins a second tree, the thirteenth a third instead of the first.
+    assert [history.longest([token] * 20, 20) for token in range(13)] == [0] * 6 + [20] * 7
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -99,8 +99,7 @@ class Streams(Generic[Blob]):
     def retire(self, prefix: Sequence[int]) -> None:
         """What is parked and begins with `prefix` may be evicted first, unless it is expected again."""
         start = list(prefix)
-        retired = [entry for entry in self._parked if _starts(entry.tokens, start)]
-        self._parked = dict.fromkeys([*retired, *(e for e in self._parked if e not in set(retired))])
+        self._parked = {entry: None for entry in self._parked if _starts(entry.tokens, start)} | self._parked
 
     def home(self, path: Sequence[int], limit: int, idle: Iterable[int]) -> int | None:
         """The idle stream that holds as much of `path[:limit]` as there is anywhere, and least besides."""
