@@ -96,15 +96,17 @@ template <class F> struct Panels {
             }
     }
 
-    // R panels times C columns of activations: the tile that stays in registers.
-    template <int R, int C> void tile(int64_t panel, const Activations & a, int64_t column, float * out, size_t stride) const {
-        constexpr int AHEAD = 1024;  // bytes of quants fetched before their use: the panels stream from memory
+    // R panels times C columns of activations: the tile that stays in registers. Each block also fetches `lines` cache
+    // lines from `ahead` on.
+    template <int R, int C>
+    void tile(int64_t panel, const Activations & a, int64_t column, float * out, size_t stride, const uint8_t * ahead, int lines) const {
         const int64_t length = a.length, step = blocks * quant_bytes;
         const uint8_t * q = quants_at(panel);
         const int8_t * x = a.quants + column * length;
         const int64_t meta = column * blocks;
         __m512 sums[R][C] = {};
         for (int64_t b = 0; b < blocks; b++, q += quant_bytes) {
+            for (int i = 0; i < lines; i++, ahead += 64) _mm_prefetch((const char *) ahead, _MM_HINT_T0);
             Scales scales[R];
             for (int r = 0; r < R; r++)
                 scales[r] = F::scales(inner_at(panel + r) + b * F::inner_bytes, outer_at(panel + r) + b / SUPER * F::outer_bytes);
@@ -125,7 +127,6 @@ template <class F> struct Panels {
                         w[r] = _mm512_load_si512(at);
                         if (F::nibbles)
                             w[r] = _mm512_and_si512(j < 4 ? w[r] : _mm512_srli_epi16(w[r], 4), _mm512_set1_epi8(15));
-                        if (!F::nibbles || j < 4) _mm_prefetch((const char *) at + AHEAD, _MM_HINT_T0);
                     }
 #pragma GCC unroll 8
                     for (int c = 0; c < C; c++) {
@@ -159,18 +160,20 @@ template <class F> struct Panels {
 
     // R panels times every column; `out` is the product's column 0 at these rows.
     template <int R> void times(int64_t panel, const Activations & a, float * out, size_t stride) const {
-        const int64_t tiles = (a.columns + 5) / 6;
+        const int64_t tiles = (a.columns + 3) / 4;
+        // The next panels come from memory while these are multiplied, evenly over all tiles.
+        const int lines = (R * quant_bytes / 64 + tiles - 1) / tiles;
+        const uint8_t * ahead = quants_at(panel + R);
         for (int64_t t = 0; t < tiles; t++) {  // of nearly equal width: a narrow last one would waste its loads
             const int64_t begin = t * a.columns / tiles, width = (t + 1) * a.columns / tiles - begin;
             float * to = out + begin * stride;
             switch (width) {
-                case 1: tile<R, 1>(panel, a, begin, to, stride); break;
-                case 2: tile<R, 2>(panel, a, begin, to, stride); break;
-                case 3: tile<R, 3>(panel, a, begin, to, stride); break;
-                case 4: tile<R, 4>(panel, a, begin, to, stride); break;
-                case 5: tile<R, 5>(panel, a, begin, to, stride); break;
-                case 6: tile<R, 6>(panel, a, begin, to, stride); break;
+                case 1: tile<R, 1>(panel, a, begin, to, stride, ahead, lines); break;
+                case 2: tile<R, 2>(panel, a, begin, to, stride, ahead, lines); break;
+                case 3: tile<R, 3>(panel, a, begin, to, stride, ahead, lines); break;
+                case 4: tile<R, 4>(panel, a, begin, to, stride, ahead, lines); break;
             }
+            ahead += blocks * lines * 64;
         }
     }
 };
