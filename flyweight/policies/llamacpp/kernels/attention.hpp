@@ -9,13 +9,9 @@
 #include "ggml_private.hpp"
 #include "vector.hpp"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <mutex>
-#include <set>
 
 namespace flyweight {
 
@@ -126,7 +122,6 @@ struct AttentionOp final : ggml::cpu::tensor_traits {
     }
 
     bool compute_forward(ggml_compute_params * params, ggml_tensor * op) override {
-        if (params->ith == 0) use_huge_pages(op->src[1]);
         switch (op->src[0]->ne[0]) {
             case 16: compute<16>(params, op); break;
             case 32: compute<32>(params, op); break;
@@ -136,19 +131,6 @@ struct AttentionOp final : ggml::cpu::tensor_traits {
             case 256: compute<256>(params, op); break;
         }
         return true;
-    }
-
-    // Every position read lies on another page of 4 kB: looking those up takes a third of the time. llama.cpp has touched
-    // the whole cache by now, so that huge pages (Linux 6.1; elsewhere nothing happens) cost no memory.
-    static void use_huge_pages(const ggml_tensor * k) {
-        static std::mutex mutex;
-        static std::set<void *> done;
-        const ggml_backend_buffer_t buffer = (k->view_src ? k->view_src : k)->buffer;
-        void * base = ggml_backend_buffer_get_base(buffer);
-        const std::lock_guard lock(mutex);
-        if (!done.insert(base).second) return;
-        constexpr int COLLAPSE = 25;  // MADV_COLLAPSE, which older headers lack
-        madvise((void *) ((uintptr_t) base & ~uintptr_t(4095)), ggml_backend_buffer_get_size(buffer), COLLAPSE);
     }
 
     // All positions of all sequences, dealt out to the threads in turn: late positions are the long ones.

@@ -21,6 +21,21 @@ size_t whole_pages(size_t size) {
     return (size + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
 }
 
+// Attention reads positions that lie on a page of 4 kB each: looking those up would take a third of its time. So large
+// buffers of llama.cpp's own, the KV above all, are put on huge pages before they are first touched.
+void use_huge_pages() {
+    static ggml_backend_buffer_type_i & buffers = ggml_backend_cpu_buffer_type()->iface;
+    static const auto allocate = buffers.alloc_buffer;
+    buffers.alloc_buffer = [](ggml_backend_buffer_type_t type, size_t size) {
+        const ggml_backend_buffer_t buffer = allocate(type, size);
+        if (buffer && size >= 2 * HUGE_PAGE) {
+            const size_t base = (size_t) ggml_backend_buffer_get_base(buffer), begin = whole_pages(base);
+            madvise((void *) begin, base + size - begin, MADV_HUGEPAGE);
+        }
+        return buffer;
+    };
+}
+
 struct BufferType final : ggml::cpu::extra_buffer_type {
     ggml_backend_buffer_type type;
     AttentionOp attention;
@@ -76,6 +91,7 @@ ggml_backend_buffer_type_t buffer_type() {
         auto * made = new BufferType;
         auto & types = ggml_backend_cpu_get_extra_buffer_types();
         types.insert(types.begin(), &made->type);
+        use_huge_pages();
         return made;
     }();
     return &type->type;
