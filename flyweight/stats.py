@@ -1,18 +1,40 @@
-"""Uncertainty of measured numbers: intervals, and the unbiased estimate of coverage.
+"""Uncertainty of measured numbers: intervals, unbiased estimates at k samples, comparisons, abstention, power.
 
-Pure functions. numpy is imported only by the bootstrap.
+Pure functions; what each interval means and when to use it is in docs/statistics.md. numpy is imported only by the
+bootstrap.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import random
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from fractions import Fraction
+from itertools import groupby
 from statistics import NormalDist
 from typing import NamedTuple
 
 from flyweight.errors import ConfigError
 
-__all__ = ["Interval", "bootstrap_mean", "paired_bootstrap", "pass_at_k", "wilson"]
+__all__ = [
+    "Interval",
+    "McNemar",
+    "RiskPoint",
+    "best_at_k",
+    "bootstrap_mean",
+    "clustered_mean",
+    "holm",
+    "maj_at_k",
+    "mcnemar",
+    "paired_bootstrap",
+    "pass_at_k",
+    "problems_needed",
+    "problems_needed_paired",
+    "resampled_at_k",
+    "risk_coverage",
+    "wilson",
+]
 
 _CHUNK = 1 << 20
 """Indices drawn at once by the bootstrap: 8 MB, whatever the number of problems."""
@@ -26,15 +48,36 @@ class Interval(NamedTuple):
     high: float
 
 
+class McNemar(NamedTuple):
+    """Where two right-or-wrong records over the same problems differ."""
+
+    only_a: int
+    """Problems that a alone got right."""
+    only_b: int
+    p: float
+    """Two-sided exact p-value, in (0, 1]."""
+
+
+class RiskPoint(NamedTuple):
+    """What answering only above a confidence gives."""
+
+    threshold: float
+    """Answers with at least this confidence are given."""
+    coverage: float
+    """Share of all problems answered, in (0, 1]."""
+    risk: float
+    """Share of the answered ones that are wrong, in [0, 1]."""
+
+
 def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     """Share of successes with its Wilson score interval, all in [0, 1].
 
-    Source: Wilson 1927, without continuity correction. ConfigError unless 0 <= successes <= n, n >= 1 and
-    0 < level < 1.
+    For one 0/1 outcome per problem. Source: Wilson 1927, without continuity correction. ConfigError unless
+    0 <= successes <= n, n >= 1 and 0 < level < 1.
     """
     if n < 1 or not 0 <= successes <= n:
         raise ConfigError(f"wilson: {successes} successes of {n}; need 0 <= successes <= n and n >= 1")
-    z = NormalDist().inv_cdf(0.5 + _level(level) / 2)
+    z = _two_sided(level)
     share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
@@ -42,6 +85,24 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     low = 0.0 if successes == 0 else centre - half
     high = 1.0 if successes == n else centre + half
     return Interval(low, share, high)
+
+
+def clustered_mean(groups: Sequence[Sequence[float]], level: float = 0.95) -> Interval:
+    """Mean of all values with an interval that lets the values of one group (the samples of a problem) be alike.
+
+    mean +- z SE with SE^2 = G/(G-1) / N^2 x the sum over the G groups of (sum of value - mean)^2, N values in all:
+    the cluster-robust error of a mean. With one value per group it is the usual standard error. Normal theory: use
+    30 groups or more; it may reach below 0 or above 1. Source: Miller 2024 (2411.00640), section 2.2; the factor
+    G/(G-1) is the usual small-sample correction, which the paper leaves out. ConfigError for fewer than two groups,
+    an empty one or a value that is not finite.
+    """
+    count = sum(len(group) for group in groups)
+    if len(groups) < 2 or not all(len(group) and all(map(math.isfinite, group)) for group in groups):
+        raise ConfigError("clustered_mean: needs at least two groups, each with at least one finite number")
+    mean = math.fsum(value for group in groups for value in group) / count
+    squares = math.fsum(math.fsum(value - mean for value in group) ** 2 for group in groups)
+    half = _two_sided(level) * math.sqrt(len(groups) / (len(groups) - 1) * squares) / count
+    return Interval(mean - half, mean, mean + half)
 
 
 def bootstrap_mean(values: Sequence[float], *, resamples: int = 10_000, seed: int = 0, level: float = 0.95) -> Interval:
@@ -56,8 +117,7 @@ def bootstrap_mean(values: Sequence[float], *, resamples: int = 10_000, seed: in
     data = np.asarray(values, dtype=np.float64)
     if data.ndim != 1 or not data.size or not np.isfinite(data).all():
         raise ConfigError("bootstrap: needs a list of at least one finite number")
-    if resamples < 1:
-        raise ConfigError(f"bootstrap: resamples={resamples}; need at least 1")
+    _at_least_one("bootstrap: resamples", resamples)
     generator = np.random.default_rng(seed)
     rows = max(1, _CHUNK // data.size)
     means = np.concatenate(
@@ -79,10 +139,41 @@ def paired_bootstrap(
     Far narrower than comparing two separate intervals, because what makes a problem hard cancels. An interval that
     holds 0 does not separate a from b. ConfigError as `bootstrap_mean`, or for lists of different length.
     """
-    if len(a) != len(b):
-        raise ConfigError(f"paired_bootstrap: {len(a)} and {len(b)} values; both must cover the same problems")
+    _same_length("paired_bootstrap", a, b)
     differences = [x - y for x, y in zip(a, b, strict=True)]
     return bootstrap_mean(differences, resamples=resamples, seed=seed, level=level)
+
+
+def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> McNemar:
+    """Exact test that a and b are right equally often, from the same problems in the same order.
+
+    Only problems where they differ count. Of the d such, under equality each goes either way with 1/2:
+    p = min(1, 2 P(Binomial(d, 1/2) <= min(only_a, only_b))); 1 where they never differ. Source: McNemar 1947, in the
+    exact form. ConfigError for lists of different length.
+    """
+    _same_length("mcnemar", a, b)
+    only_a = sum(bool(x) and not y for x, y in zip(a, b, strict=True))
+    only_b = sum(bool(y) and not x for x, y in zip(a, b, strict=True))
+    d, fewer = only_a + only_b, min(only_a, only_b)
+    tail = sum(math.comb(d, i) for i in range(fewer + 1))
+    return McNemar(only_a, only_b, min(1.0, 2 * tail / 2**d))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p-values adjusted for having made all of these comparisons, in the same order, each at most 1.
+
+    The i-th smallest of m becomes the largest of (m - j + 1) p_(j) over j <= i. Calling those up to 0.05 different
+    makes any false claim at all with probability 5 % at most, however the tests depend on each other. Source: Holm
+    1979. ConfigError for a value outside [0, 1].
+    """
+    if not all(0 <= p <= 1 for p in ps):
+        raise ConfigError(f"holm: {list(ps)}; p-values lie in [0, 1]")
+    adjusted = [0.0] * len(ps)
+    highest = 0.0
+    for done, index in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
+        highest = max(highest, min(1.0, (len(ps) - done) * ps[index]))
+        adjusted[index] = highest
+    return adjusted
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -97,7 +188,174 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return (subsets - math.comb(n - c, k)) / subsets
 
 
+def maj_at_k(answers: Sequence[Hashable | None], correct: Sequence[bool], k: int) -> float:
+    """Probability that a majority vote over k samples is correct, estimated from one pool of n: in [0, 1].
+
+    `answers` names each sample's answer class, None for one that cannot vote; nobody voting is wrong. The exact mean
+    over all subsets of k in all orders, hence unbiased: the first drawn of the tied classes wins, which over all
+    orders shares a tie equally, and the first drawn member of the winning class is graded, so a class counts by the
+    share of its members that are correct. The winner's j votes out of its c, every other class at most j, are
+    counted with binomials:
+    the sum over j and t of C(c, j) [x^(k-j), t other classes at j] / (t + 1), divided by C(n, k).
+    Source: counting of our own; the vote is Wang et al. 2022 (2203.11171). ConfigError for lists of different length
+    or unless 1 <= k <= n.
+    """
+    _same_length("maj_at_k", answers, correct)
+    n = len(answers)
+    _pool("maj_at_k", n, k)
+    votes = Counter(answer for answer in answers if answer is not None)
+    right = Counter(answer for answer, ok in zip(answers, correct, strict=True) if ok and answer is not None)
+    sizes = Counter(votes.values())
+    total = Fraction(0)
+    for c in {votes[answer] for answer in right}:
+        others = sizes - Counter([c])
+        ways = sum((_ways_to_win(c, j, others, n - votes.total(), k) for j in range(1, min(c, k) + 1)), Fraction(0))
+        total += ways * Fraction(sum(right[answer] for answer in right if votes[answer] == c), c)
+    return float(total / math.comb(n, k))
+
+
+def best_at_k(scores: Sequence[float], correct: Sequence[bool], k: int) -> float:
+    """Probability that the highest-scored of k samples is correct, estimated from one pool of n: in [0, 1].
+
+    The exact mean over all subsets of k in all orders, hence unbiased. The g samples sharing a score, with m samples
+    above them, hold the best of C(n - m, k) - C(n - m - g, k) of the C(n, k) subsets; the first drawn of them is
+    taken, which over all orders gives each the same share. Source: the order statistics behind best-of-n in Cobbe et
+    al. 2021 (2110.14168). ConfigError for lists of different length, unless 1 <= k <= n, or for NaN.
+    """
+    _same_length("best_at_k", scores, correct)
+    n = len(scores)
+    _pool("best_at_k", n, k)
+    if any(math.isnan(score) for score in scores):
+        raise ConfigError("best_at_k: a score is NaN")
+    ranked = sorted(zip(scores, correct, strict=True), key=lambda pair: -pair[0])
+    total = Fraction(0)
+    above = 0
+    for _, group in groupby(ranked, key=lambda pair: pair[0]):
+        marks = [bool(ok) for _, ok in group]
+        ways = math.comb(n - above, k) - math.comb(n - above - len(marks), k)
+        total += Fraction(ways * sum(marks), len(marks))
+        above += len(marks)
+    return float(total / math.comb(n, k))
+
+
+def resampled_at_k(
+    value: Callable[[Sequence[int]], float], n: int, k: int, *, resamples: int = 1000, seed: int = 0
+) -> float:
+    """Mean of `value` over draws of k of the samples 0 .. n-1, each without replacement and in random order.
+
+    For what has no closed form (weighted votes, adaptive stopping): `value` is given the indices in the order drawn.
+    Unbiased; the same for the same seed. With a value in [0, 1] its standard error is at most 1 / (2 sqrt(resamples)),
+    0.016 for the default, and over many problems it averages out. ConfigError unless 1 <= k <= n and resamples >= 1.
+    """
+    _pool("resampled_at_k", n, k)
+    _at_least_one("resampled_at_k: resamples", resamples)
+    rng = random.Random(seed)
+    return math.fsum(value(rng.sample(range(n), k)) for _ in range(resamples)) / resamples
+
+
+def risk_coverage(confidence: Sequence[float | None], correct: Sequence[bool]) -> list[RiskPoint]:
+    """The trade between answering and being right, from the most confident answers alone to all of them.
+
+    One point per distinct confidence, falling; None never answers, so coverage may end below 1. Equal confidences
+    come together, whatever their order. Source: El-Yaniv and Wiener 2010, On the Foundations of Noise-free Selective
+    Classification; Geifman and El-Yaniv 2017 (1705.08500). ConfigError for lists of different length or NaN.
+    """
+    _same_length("risk_coverage", confidence, correct)
+    given = [(c, bool(ok)) for c, ok in zip(confidence, correct, strict=True) if c is not None]
+    if any(math.isnan(c) for c, _ in given):
+        raise ConfigError("risk_coverage: a confidence is NaN")
+    points: list[RiskPoint] = []
+    answered = wrong = 0
+    for threshold, group in groupby(sorted(given, key=lambda pair: -pair[0]), key=lambda pair: pair[0]):
+        marks = [ok for _, ok in group]
+        answered += len(marks)
+        wrong += len(marks) - sum(marks)
+        points.append(RiskPoint(threshold, answered / len(confidence), wrong / answered))
+    return points
+
+
+def problems_needed(a: float, b: float, *, power: float = 0.8, level: float = 0.95) -> int:
+    """Problems for EACH of two separate sets, to tell true accuracies a and b apart with probability `power`.
+
+    ((z_level sqrt(2 p (1-p)) + z_power sqrt(a(1-a) + b(1-b))) / (a - b))^2 with p = (a + b) / 2, rounded up: the
+    two-sided test of two proportions. Source: Fleiss, Levin and Paik 2003, Statistical Methods for Rates and
+    Proportions, chapter 4, without continuity correction. ConfigError unless a and b lie in [0, 1] and differ
+    and 0 < power, level < 1.
+    """
+    if not (0 <= a <= 1 and 0 <= b <= 1) or a == b:
+        raise ConfigError(f"problems_needed: accuracies {a} and {b}; need two different numbers in [0, 1]")
+    p = (a + b) / 2
+    spread = _two_sided(level) * math.sqrt(2 * p * (1 - p)) + _one_sided(power) * math.sqrt(a * (1 - a) + b * (1 - b))
+    return math.ceil((spread / (a - b)) ** 2)
+
+
+def problems_needed_paired(difference: float, sd: float, *, power: float = 0.8, level: float = 0.95) -> int:
+    """Problems, each solved by both, to see a true mean `difference` per problem with probability `power`.
+
+    ((z_level + z_power) sd / difference)^2, rounded up, at least 2. `sd` is the standard deviation over problems of
+    a - b, from a pilot; for one 0/1 outcome each it is sqrt(s - difference^2), s being the share of problems on which
+    they disagree. Source: Miller 2024 (2411.00640), section 5. ConfigError for difference 0, sd < 0, or unless
+    0 < power, level < 1.
+    """
+    if difference == 0 or not math.isfinite(difference) or not (0 <= sd < math.inf):
+        raise ConfigError(f"problems_needed_paired: difference={difference}, sd={sd}; need a difference and sd >= 0")
+    return max(2, math.ceil(((_two_sided(level) + _one_sided(power)) * sd / difference) ** 2))
+
+
+def _ways_to_win(c: int, j: int, others: Counter[int], silent: int, k: int) -> Fraction:
+    """Subsets of k in which a class of c has j votes and wins; one tied with t others counts 1 / (t + 1).
+
+    `others` counts the other classes by their size, `silent` the samples that cannot vote.
+    """
+    room = k - j
+    free = silent  # samples that may come in any number: non-voters and classes too small to reach j
+    ways = {(0, 0): 1}  # (samples drawn from the classes that can reach j, how many of those have j) -> subsets
+    for size, classes in others.items():
+        if size < j:
+            free += size * classes
+            continue
+        choices = [math.comb(size, i) for i in range(j + 1)]
+        for _ in range(classes):
+            longer: dict[tuple[int, int], int] = {}
+            for (drawn, ties), count in ways.items():
+                for i in range(min(j, room - drawn) + 1):
+                    state = (drawn + i, ties + (i == j))
+                    longer[state] = longer.get(state, 0) + count * choices[i]
+            ways = longer
+    shared = sum(
+        (Fraction(count * math.comb(free, room - drawn), ties + 1) for (drawn, ties), count in ways.items()),
+        Fraction(0),
+    )
+    return math.comb(c, j) * shared
+
+
 def _level(level: float) -> float:
     if not 0 < level < 1:
         raise ConfigError(f"level={level!r} is not allowed: a confidence level between 0 and 1, such as 0.95")
     return level
+
+
+def _two_sided(level: float) -> float:
+    """Standard normal quantile that leaves (1 - level) / 2 on each side."""
+    return NormalDist().inv_cdf(0.5 + _level(level) / 2)
+
+
+def _one_sided(power: float) -> float:
+    if not 0 < power < 1:
+        raise ConfigError(f"power={power!r} is not allowed: a probability between 0 and 1, such as 0.8")
+    return NormalDist().inv_cdf(power)
+
+
+def _same_length(name: str, a: Sequence[object], b: Sequence[object]) -> None:
+    if len(a) != len(b):
+        raise ConfigError(f"{name}: {len(a)} and {len(b)} values; both must cover the same ones in the same order")
+
+
+def _pool(name: str, n: int, k: int) -> None:
+    if not 1 <= k <= n:
+        raise ConfigError(f"{name}: k={k} of n={n} samples; need 1 <= k <= n")
+
+
+def _at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise ConfigError(f"{name}={value}; need at least 1")
