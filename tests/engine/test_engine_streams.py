@@ -7,7 +7,8 @@ import random
 import pytest
 
 from flyweight.policies.llamacpp.history import History, common_prefix
-from flyweight.policies.llamacpp.streams import WORTH_PARKING, Streams, window
+from flyweight.policies.llamacpp.seats import window
+from flyweight.policies.llamacpp.streams import WORTH_PARKING, Streams
 
 Blob = tuple[int, ...]
 

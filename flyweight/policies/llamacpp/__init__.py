@@ -4,6 +4,7 @@ policy.py    LlamaCpp: queue, prefill, one token for every row, finish
 schedule.py  whose turn it is
 admission.py a request is checked, tokenised and becomes a row
 row.py       one request while it is served: text, stop strings, cost
+seats.py     which row stands on which stream
 streams.py   which stream holds which tokens; prefixes found, forked, parked, evicted
 history.py   paths that were resident once
 context.py   the thin layer over llama.cpp's C API

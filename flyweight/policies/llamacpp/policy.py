@@ -17,7 +17,8 @@ from flyweight.policies.llamacpp.machine import default_threads
 from flyweight.policies.llamacpp.row import Row
 from flyweight.policies.llamacpp.sampler import Drawn, Rows, Scratch, Wanted
 from flyweight.policies.llamacpp.schedule import Queue
-from flyweight.policies.llamacpp.streams import Streams, window
+from flyweight.policies.llamacpp.seats import arrange, beside, dense
+from flyweight.policies.llamacpp.streams import Streams
 from flyweight.policies.llamacpp.tokens import Tokens
 from flyweight.policies.llamacpp.weights import WEIGHTS, encoded
 from flyweight.protocols import Counters, Request, Response
@@ -210,7 +211,6 @@ class LlamaCpp:
     def _admit(self) -> None:
         """Give free slots to the queue, in order; consecutive requests for one node become twins of the first."""
         leader: Row | None = None
-        new: list[Row] = []
         while self._queue and len(self._rows) < self._slots:
             request = self._queue.pop()
             twin_of = leader if leader is not None and request.node is leader.request.node else None
@@ -229,58 +229,25 @@ class LlamaCpp:
                 self._finished.append(Response(request.id, finish=Finish.LENGTH))
                 continue
             self._rows.append(row)
-            new.append(row)
             if twin_of is None:
                 leader = row
             else:
                 row.leader = twin_of
                 twin_of.twins.append(row)
-        if self._rows and (new or not self._dense()):
-            self._arrange(new)
+        seated = self._seated()
+        if seated and not dense(seated):
+            for row, origin in arrange(seated, self._streams):
+                try:
+                    self._streams.move(origin, row.stream)
+                except BackendError as error:
+                    self._fail([row], error)
 
     def _seated(self) -> list[Row]:
         """Rows that have a stream or are about to; twins get theirs when they join."""
         return [row for row in self._rows if row.leader is None]
 
-    def _dense(self) -> bool:
-        streams = [row.stream for row in self._seated()]
-        return max(streams) - min(streams) == len(streams) - 1
-
-    def _arrange(self, new: list[Row]) -> None:
-        """Put the rows on contiguous streams, moving as few as possible; new ones stay where their path already is."""
-        rows = self._seated()
-        taken = {row.stream for row in rows if row.stream >= 0}
-        weights = [0] * self._slots
-        for stream in taken:
-            weights[stream] = 2
-        home: dict[int, Row] = {}
-        for row in new:
-            if row.leader is None:
-                idle = (s for s in range(self._slots) if s not in taken and s not in home)
-                found = self._streams.home(row.path, len(row.path) - 1, idle)
-                if found is not None:
-                    home[found] = row
-                    weights[found] = 1
-        start = window(self._slots, len(rows), weights)
-        inside = range(start, start + len(rows))
-        for at, row in home.items():
-            if at in inside:
-                row.stream = at
-        inhabited = {row.stream for row in rows}
-        holes = iter([stream for stream in inside if stream not in inhabited])
-        for row in rows:
-            if row.stream < 0:
-                row.stream = next(holes)
-            elif row.stream not in inside:
-                origin, row.stream = row.stream, next(holes)
-                if row.started:
-                    try:
-                        self._streams.move(origin, row.stream)
-                    except BackendError as error:
-                        self._fail([row], error)
-
     def _leave(self, row: Row) -> None:
-        """Free a row's slot. Twins that still wait for it go back to the head of the queue."""
+        """Free a row's slot. Twins that still wait for it go back to the queue."""
         self._rows.remove(row)
         if row.leader is not None:
             row.leader.twins.remove(row)
@@ -408,15 +375,13 @@ class LlamaCpp:
         twins = leader.twins
         if not twins:
             return []
-        seated = [row.stream for row in self._seated() if row.stream >= 0]
-        low, high = min(seated), max(seated)
-        idle = sorted(set(range(self._slots)).difference(seated), key=lambda stream: max(low - stream, stream - high))
+        idle = iter(beside(self._seated(), self._slots))
         leader.twins = []
         for twin in twins:
             twin.leader = None
             # Choices are read off the leader's logits: such a twin needs no KV of its own.
             if not twin.choices:
-                twin.stream = idle.pop(0)
+                twin.stream = next(idle)
         try:
             self._streams.fork(leader.stream, [twin.stream for twin in twins if twin.stream >= 0])
         except BackendError as error:

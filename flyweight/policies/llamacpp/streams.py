@@ -15,7 +15,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from flyweight.policies.llamacpp.history import History, common_prefix
 
-__all__ = ["Memory", "Streams", "window"]
+__all__ = ["Blob", "Memory", "Streams"]
 
 Blob = TypeVar("Blob")
 
@@ -193,17 +193,6 @@ class Streams(Generic[Blob]):
         if len(self.held[stream]) > length:
             self._memory.truncate(stream, length)
             del self.held[stream][length:]
-
-
-def window(count: int, size: int, weights: Sequence[int]) -> int:
-    """Start of the `size` contiguous streams of `count` with the largest total weight; the lowest on ties."""
-    total = best = sum(weights[:size])
-    start = 0
-    for end in range(size, count):
-        total += weights[end] - weights[end - size]
-        if total > best:
-            best, start = total, end - size + 1
-    return start
 
 
 def _starts(longer: list[int], shorter: list[int]) -> bool:
