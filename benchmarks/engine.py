@@ -11,7 +11,8 @@ searches     beam search, DVTS and best-of-n over development questions: tokens,
              --questions and --max-tokens make it shorter)
 
 Rows go to results/engine/engine.json as they are measured: an interrupted run continues, --fresh starts over. The
-tables go to docs/performance.md. The server needs `python -m benchmarks.peers.setup`; its columns stay empty without.
+tables go to docs/performance.md; those of another --model or --weights only to a file of their own. The server needs
+`python -m benchmarks.peers.setup`; its columns stay empty without.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ from benchmarks.llama_server import PYTHON
 from benchmarks.rig import ROOT, Child, Figures, Results, alternate, machine, publish, spread, table
 from flyweight import models
 
-OUT = ROOT / "results" / "engine" / "engine.json"
 PAGE = ROOT / "docs" / "performance.md"
 PARTS = ("widths", "completions", "extras", "searches")
 MODEL = "qwen2.5-coder-0.5b"
@@ -84,27 +84,49 @@ def main() -> None:
     parser.add_argument("--widths", type=lambda text: tuple(map(int, text.split(","))), help="such as 1,8,32")
     parser.add_argument("--questions", type=int, help=f"of the tree searches (default {Plan().questions})")
     parser.add_argument("--max-tokens", type=int, help=f"of an answer, in searches (default {Plan().max_tokens})")
-    parser.add_argument("--model", default=MODEL)
-    parser.add_argument("--weights", default="auto")
-    parser.add_argument("--fresh", action="store_true", help="measure everything anew")
+    common_options(parser)
     arguments = parser.parse_args()
     plan = QUICK if arguments.quick else Plan()
     asked = {name: getattr(arguments, name) for name in ("widths", "questions", "max_tokens")}
     plan = plan._replace(**{name: value for name, value in asked.items() if value is not None})
-    if arguments.fresh:
-        OUT.unlink(missing_ok=True)
-    path = models.resolve(arguments.model)
-    setting = {**machine(), "model": path.name, "weights": arguments.weights}
-    results = Results(None if arguments.quick else OUT, setting)
+    path, results = begin("engine", arguments)
     bench = Bench(path, arguments.weights, plan, results, PYTHON.exists())
     if not bench.with_server:
         print("without llama-server: `python -m benchmarks.peers.setup` makes its environment", file=sys.stderr)
     for part, measure in zip(PARTS, (widths, completions, extras, searches), strict=True):
         if part in arguments.only:
             measure(bench)
-    print(text := report(results))
-    if not arguments.quick and not publish(PAGE, "engine", text):
-        print(f"{PAGE.name} has no place marked `engine`: nothing written there", file=sys.stderr)
+    end("engine", report(results), arguments)
+
+
+def common_options(parser: argparse.ArgumentParser) -> None:
+    """What every benchmark of the engine can be told."""
+    parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--weights", default="auto")
+    parser.add_argument("--fresh", action="store_true", help="measure everything anew")
+
+
+def begin(name: str, arguments: argparse.Namespace) -> tuple[Path, Results]:
+    """The model's file, and the results so far: of the default in NAME.json, of others beside it."""
+    path = models.resolve(arguments.model)
+    file = f"{name}.json" if is_default(arguments) else f"{name}-{path.stem}-{arguments.weights}.json"
+    out = ROOT / "results" / "engine" / file
+    if arguments.fresh:
+        out.unlink(missing_ok=True)
+    setting = {**machine(), "model": path.name, "weights": arguments.weights}
+    return path, Results(None if arguments.quick else out, setting)
+
+
+def end(mark: str, text: str, arguments: argparse.Namespace) -> None:
+    """Print the tables; those of the default go to the docs."""
+    print(text)
+    if is_default(arguments) and not arguments.quick and not publish(PAGE, mark, text):
+        print(f"{PAGE.name} has no place marked `{mark}`: nothing written there", file=sys.stderr)
+
+
+def is_default(arguments: argparse.Namespace) -> bool:
+    """Whether the docs speak of this model in these weights."""
+    return bool(arguments.model == MODEL and arguments.weights == "auto")
 
 
 def together(

@@ -3,6 +3,8 @@
     python -m benchmarks.growth            # about ten minutes
     python -m benchmarks.growth --quick    # small loads, under 90 seconds; nothing is written
 
+Tokens/s are those of whole runs, prompts included, but for the contexts, whose prompts are not timed.
+
 Against n (samples of one problem, 32 slots), the context (16 rows behind prompts of 100 to 4,000 tokens), problems in
 flight (n=4, short answers) and the memory for parked paths (beam search with more live paths than slots). Rows go to
 results/engine/growth.json as they are measured: an interrupted run continues, --fresh starts over. The table goes to
@@ -12,7 +14,6 @@ docs/performance.md, the picture to docs/growth.svg (`pip install 'flyweight[plo
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -20,11 +21,9 @@ from typing import NamedTuple
 
 from benchmarks import contenders, picture
 from benchmarks.contenders import Load
-from benchmarks.engine import MODEL, PAGE, prepare, run
-from benchmarks.rig import ROOT, Child, Figures, Results, machine, publish, table
-from flyweight import models
+from benchmarks.engine import begin, common_options, end, is_default, prepare, run
+from benchmarks.rig import Child, Figures, Results, table
 
-OUT = ROOT / "results" / "engine" / "growth.json"
 SLOTS = 32
 """The engine's default."""
 ROWS = 16
@@ -58,24 +57,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small loads, written nowhere")
     parser.add_argument("--only", choices=AXES, nargs="+", default=list(AXES), help="some of the loads")
-    parser.add_argument("--model", default=MODEL)
-    parser.add_argument("--weights", default="auto")
-    parser.add_argument("--fresh", action="store_true", help="measure everything anew")
+    common_options(parser)
     arguments = parser.parse_args()
-    if arguments.fresh:
-        OUT.unlink(missing_ok=True)
-    path = models.resolve(arguments.model)
-    setting = {**machine(), "model": path.name, "weights": arguments.weights}
-    results = Results(None if arguments.quick else OUT, setting)
+    path, results = begin("growth", arguments)
     for axis, values in measurements(path, arguments.weights, QUICK if arguments.quick else Plan()).items():
         if axis in arguments.only:
             for value, measure in values.items():
                 results.row(f"{axis}/{value}", measure)
-    print(text := growth_table(results))
-    if not arguments.quick:
+    end("growth", growth_table(results), arguments)
+    if is_default(arguments) and not arguments.quick:
         draw(results)
-        if not publish(PAGE, "growth", text):
-            print(f"{PAGE.name} has no place marked `growth`: nothing written there", file=sys.stderr)
 
 
 def measurements(path: Path, weights: str, plan: Plan) -> dict[str, dict[int, Callable[[], Figures]]]:

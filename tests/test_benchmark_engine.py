@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from benchmarks import growth
+from benchmarks import engine, growth
 from benchmarks.contenders import Step, room, window
 from benchmarks.engine import Plan, completions_table, rate, report, searches_table, share
 from benchmarks.rig import Child, Figures, Results, alternate, publish, spread, table
+from flyweight import models
 
 
 def test_the_window_is_the_full_steps_between_the_first_and_the_last_one() -> None:
@@ -75,6 +77,19 @@ def test_publish_replaces_what_stands_between_the_marks(tmp_path: Path) -> None:
     assert page.read_text() == "a\n<!-- engine -->\nnew\n<!-- /engine -->\nb\n"
     assert not publish(page, "growth", "new")
     assert not publish(tmp_path / "missing.md", "engine", "new")
+
+
+def test_other_weights_get_a_file_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "ROOT", tmp_path)
+    monkeypatch.setattr(models, "resolve", lambda name: tmp_path / f"{name}.gguf")
+    options = argparse.ArgumentParser()
+    engine.common_options(options)
+    for line in ([], ["--weights", "file"], ["--model", "other"]):
+        arguments = options.parse_args(line)
+        arguments.quick = False
+        engine.begin("growth", arguments)[1].row("n/1", lambda: {"rate": 1.0})
+    written = sorted(path.name for path in (tmp_path / "results" / "engine").iterdir())
+    assert written == sorted([f"growth-{engine.MODEL}-file.json", "growth-other-auto.json", "growth.json"])
 
 
 def test_table() -> None:
