@@ -106,6 +106,7 @@ def examine(network: bool = False) -> Iterator[Check]:
         _python,
         _packages,
         _engine,
+        _kernels,
         _cpu,
         _compiler,
         _memory,
@@ -175,6 +176,19 @@ def _engine() -> Iterator[Check]:
         yield Check("engine", "ok", detail)
 
 
+def _kernels() -> Iterator[Check]:
+    """Asked in a child, as they need the engine. Without them everything works, more slowly."""
+    code = "from flyweight.policies.llamacpp.kernels import outlook; print(*map(str, outlook()), sep='\\n')"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    if child.returncode:
+        return  # the engine's own line says why
+    able, detail = child.stdout.strip().split("\n", 1)
+    if able == "True":
+        yield Check("kernels", "ok", detail)
+    else:
+        yield Check("kernels", "ok", f"llama.cpp's own, several times slower: {detail}")
+
+
 def _built(installed: Distribution) -> str:
     """Where an installed engine was compiled, as pip wrote it down."""
     try:
@@ -211,7 +225,7 @@ def _compiler() -> Iterator[Check]:
         yield Check("compiler", "ok", detail)
     else:
         fix = "Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install"
-        yield Check("compiler", "warn", "no C++ compiler; only needed to build the engine", fix)
+        yield Check("compiler", "warn", "no C++ compiler; needed to build the engine and its kernels", fix)
 
 
 def _memory() -> Iterator[Check]:

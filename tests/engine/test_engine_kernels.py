@@ -140,6 +140,15 @@ def test_switched_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FLYWEIGHT_KERNELS", "off")
     with pytest.raises(Unavailable, match="FLYWEIGHT_KERNELS=off"):
         package._built(tmp_path)
+    assert package.outlook() == (False, "FLYWEIGHT_KERNELS=off")
+
+
+@needs_kernels
+def test_the_outlook_compiles_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert package.outlook() == (True, "built for this processor")
+    monkeypatch.setenv("FLYWEIGHT_HOME", os.fspath(tmp_path))
+    able, said = package.outlook()
+    assert able and "at the first use" in said and not list(tmp_path.iterdir())
 
 
 def test_another_processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

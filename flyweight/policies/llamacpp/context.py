@@ -90,6 +90,8 @@ class Model:
         if isinstance(ours := kernels(), Kernels):
             ours.pack_weights(packed)
         params = llama.llama_model_default_params()
+        if packed:  # read, not mapped: the pages of the file would stay beside what they are unpacked to
+            params.load_mode = llama.LLAMA_LOAD_MODE_NONE
         pointer = llama.llama_model_load_from_file(os.fsencode(path), params)
         if not pointer:
             raise ModelError(f"llama.cpp cannot load {path}: {log_errors() or 'no reason given'}")

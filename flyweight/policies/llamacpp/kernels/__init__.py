@@ -3,6 +3,7 @@
 formats.hpp, matmul.hpp   quantised weights, unpacked to bytes exactly and multiplied with AVX-512 VNNI
 attention.hpp             attention over f16 KV, the query heads of a KV head together
 logits.hpp                from logits to draws
+clock.hpp                 where the time goes
 plugin.cpp                how llama.cpp comes to use them; ggml_private.hpp, what that relies on
 check.hpp                 whether it works
 
@@ -31,7 +32,7 @@ from numpy.typing import NDArray
 
 from flyweight.policies.llamacpp.machine import cache_folder, cpu_flags, cpu_name, locked
 
-__all__ = ["Draws", "Kernels", "Unavailable", "check", "kernels"]
+__all__ = ["Draws", "Kernels", "Unavailable", "check", "kernels", "outlook"]
 
 SOURCES = Path(__file__).parent
 NEEDED = {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"}
@@ -78,6 +79,12 @@ class Kernels:
         """Whether attention is ours where it can be, from now on and in every model. It is unless this says no."""
         self._library.flyweight_attention(int(on))
 
+    def seconds(self) -> tuple[float, float]:
+        """Time spent so far in products and in attention, in all models of the process."""
+        spent = np.zeros(2, np.float64)
+        self._library.flyweight_clock(ctypes.c_void_p(spent.ctypes.data))
+        return float(spent[0]), float(spent[1])
+
     def draw(
         self,
         logits: NDArray[np.float32],
@@ -120,22 +127,22 @@ def check(path: Path) -> str:
     return message.value.decode()
 
 
+def outlook() -> tuple[bool, str]:
+    """Whether this machine has or gets kernels, and more about it in a line. Compiles nothing."""
+    try:
+        path, _, _ = _place(cache_folder())
+        if path.is_file():
+            return True, "built for this processor"
+        if (verdict := path.with_suffix(".json")).is_file():
+            raise Unavailable(json.loads(verdict.read_text())["unavailable"])
+        return True, f"{Path(_compiler()).name} builds them at the first use, in about 10 seconds"
+    except Unavailable as reason:
+        return False, str(reason)
+
+
 def _built(folder: Path) -> Path:
-    """The library for this machine, compiler and llama.cpp, made and tried once."""
-    if os.environ.get("FLYWEIGHT_KERNELS") == "off":
-        raise Unavailable("FLYWEIGHT_KERNELS=off")
-    if sys.platform != "linux" or platform.machine() != "x86_64" or (missing := NEEDED - cpu_flags()):
-        raise Unavailable(
-            f"the processor has no {', '.join(sorted(missing))}" if missing else "only made for Linux on x86-64"
-        )
-    root = Path(llama_cpp.__file__).parent
-    headers, libraries = root.parent / "include", root / "lib"
-    if not (headers / "ggml-cpu.h").is_file() or not (libraries / "libggml-cpu.so").is_file():
-        raise Unavailable("llama-cpp-python came without its headers")
-    sources = sorted(SOURCES.glob("*.?pp"))
-    backend = (libraries / "libggml-cpu.so").read_bytes()
-    key = hashlib.sha256(b"\0".join([*(source.read_bytes() for source in sources), backend, cpu_name().encode()]))
-    path = folder / f"kernels-{key.hexdigest()[:16]}.so"
+    """The library, made and tried once."""
+    path, headers, libraries = _place(folder)
     if path.is_file():
         return path
     folder.mkdir(parents=True, exist_ok=True)
@@ -150,11 +157,35 @@ def _built(folder: Path) -> Path:
     return path
 
 
+def _place(folder: Path) -> tuple[Path, Path, Path]:
+    """Where the library for this processor, llama.cpp and source is or will be; llama.cpp's headers and libraries."""
+    if os.environ.get("FLYWEIGHT_KERNELS") == "off":
+        raise Unavailable("FLYWEIGHT_KERNELS=off")
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        raise Unavailable("they are only made for Linux on x86-64")
+    if missing := NEEDED - cpu_flags():
+        raise Unavailable(f"the processor has no {', '.join(sorted(missing))}")
+    root = Path(llama_cpp.__file__).parent
+    headers, libraries = root.parent / "include", root / "lib"
+    if not (headers / "ggml-cpu.h").is_file() or not (libraries / "libggml-cpu.so").is_file():
+        raise Unavailable("llama-cpp-python came without its headers")
+    parts = [source.read_bytes() for source in sorted(SOURCES.glob("*.?pp"))]
+    parts.append((libraries / "libggml-cpu.so").read_bytes())
+    parts.append(" ".join([cpu_name(), *sorted(cpu_flags())]).encode())
+    digest = hashlib.sha256(b"\0".join(parts)).hexdigest()
+    return folder / f"kernels-{digest[:16]}.so", headers, libraries
+
+
+def _compiler() -> str:
+    found = os.environ.get("CXX") or next(filter(None, map(shutil.which, COMPILERS)), None)
+    if found is None:
+        raise Unavailable("there is no C++ compiler (Debian, Ubuntu: apt install g++)")
+    return found
+
+
 def _build(path: Path, headers: Path, libraries: Path) -> str:
     """Compile and try; what went wrong, empty if nothing did. Raises Unavailable for what may be different tomorrow."""
-    compiler = os.environ.get("CXX") or next((name for name in COMPILERS if shutil.which(name)), None)
-    if compiler is None:
-        raise Unavailable("there is no C++ compiler (Debian, Ubuntu: apt install g++)")
+    compiler = _compiler()
     partial = path.with_suffix(f".{os.getpid()}.partial")
     link = [f"-L{libraries}", "-lggml-cpu", "-lggml-base", "-lggml", f"-Wl,-rpath,{libraries}"]
     command = [compiler, *FLAGS, f"-I{headers}", str(SOURCES / "plugin.cpp"), *link, "-o", str(partial)]

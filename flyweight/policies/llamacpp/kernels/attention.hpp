@@ -6,6 +6,7 @@
 // for its own additions most of the time.
 #pragma once
 
+#include "clock.hpp"
 #include "ggml_private.hpp"
 #include "vector.hpp"
 
@@ -122,6 +123,7 @@ struct AttentionOp final : ggml::cpu::tensor_traits {
     }
 
     bool compute_forward(ggml_compute_params * params, ggml_tensor * op) override {
+        const Stopwatch watch(params, attention_time);
         switch (op->src[0]->ne[0]) {
             case 16: compute<16>(params, op); break;
             case 32: compute<32>(params, op); break;

@@ -5,6 +5,7 @@
 // many other rows are computed with it nor on the number of threads.
 #pragma once
 
+#include "clock.hpp"
 #include "formats.hpp"
 #include "ggml_private.hpp"
 
@@ -197,6 +198,7 @@ template <class F> struct FormatOf final : Format {
     }
 
     bool compute_forward(ggml_compute_params * params, ggml_tensor * op) override {
+        const Stopwatch watch(params, product_time);
         const ggml_tensor * w = op->src[0], * x = op->src[1];
         const Panels<F> panels(w->data, w->ne[1], w->ne[0]);
         Activations a(params->wdata, x->ne[0], ggml_nrows(x));

@@ -114,6 +114,12 @@ void flyweight_attention(int on) {
     flyweight::take_attention = on;
 }
 
+// Seconds so far in products and in attention.
+void flyweight_clock(double * seconds) {
+    seconds[0] = 1e-9 * flyweight::product_time;
+    seconds[1] = 1e-9 * flyweight::attention_time;
+}
+
 // Compare with plain loops; what is wrong goes to `message`, empty if nothing is.
 void flyweight_check(char * message, size_t room) {
     const bool weights = flyweight::take_weights.exchange(true), attention = flyweight::take_attention.exchange(true);
