@@ -31,13 +31,15 @@ ARROWS: dict[str, set[str]] = {
     "calls": {"protocols", "types"},
     "live": {"calls", "errors", "protocols", "select", "types"},
     "trace": {"errors", "types"},
+    "store": {"errors", "protocols", "trace", "types"},
     "runner": {"calls", "errors", "live", "protocols", "types"},
-    "answers": {"errors", "types"},
+    "sandbox": {"errors"},
+    "answers": {"errors", "sandbox", "types"},
     "fetch": {"errors"},
     "models": {"errors", "fetch", "types"},
     "policies": {"errors", "protocols", "registry", "types"},
-    "verifiers": {"answers", "errors", "protocols", "registry", "types"},
-    "tasks": {"answers", "errors", "protocols", "registry", "types"},
+    "verifiers": {"answers", "errors", "protocols", "registry", "sandbox", "types"},
+    "tasks": {"answers", "errors", "protocols", "registry", "sandbox", "types"},
 }
 ABOVE_ALL = {"cli", "server"}
 """Nothing may import these."""
@@ -49,6 +51,8 @@ PUBLIC = {
 }
 """Modules whose every name is public or starts with an underscore; elsewhere `__all__` may leave helpers out."""
 
+INSIDE = "flyweight/sandbox/inside.py"
+"""Runs generated code, and is itself run inside the sandbox only: nothing imports it."""
 UNSAFE_MODULES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
 HEAVY = ["httpx2", "jinja2", "llama_cpp", "numpy", "pydantic", "rich", "sympy", "torch", "typer"]
 
@@ -160,7 +164,7 @@ def test_no_unsafe_calls_and_no_stubs(name: str) -> None:
     for node in ast.walk(module):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            assert called not in {
+            assert name == INSIDE or called not in {
                 "eval",
                 "exec",
                 "builtins.eval",

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from flyweight.cli.render import clean
-from flyweight.errors import BackendError, ConfigError, FlyweightError, ModelError
+from flyweight.errors import BackendError, ConfigError, FlyweightError, ModelError, SandboxError
 
 __all__ = ["app", "main", "run"]
 
@@ -112,6 +112,8 @@ def exit_code(error: Exception) -> int:
     """The exit code an error stands for."""
     if isinstance(error, ModelError | BackendError):
         return 3
+    if isinstance(error, SandboxError):
+        return 4
     return 2 if isinstance(error, ConfigError | typer.TyperException) else 1
 
 

@@ -1,0 +1,40 @@
+"""Running untrusted code: in bubblewrap's namespaces, under limits, as nobody, compared outside.
+
+`run` runs a program, `check` grades one by tests whose expected values it never sees, `evaluate` collects what it makes
+of inputs. Nothing ever runs without the sandbox.
+"""
+
+from flyweight.sandbox.cell import Ended, working
+from flyweight.sandbox.checking import (
+    Call,
+    Checked,
+    Outcome,
+    Statements,
+    Stdin,
+    Test,
+    asserts,
+    check,
+    evaluate,
+    read_tests,
+)
+from flyweight.sandbox.running import SandboxResult, execute, run
+from flyweight.sandbox.wire import canonical
+
+__all__ = [
+    "Call",
+    "Checked",
+    "Ended",
+    "Outcome",
+    "SandboxResult",
+    "Statements",
+    "Stdin",
+    "Test",
+    "asserts",
+    "canonical",
+    "check",
+    "evaluate",
+    "execute",
+    "read_tests",
+    "run",
+    "working",
+]
