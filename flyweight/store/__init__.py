@@ -1,0 +1,209 @@
+"""Everything that was ever drawn, kept: one SQLite file from which runs resume and reports are made.
+
+```python
+with Store("runs.db") as store:
+    policy = store.policy(LlamaCpp(path), model="sha256:1d96… bf16")
+    run = store.run({"task": "gsm8k", "strategy": "best_of_n", "n": 16})
+    runner = Runner(policy, {"arithmetic": store.verifier(Arithmetic())}, answers=answers, on_event=run)
+    for result in runner.run((p for p in problems if p.id not in run.done), strategy):
+        ...
+    run.finish()
+```
+
+Stopped at any point, by whatever, the same program goes on where it was. See docs/store.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from flyweight.errors import ConfigError
+from flyweight.protocols import Policy, Verifier
+from flyweight.store.database import Database, StoreError
+from flyweight.store.replay import Fresh, StoredPolicy, StoredVerifier, identify, stored_verifier
+from flyweight.store.runs import Run, RunInfo, Sample, Search, list_runs, read_problems, read_search, start_run
+from flyweight.store.salvage import Salvaged, salvage
+from flyweight.store.units import Units, mark
+from flyweight.types import Event, Node, Result
+
+__all__ = [
+    "Fresh",
+    "Repeats",
+    "Run",
+    "RunInfo",
+    "Salvaged",
+    "Sample",
+    "Store",
+    "StoreError",
+    "StoredPolicy",
+    "StoredVerifier",
+    "salvage",
+]
+
+
+class Repeats(NamedTuple):
+    """How often independent draws came out the same: near 1, the backend ignores seeds."""
+
+    draws: int
+    """Nodes drawn beside at least one other from the same parent."""
+    repeated: int
+    """Those of them whose tokens an earlier one had already."""
+
+
+class Store:
+    """Generations, scores and runs in one file. One process writes; others may read meanwhile."""
+
+    def __init__(self, path: str | Path, durable: bool = False, *, readonly: bool = False) -> None:
+        """Open the store, creating the file (not its folder) or migrating an old one, of which a copy is kept.
+
+        `durable` also survives a power cut, at a fraction of the commits per second. Raises ConfigError if another
+        process writes it or it is no store, StoreError if it cannot be used.
+        """
+        self._database = Database(Path(path), durable=durable, readonly=readonly)
+        self._units = Units(self._database)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._database.path
+
+    @property
+    def error(self) -> StoreError | None:
+        """What ended the writing (a full disk, a deleted folder); None while all is well."""
+        return self._database.error
+
+    @property
+    def backup(self) -> Path | None:
+        """Copy of the store as it was before opening it migrated it."""
+        return self._database.backup
+
+    @property
+    def took_over(self) -> bool:
+        """Whether the last writer died without closing the store."""
+        return self._database.took_over
+
+    @property
+    def damaged(self) -> int:
+        """Units met so far whose checksum was wrong: they count as absent and are drawn again."""
+        return self._units.damaged
+
+    # Drawing and scoring ---------------------------------------------------------------------------------------
+
+    def policy(self, policy: Policy, *, model: str = "") -> StoredPolicy:
+        """A policy that answers from the store what it can and keeps what `policy` returns for the rest.
+
+        `model` says what is drawn from, weights and encoding included; two that differ in their output must not share
+        it. It defaults to the policy's name.
+        """
+        model = model or policy.name
+        self._know(model, policy)
+        return StoredPolicy(self._units, model, policy.name, policy.params, policy.boundary, lambda: policy)
+
+    def deferred(self, model: str, make: Callable[[], Policy]) -> StoredPolicy:
+        """The same for a policy that is made only when something is missing; at once for a model not seen yet."""
+        row = self._database.one("SELECT model, name, params, boundary, mark FROM models WHERE model = ?", (model,))
+        if row is None or mark(*row[:-1]) != row[-1]:
+            return self.policy(make(), model=model)
+        _, name, params, boundary, _ = row
+        return StoredPolicy(self._units, model, name, params, tuple(json.loads(boundary)), make)
+
+    def verifier(self, verifier: Verifier, *, identity: str = "") -> StoredVerifier:
+        """A verifier that is asked only for scores the store lacks.
+
+        `identity` must change whenever its scores may; by default class, name and settings make it. ConfigError if
+        these include something that does not say what it does, such as a function.
+        """
+        return stored_verifier(self._units, verifier, identity or identify(verifier))
+
+    # Runs ------------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        configuration: Mapping[str, Any],
+        *,
+        models: Mapping[str, str] | None = None,
+        versions: Mapping[str, str] | None = None,
+    ) -> Run:
+        """Begin the run of this configuration (anything JSON can hold), or go on with it: its id is its hash.
+
+        `models` says what is run, by name (a file's SHA-256); with others the run cannot go on (ConfigError).
+        `versions` of Flyweight, Python and SQLite are kept anyway; add those of the engine.
+        """
+        return start_run(self._database, self._units, configuration, models or {}, versions or {})
+
+    def runs(self) -> list[RunInfo]:
+        """Every run, oldest first."""
+        return list_runs(self._database)
+
+    def results(self, run: str) -> Iterator[Result]:
+        """The result of every search of a run, by problem id, one in memory at a time.
+
+        ConfigError for an unknown run. StoreError if something in it is damaged: running it again repairs that.
+        """
+        return (search.result for search in self._searches(run))
+
+    def samples(self, run: str) -> Iterator[Sample]:
+        """Every candidate of a run with its scores, by problem id and draw; errors as of `results`."""
+        return (sample for search in self._searches(run) for sample in search.samples)
+
+    def tree(self, run: str, problem_id: str) -> list[Node]:
+        """Every node of a search in the order drawn, each with its last score; errors as of `results`."""
+        return self._search(run, problem_id).tree
+
+    def events(self, run: str, problem_id: str) -> list[Event]:
+        """The events of a search as they happened, but for progress; errors as of `results`."""
+        return self._search(run, problem_id).events
+
+    def repeats(self, run: str) -> Repeats:
+        """How often the run's draws from the same path were the same; errors as of `results`."""
+        draws = repeated = 0
+        for search in self._searches(run):
+            seen: dict[tuple[str, str], list[tuple[int, ...]]] = {}
+            for node in search.tree:
+                if node.parent is not None and node.tokens:
+                    seen.setdefault((node.parent.key, node.policy), []).append(node.tokens)
+            for drawn in seen.values():
+                if len(drawn) > 1:
+                    draws += len(drawn)
+                    repeated += len(drawn) - len(set(drawn))
+        return Repeats(draws, repeated)
+
+    def close(self) -> None:
+        """Give the store up to the next writer."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Inside ------------------------------------------------------------------------------------------------------
+
+    def _search(self, run: str, problem_id: str) -> Search:
+        return read_search(self._database, self._units, run, problem_id.encode("utf-8", "surrogatepass"))
+
+    def _searches(self, run: str) -> Iterator[Search]:
+        for problem in read_problems(self._database, run):
+            yield read_search(self._database, self._units, run, problem)
+
+    def _know(self, model: str, policy: Policy) -> None:
+        """Keep what a replay has to know of a model; refuse two different ones under one name."""
+        row = (model, policy.name, policy.params, json.dumps(policy.boundary))
+        known = self._database.one("SELECT model, name, params, boundary, mark FROM models WHERE model = ?", (model,))
+        if known is not None and mark(*known[:-1]) == known[-1]:
+            if known[2] != policy.params:
+                raise ConfigError(
+                    f"model {model!r} was recorded with {known[2]} parameters and now has {policy.params}: "
+                    "give each its own name with model="
+                )
+            if known[:-1] == row:
+                return
+        statement = "INSERT OR REPLACE INTO models (model, name, params, boundary, mark) VALUES (?, ?, ?, ?, ?)"
+        self._database.write([(statement, [(*row, mark(*row))])])

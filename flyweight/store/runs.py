@@ -1,0 +1,377 @@
+"""Runs on record: what was asked for, and of every problem its result and its whole search, read back as it was.
+
+A search is written in one transaction when it ends, so a problem of a run is there completely or not at all; what an
+unfinished one had drawn is among the units. Results, trees and samples come one problem at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sqlite3
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, NamedTuple
+
+from flyweight import __version__
+from flyweight.errors import ConfigError
+from flyweight.store.database import Database, StoreError
+from flyweight.store.units import Content, Units, mark, unpack
+from flyweight.trace import write as plain
+from flyweight.types import Candidate, Event, Finish, Message, Node, Problem, Result, Score, Stopped, Usage, digest
+
+__all__ = ["Run", "RunInfo", "Sample", "Search", "known_run", "list_runs", "read_problems", "read_search", "start_run"]
+
+Json = dict[str, Any]
+
+AGAIN = (Stopped.INTERRUPTED, Stopped.ERROR)
+"""Ends that a later search of the same problem replaces."""
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """A run as it is listed."""
+
+    id: str
+    """Hash of the configuration."""
+    configuration: Mapping[str, Any]
+    models: Mapping[str, str]
+    """What was run, by name: a file's SHA-256 or whatever else identifies it."""
+    versions: tuple[Mapping[str, str], ...]
+    """Of Flyweight, Python, SQLite and what the caller named; one entry per set the run was worked on with."""
+    started: float
+    """Seconds since 1970, by the clock of the machine."""
+    finished: float | None
+    problems: int | None
+    """Searches on record when it finished."""
+
+
+class Sample(NamedTuple):
+    """A candidate of one search, as it is exported."""
+
+    problem_id: str
+    sample: int
+    """Its place among the problem's candidates, in the order drawn."""
+    node: Node
+    answer: str | None
+    answer_class: int | None
+    scores: tuple[Score, ...]
+    """Everything verifiers said about it, in order."""
+
+
+class Search(NamedTuple):
+    """A search read back."""
+
+    result: Result
+    nodes: dict[str, Node]
+    """By key, every node with its last score."""
+    events: list[Event]
+    """As they happened, progress left out."""
+
+    @property
+    def tree(self) -> list[Node]:
+        """The nodes in the order drawn, whatever the order in which they came."""
+        return sorted(self.nodes.values(), key=lambda node: (node.order, node.key))
+
+    @property
+    def samples(self) -> Iterator[Sample]:
+        """The candidates with their scores."""
+        scores: dict[str, list[Score]] = {}
+        for event in self.events:
+            if event.kind == "score" and event.node is not None and event.node.score is not None:
+                scores.setdefault(event.node.key, []).append(event.node.score)
+        for number, candidate in enumerate(self.result.candidates):
+            said = tuple(scores.get(candidate.node.key, ()))
+            node, answer, answer_class = candidate.node, candidate.answer, candidate.answer_class
+            yield Sample(self.result.problem.id, number, node, answer, answer_class, said)
+
+
+@dataclass
+class _Book:
+    """A search being written down."""
+
+    nodes: dict[str, Json] = field(default_factory=dict)
+    contents: list[Content] = field(default_factory=list)
+    log: list[list[Any]] = field(default_factory=list)
+
+    def event(self, event: Event) -> None:
+        """Take in one event."""
+        node = event.node
+        facts = plain(replace(event, node=None))["facts"] if event.facts and event.kind != "end" else None
+        self.log.append([event.kind, event.at, *(self.node(node) if node is not None else (None, None)), facts])
+
+    def node(self, node: Node) -> tuple[str, list[Any] | None]:
+        """The node's key and score; its path is on record from then on."""
+        above: list[Node] = []
+        step: Node | None = node
+        while step is not None and step.key not in self.nodes:
+            above.append(step)
+            step = step.parent
+        for step in reversed(above):
+            entry: Json = {"parent": step.parent.key if step.parent is not None else None, "draw": step.draw}
+            entry |= {"policy": step.policy, "finish": step.finish, "forced": step.tokens is None}
+            if step.messages:
+                entry["messages"] = [asdict(message) for message in step.messages]
+            content = Content.of(step.text, step.tokens or (), step.logprobs, step.certainty)
+            if any(content):
+                entry["content"] = content.sum.hex()
+                self.contents.append(content)
+            self.nodes[step.key] = entry
+        return node.key, None if node.score is None else [node.score.value, node.score.steps, node.score.kind]
+
+    def record(self, result: Result) -> bytes:
+        """The finished search, packed."""
+        problem = result.problem
+        meta = plain(Event("", "note", 0.0, facts=problem.meta)).get("facts", {})
+        written = {
+            "problem": {**{name: getattr(problem, name) for name in ("id", "prompt", "answer")}, "meta": meta},
+            "messages": [asdict(message) for message in problem.messages],
+            "best": None if result.best is None else self.node(result.best),
+            "answer": result.answer,
+            "candidates": [(*self.node(c.node), c.answer, c.answer_class) for c in result.candidates],
+            "usage": asdict(result.usage),
+            "stopped": result.stopped,
+            "confidence": result.confidence,
+            "error": result.error,
+        }
+        whole = {"result": written, "nodes": self.nodes, "log": self.log}
+        return zlib.compress(json.dumps(whole, separators=(",", ":")).encode("ascii"), 1)
+
+
+class Run:
+    """A run being written: call it with every event (`Runner(..., on_event=run)`), and `finish` it.
+
+    A full disk or a lost file ends the record, not the process: `error` then holds what happened, every policy of
+    the store refuses to work on, and `finish` raises it.
+    """
+
+    def __init__(self, database: Database, units: Units, id: str) -> None:
+        self.id = id
+        self.stopped: dict[str, Stopped] = {}
+        """Problem id -> how its search ended, for every one on record."""
+        self._database = database
+        self._units = units
+        self._books: dict[str, _Book] = {}
+        damaged = []
+        for problem, stopped, record, check in database.read(
+            "SELECT problem, stopped, record, mark FROM searches WHERE run = ?", (id,)
+        ):
+            if mark(id, problem, stopped, record) == check:
+                self.stopped[_string(problem)] = Stopped(stopped)
+            else:
+                damaged.append((id, problem))
+        if damaged:
+            database.write([("DELETE FROM searches WHERE run = ? AND problem = ?", damaged)])
+
+    @property
+    def done(self) -> set[str]:
+        """Problems that need no further search: neither interrupted nor ended by an error."""
+        return {problem for problem, stopped in self.stopped.items() if stopped not in AGAIN}
+
+    @property
+    def error(self) -> StoreError | None:
+        """What ended the writing; None while all is well."""
+        return self._database.error
+
+    def __call__(self, event: Event) -> None:
+        """Write down an event; the search is committed with its last one. Never raises for a full disk."""
+        if event.kind == "start":
+            self._books[event.problem_id] = _Book()
+        book = self._books.setdefault(event.problem_id, _Book())
+        if event.kind != "progress":
+            book.event(event)
+        result = event.facts.get("result")
+        if event.kind != "end" or not isinstance(result, Result):
+            return
+        del self._books[event.problem_id]
+        problem, stopped, record = _utf8(event.problem_id), result.stopped.value, book.record(result)
+        row = (self.id, problem, stopped, record, mark(self.id, problem, stopped, record))
+        keep = (
+            "INSERT INTO searches (run, problem, stopped, record, mark) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT (run, problem) DO UPDATE SET stopped = excluded.stopped, record = excluded.record,"
+            f" mark = excluded.mark WHERE stopped IN ({', '.join(repr(end.value) for end in AGAIN)})"
+        )
+        try:
+            self._units.put([], book.contents, [(keep, [row])])
+        except StoreError:
+            return  # kept in `error`
+        if self.stopped.get(event.problem_id, Stopped.ERROR) in AGAIN:
+            self.stopped[event.problem_id] = result.stopped
+
+    def finish(self) -> None:
+        """Mark the run as finished with the searches on record. Raises StoreError if something was not written."""
+        if self.error is not None:
+            raise self.error
+        info = known_run(self._database, self.id)
+        _put(self._database, replace(info, finished=time.time(), problems=len(self.stopped)))
+
+
+def start_run(
+    database: Database,
+    units: Units,
+    configuration: Mapping[str, Any],
+    models: Mapping[str, str],
+    versions: Mapping[str, str],
+) -> Run:
+    """Begin the run of this configuration, or go on with it."""
+    try:
+        text = json.dumps(dict(configuration), sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"a run's configuration must be JSON: {error}") from error
+    id = digest("run", text)[:16]
+    now = {"flyweight": __version__, "python": platform.python_version(), "sqlite": sqlite3.sqlite_version, **versions}
+    if _row(database, id) is None:
+        _put(database, RunInfo(id, json.loads(text), dict(models), (now,), time.time(), None, None))
+    else:
+        info = known_run(database, id)
+        if dict(info.models) != dict(models):
+            raise ConfigError(f"run {id} was made with the models {dict(info.models)}, not {dict(models)}")
+        if now not in info.versions:
+            _put(database, replace(info, versions=(*info.versions, now)))
+    return Run(database, units, id)
+
+
+def list_runs(database: Database) -> list[RunInfo]:
+    """Every run, oldest first."""
+    return [known_run(database, id) for (id,) in database.read("SELECT run FROM runs ORDER BY id")]
+
+
+def known_run(database: Database, id: str) -> RunInfo:
+    """The run of that id. ConfigError if there is none, StoreError if it is damaged."""
+    row = _row(database, id)
+    if row is None:
+        known = [run for (run,) in database.read("SELECT run FROM runs ORDER BY id DESC LIMIT 5")]
+        raise ConfigError(f"{database.path} holds no run {id!r} (latest: {', '.join(known) or 'none'})")
+    if mark(*row[:-1]) != row[-1]:
+        raise StoreError(f"the record of run {id} in {database.path} is damaged: start the run again in another store")
+    run, configuration, models, versions, started, finished, problems, _ = row
+    return RunInfo(
+        run, json.loads(configuration), json.loads(models), tuple(json.loads(versions)), started, finished, problems
+    )
+
+
+def _row(database: Database, id: str) -> tuple[Any, ...] | None:
+    columns = "run, configuration, models, versions, started, finished, problems, mark"
+    return database.one(f"SELECT {columns} FROM runs WHERE run = ?", (id,))
+
+
+def _put(database: Database, info: RunInfo) -> None:
+    row = (
+        info.id,
+        json.dumps(info.configuration, sort_keys=True),
+        json.dumps(info.models, sort_keys=True),
+        json.dumps(info.versions, sort_keys=True),
+        info.started,
+        info.finished,
+        info.problems,
+    )
+    statement = "INSERT OR REPLACE INTO runs (run, configuration, models, versions, started, finished, problems, mark)"
+    database.write([(statement + " VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [(*row, mark(*row))])])
+
+
+# Reading back ----------------------------------------------------------------------------------------------------
+
+
+def read_problems(database: Database, run: str) -> list[bytes]:
+    """The ids of the problems on record, sorted. StoreError if a finished run has lost some."""
+    info = known_run(database, run)
+    found: list[bytes] = [
+        row[0] for row in database.read("SELECT problem FROM searches WHERE run = ? ORDER BY problem", (run,))
+    ]
+    if info.problems is not None and len(found) < info.problems:
+        raise StoreError(
+            f"{database.path} lost {info.problems - len(found)} of {info.problems} searches of run {run}: run it again"
+        )
+    return found
+
+
+def read_search(database: Database, units: Units, run: str, problem: bytes) -> Search:
+    """The search of one problem. ConfigError if there is none, StoreError if it or a part of it is damaged."""
+    row = database.one("SELECT stopped, record, mark FROM searches WHERE run = ? AND problem = ?", (run, problem))
+    if row is None:
+        known_run(database, run)
+        raise ConfigError(f"run {run} holds no search of problem {_string(problem)!r}")
+    stopped, record, check = row
+    whole = None
+    if mark(run, problem, stopped, record) == check:
+        whole = json.loads(zlib.decompress(record))
+    read = None if whole is None else _nodes(units, whole)
+    if whole is None or read is None:
+        if not database.readonly:
+            database.write([("DELETE FROM searches WHERE run = ? AND problem = ?", [(run, problem)])])
+        raise StoreError(f"{database.path}: the search of {_string(problem)!r} in run {run} is damaged: run it again")
+    result = _result(whole, read)
+    return Search(result, read, [_event(result, entry, read) for entry in whole["log"]])
+
+
+def _nodes(units: Units, whole: Json) -> dict[str, Node] | None:
+    """The nodes by key, each with the last score it was given; None if a content is missing."""
+    scores = {key: _score(score) for _, _, key, score, _ in whole["log"] if score is not None}
+    nodes: dict[str, Node] = {}
+    for key, entry in whole["nodes"].items():
+        content: Content | None = Content(b"", b"", b"", b"")
+        if "content" in entry:
+            content = units.content(bytes.fromhex(entry["content"]))
+        if content is None:
+            return None
+        nodes[key] = Node(
+            parent=None if entry["parent"] is None else nodes[entry["parent"]],
+            text=content.string,
+            tokens=None if entry["forced"] else unpack("i", content.tokens),  # type: ignore[arg-type]
+            logprobs=unpack("f", content.logprobs),
+            certainty=unpack("f", content.certainty),
+            finish=None if entry["finish"] is None else Finish(entry["finish"]),
+            score=scores.get(key),
+            key=key,
+            draw=entry["draw"],
+            policy=entry["policy"],
+            messages=_messages(entry.get("messages", ())),
+        )
+    return nodes
+
+
+def _result(whole: Json, nodes: Mapping[str, Node]) -> Result:
+    record = whole["result"]
+    return Result(
+        problem=Problem(messages=_messages(record["messages"]), **record["problem"]),
+        best=None if record["best"] is None else _scored(nodes, *record["best"]),
+        answer=record["answer"],
+        candidates=tuple(
+            Candidate(_scored(nodes, key, score), answer, answer_class)
+            for key, score, answer, answer_class in record["candidates"]
+        ),
+        usage=Usage(**record["usage"]),
+        stopped=Stopped(record["stopped"]),
+        confidence=record["confidence"],
+        error=record["error"],
+    )
+
+
+def _event(result: Result, entry: list[Any], nodes: Mapping[str, Node]) -> Event:
+    kind, at, key, score, facts = entry
+    node = None if key is None else _scored(nodes, key, score)
+    return Event(result.problem.id, kind, at, node, {"result": result} if kind == "end" else facts or {})
+
+
+def _scored(nodes: Mapping[str, Node], key: str, score: list[Any] | None) -> Node:
+    """The node with the score it had at that time."""
+    node, then = nodes[key], _score(score)
+    return node if node.score == then else replace(node, score=then)
+
+
+def _score(record: list[Any] | None) -> Score | None:
+    return None if record is None else Score(record[0], tuple(record[1]), record[2])
+
+
+def _messages(records: Any) -> tuple[Message, ...]:
+    return tuple(Message(record["role"], record["content"]) for record in records)
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _string(data: bytes) -> str:
+    return data.decode("utf-8", "surrogatepass")
