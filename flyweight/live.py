@@ -372,8 +372,9 @@ class Live:
                 draw = task.draws[node.key] = task.draws.get(node.key, -1) + 1
                 key = digest(node.key, task.branch, draw)[:32]
                 seed = int(digest(self.setting.seed, self.problem.id, key)[:16], 16) >> 1
+                hidden = self.setting.hidden
                 requests.append(
-                    Request(next(_request_ids), node, sampling, seed, until=until, hidden=self.setting.hidden)
+                    Request(next(_request_ids), node, sampling, seed, until=until, hidden=hidden, problem=self.root)
                 )
                 blanks.append(Node(parent=node, key=key, draw=draw, policy=policy.name))
         if not requests:

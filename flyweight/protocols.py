@@ -62,6 +62,8 @@ class Request:
     """If given, nothing is drawn: the response carries the probability of each as the next text."""
     hidden: bool = False
     """Keep the final-layer states of the drawn tokens."""
+    problem: Node | None = None
+    """Root of the problem this is drawn for, where the path has another one: whose turn it is goes by problems."""
 
 
 @dataclass(frozen=True, slots=True)

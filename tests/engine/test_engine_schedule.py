@@ -201,6 +201,14 @@ def test_the_oldest_problem_goes_first() -> None:
     assert [queue.pop().id, queue.pop().id] == [5, 4]
 
 
+def test_what_an_old_problem_asks_elsewhere_goes_with_it() -> None:
+    old, young, judge = prompt("old"), prompt("young"), prompt("which is better?")
+    queue = Queue()
+    for request in (draw(1, old), draw(2, young), draw(3, judge, problem=old), draw(4, judge, problem=young)):
+        queue.add(request)
+    assert [queue.pop().id for _ in range(4)] == [1, 3, 2, 4]
+
+
 def test_a_problem_keeps_its_place_between_rounds() -> None:
     a, b = prompt("a"), prompt("b")
     queue = Queue()

@@ -76,7 +76,7 @@ def test_auto_measures_once_per_width(
 
 def test_auto_follows_the_record(quantised: Path, other: str, tmp_path: Path) -> None:
     for choice in ("file", other):
-        weights._remember(tmp_path, weights._key(quantised, 3, 1), choice, {})
+        weights._remember(tmp_path, weights._key(quantised, other, 3, 1), choice, {})
         assert encoded(quantised, "auto", slots=3, threads=1, cache_dir=tmp_path).kind == choice
 
 
@@ -85,7 +85,7 @@ def test_a_record_of_a_form_that_is_gone_is_measured_again(
 ) -> None:
     monkeypatch.setattr(weights, "TRIAL_SECONDS", 0.01)
     gone = {"packed": "bf16", "bf16": "packed"}[other]
-    weights._remember(tmp_path, weights._key(quantised, 3, 1), gone, {})
+    weights._remember(tmp_path, weights._key(quantised, other, 3, 1), gone, {})
     assert encoded(quantised, "auto", slots=3, threads=1, cache_dir=tmp_path).kind in ("file", other)
 
 

@@ -17,7 +17,7 @@ KNOWN = 4096
 class Queue:
     """Requests in order of their problem's first arrival, then of their own.
 
-    A problem is everything that continues one root. What it asks for later goes before whatever younger problems wait
+    A problem is everything that continues one root, and the prompts asked for its sake. What it asks for later goes before whatever younger problems wait
     for. So the oldest searches run to their end while the frontiers of the youngest are not even begun, and the paths
     in use at any time are few.
 
@@ -42,7 +42,7 @@ class Queue:
 
     def add(self, request: Request) -> bool:
         """File a request behind what its problem already waits for; whether it is the problem's only one unanswered."""
-        root = self._roots[request.id] = request.node.root
+        root = self._roots[request.id] = request.problem or request.node.root
         self._open[root] += 1
         self.put(request)
         return self._open[root] == 1

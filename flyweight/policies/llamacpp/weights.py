@@ -61,12 +61,12 @@ def encoded(path: Path, weights: str, *, slots: int, threads: int, cache_dir: Pa
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / "lock"):
-            key = _key(path, slots, threads)
+            kind = "packed" if weights == "auto" and isinstance(ours, Kernels) else "bf16"
+            key = _key(path, kind, slots, threads)
             known = _recall(folder, key) if weights == "auto" else None
             if known == "file":
                 return Encoded("file", path)
-            unpacks = weights == "auto" and isinstance(ours, Kernels)
-            other = _packed(path) if unpacks else _bf16(path, folder, threads)
+            other = _packed(path) if kind == "packed" else _bf16(path, folder, threads)
             if other is None:
                 return Encoded("file", path)
             if weights == "bf16" or known == other.kind:
@@ -188,9 +188,10 @@ def _speeds(forms: Iterable[Encoded], slots: int, threads: int) -> dict[str, flo
             trial.close()
 
 
-def _key(path: Path, slots: int, threads: int) -> str:
-    """What a measurement depends on: model, CPU, llama.cpp build, width, threads."""
-    return " | ".join([_fingerprint(path), cpu_name(), llama.__version__, f"{slots} rows", f"{threads} threads"])
+def _key(path: Path, kind: str, slots: int, threads: int) -> str:
+    """What a measurement depends on: model, the form compared with the file, CPU, llama.cpp build, width, threads."""
+    where = [cpu_name(), llama.__version__, f"{slots} rows", f"{threads} threads"]
+    return " | ".join([_fingerprint(path), kind, *where])
 
 
 def _recall(folder: Path, key: str) -> str | None:
