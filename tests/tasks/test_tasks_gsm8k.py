@@ -15,8 +15,8 @@ from flyweight.errors import ConfigError
 from flyweight.tasks import gsm8k
 from flyweight.types import BOXED, Problem
 
-DATA = Path(__file__).parent / "data"
-SCRIPT = Path(__file__).parent.parent / "scripts" / "make_gsm8k_dev.py"
+DATA = Path(__file__).parent.parent / "data"
+SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "make_gsm8k_dev.py"
 RECORDED = DATA / "fixtures" / "gsm8k_verifier" / "example_model_solutions.jsonl.gz"
 
 
@@ -64,6 +64,40 @@ def test_recorded_solutions_give_the_published_accuracy(model: str, percent: flo
         assert (grade.value == "correct") is row[model]["is_correct"], row[model]["solution"]
         correct += grade.value == "correct"
     assert round(100 * correct / len(rows), 2) == percent
+
+
+def test_the_test_set_comes_along_and_grades_as_known() -> None:
+    task = tasks.load("gsm8k", split="test")
+    assert len(task.problems()) == 1319
+    assert task.problems()[0].id.startswith("gsm8k-test-") and task.problems()[0].answer == "18"
+    wrong = [p.id for p in task.problems() if task.grade(p, f"It is \\boxed{{{p.answer}}}").value != "correct"]
+    assert not wrong
+    development = {p.prompt for p in tasks.load("gsm8k").problems()}
+    assert not development & {p.prompt for p in task.problems()}
+
+
+def test_splits_of_a_file_follow_the_hash_and_keep_test_questions_out(tmp_path: Path) -> None:
+    test = tasks.load("gsm8k", split="test").problems()[0]
+    rows = [{"question": f"What is {i} plus 1?", "answer": f"#### {i + 1}"} for i in range(200)]
+    file = _write(tmp_path, {"question": test.prompt, "answer": "#### 18"}, *rows)
+    found = {s: [p.prompt for p in tasks.load("gsm8k", file, s).problems()] for s in gsm8k.GSM8K.splits}
+    assert found.pop("test") == [test.prompt]
+    for split, residues in (("train", range(6)), ("calibration", range(6, 9)), ("development", [9])):
+        expected = [r["question"] for r in rows if _residue(r["question"]) in residues]
+        assert found[split] == expected and expected
+    assert len(tasks.load("gsm8k", file).problems()) == 201
+    with pytest.raises(ConfigError, match="train questions of gsm8k are not bundled: pass data=PATH"):
+        tasks.load("gsm8k", split="train")
+    with pytest.raises(ConfigError, match="unknown split of gsm8k 'tset'; did you mean 'test'"):
+        tasks.load("gsm8k", split="tset")
+    alone = tmp_path / "alone.jsonl"
+    alone.write_text(json.dumps({"question": test.prompt, "answer": "#### 18"}))
+    with pytest.raises(ConfigError, match="holds no question of the split 'train'"):
+        tasks.load("gsm8k", alone, "train")
+
+
+def _residue(question: str) -> int:
+    return int(hashlib.sha256(question.encode()).hexdigest(), 16) % 10
 
 
 def _write(folder: Path, *rows: object, name: str = "train.jsonl") -> Path:
@@ -130,13 +164,5 @@ def test_a_changed_bundle_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"gsm8k_dev.jsonl was changed: 200 rows .*: reinstall flyweight"):
         tasks.load("gsm8k")
     monkeypatch.setattr(gsm8k, "DEV", gsm8k.DEV._replace(name="nosuch.jsonl"))
-    with pytest.raises(ConfigError, match="is missing: reinstall"):
+    with pytest.raises(ConfigError, match="is missing or damaged: reinstall"):
         tasks.load("gsm8k")
-
-
-def test_registry() -> None:
-    assert tasks.names() == ["gsm8k"]
-    [row] = tasks.describe()
-    assert row.name == "gsm8k" and "2110.14168" in row.source
-    with pytest.raises(ConfigError, match="unknown task 'gsm8'; did you mean 'gsm8k'"):
-        tasks.load("gsm8")
