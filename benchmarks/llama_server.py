@@ -59,6 +59,8 @@ class LlamaServer:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
+            # Importing the engine sets this for its own threads; a stock server goes without.
+            env={name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"},
         )
         try:
             self._start()

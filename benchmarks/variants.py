@@ -1,6 +1,6 @@
 """What each choice of the engine is worth: decoding with one of them changed, and where a step's time goes.
 
-    python -m benchmarks.variants            # about three minutes
+    python -m benchmarks.variants            # about four minutes
     python -m benchmarks.variants --only bf16,KV
 
 Tokens/s of 32 rows with 400 tokens of context each and of prefill, a process for each variant; the table goes to
@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -39,6 +41,10 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "batches of 128 tokens": {"batch": 128},
     "OpenMP spins for milliseconds, its default": {"spin": "300000"},
     "OpenMP never spins": {"spin": "0"},
+    "beside a busy process": {"busy": 1},
+    "beside a busy process, OpenMP spins for milliseconds": {"busy": 1, "spin": "300000"},
+    "beside two": {"busy": 2},
+    "beside two, OpenMP spins for milliseconds": {"busy": 2, "spin": "300000"},
 }
 
 
@@ -66,10 +72,16 @@ def main() -> None:
 def measured(variant: Mapping[str, Any]) -> Figures:
     """Medians over the rounds of one variant."""
     os.environ["GOMP_SPINCOUNT"] = variant.get("spin", "1000")  # read by the child when it loads the library
-    child = Child(decode, str(models.resolve(MODEL)), {k: v for k, v in variant.items() if k != "spin"})
-    child.next()
-    rounds = [child.next() for _ in range(ROUNDS)]
-    child.close()
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(variant.get("busy", 0))]
+    try:
+        child = Child(decode, str(models.resolve(MODEL)), variant)
+        child.next()
+        rounds = [child.next() for _ in range(ROUNDS)]
+        child.close()
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
     return {name: statistics.median(row[name] for row in rounds) for name in rounds[0]}
 
 

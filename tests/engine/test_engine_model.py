@@ -116,18 +116,33 @@ def test_company_changes_no_random_number_and_logits_only_within_tolerance(
             assert abs(p - q) < TOLERANCE
 
 
-def test_bf16_is_the_same_model(engine: LlamaCpp) -> None:
+@pytest.fixture(scope="module", params=["packed", "bf16"])
+def other(request: pytest.FixtureRequest) -> Iterator[LlamaCpp]:
+    made = load(request.param)
+    if made.weights.kind == request.param:
+        yield made
+    else:
+        pytest.skip(made.weights.note)
+    made.close()
+
+
+def test_other_forms_are_the_same_model(engine: LlamaCpp, other: LlamaCpp) -> None:
     """Greedy next tokens along one text agree but for near ties, and log-probabilities are close."""
     (text,) = run(engine, [draw(1, ROOT, max_tokens=48, temperature=0.0)])
-    other = load("bf16")
-    try:
-        if other.weights.kind != "bf16":
-            pytest.skip(other.weights.note)
-        steps = range(len(text.tokens))
-        nodes = [Node(parent=ROOT, text="", tokens=text.tokens[:n], policy=other.name) if n else ROOT for n in steps]
-        greedy = run(other, [draw(n, nodes[n], max_tokens=1, temperature=0.0) for n in steps])
-        same = [n for n in steps if greedy[n].tokens[:1] == text.tokens[n : n + 1]]
-        assert len(same) >= 0.9 * len(steps)
-        assert max(abs(greedy[n].logprobs[0] - text.logprobs[n]) for n in same) < 0.5
-    finally:
-        other.close()
+    steps = range(len(text.tokens))
+    nodes = [Node(parent=ROOT, text="", tokens=text.tokens[:n], policy=other.name) if n else ROOT for n in steps]
+    greedy = run(other, [draw(n, nodes[n], max_tokens=1, temperature=0.0) for n in steps])
+    same = [n for n in steps if greedy[n].tokens[:1] == text.tokens[n : n + 1]]
+    assert len(same) >= 0.9 * len(steps)
+    assert max(abs(greedy[n].logprobs[0] - text.logprobs[n]) for n in same) < 0.5
+
+
+def test_our_kernels_give_the_same_text_in_any_company(other: LlamaCpp) -> None:
+    if other.weights.kind != "packed":
+        pytest.skip("llama.cpp's products depend on the shape of the batch")
+    requests = [draw(i, ROOT, max_tokens=32, temperature=0.8) for i in range(16)]
+    together = run(other, requests)
+    for request in requests[::5]:
+        (alone,) = run(other, [request])
+        company = together[request.id]
+        assert (alone.tokens, alone.logprobs) == (company.tokens, company.logprobs)

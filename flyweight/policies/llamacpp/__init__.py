@@ -8,6 +8,9 @@ seats.py     which row stands on which stream
 streams.py   which stream holds which tokens; prefixes found, forked, parked, evicted
 history.py   paths that were resident once
 context.py   the thin layer over llama.cpp's C API
+buffers.py   host memory for copies of streams
+kernels/     our own CPU kernels, in C++
+machine.py   what the engine asks of the machine
 sampler.py   from logits to a drawn token, its log-probability and certainty
 grammar.py   GBNF constraints
 template.py  chat templates from model files, rendered in a sandbox

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flyweight.errors import BackendError, ConfigError, ModelError
+from flyweight.policies.llamacpp.buffers import Buffers
 from flyweight.policies.llamacpp.machine import free_memory
 
 # Threads wait for each other several hundred times in a step. GNU's OpenMP lets them spin for milliseconds, which is
@@ -46,6 +47,8 @@ Blob = NDArray[np.uint8]
 KV_TYPES = {"f32": (0, 4.0), "f16": (1, 2.0), "bf16": (30, 2.0), "q8_0": (8, 34 / 32)}
 """KV encoding: (ggml type, bytes per number)."""
 
+SPARE = 32 << 20
+"""Bytes of buffers for copies kept beyond those in use."""
 _ERROR = 3
 """GGML_LOG_LEVEL_ERROR."""
 _errors: deque[str] = deque(maxlen=20)
@@ -267,6 +270,7 @@ class Context:
         self.pointer = pointer
         self._open = True
         self._memory = llama.llama_get_memory(pointer)
+        self._buffers = Buffers(SPARE)
         self._batch = Batch(params.n_batch)
         self._embeddings = False
         self._rows = 0
@@ -313,7 +317,7 @@ class Context:
     def save(self, stream: int) -> Blob:
         """A copy of a stream's KV in host memory, of the size in use (a whole-stream llama_memory_seq_cp is slower)."""
         size = llama.llama_state_seq_get_size(self.pointer, stream)
-        blob = np.empty(size, np.uint8)
+        blob = self._buffers.take(size)
         if llama.llama_state_seq_get_data(self.pointer, _bytes(blob), size, stream) != size:
             raise BackendError(f"llama.cpp could not copy stream {stream}: {log_errors()}")
         return blob
