@@ -288,7 +288,8 @@ class Load(NamedTuple):
     max_tokens: int = 512
     slots: int = 32
     context: int = 1024
-    parked_mb: int = 512
+    parked_mb: int = 288
+    """The engine's default."""
 
 
 def search(path: Path, weights: str, load: Load) -> Iterator[Figures]:

@@ -44,7 +44,7 @@ DRAFTS = (2, 4, 8)
 WIDTHS = (1, 2, 4, 8, 16, 32)
 SAMPLES = 16
 RATES = {1: 60.0, 8: 140.0, 32: 231.0}
-"""Tokens/s by rows: those of the script in docs/engine.md, for a single row llama.cpp's from the stock 4-bit file."""
+"""Tokens/s by rows before the engine had kernels of its own; only used without engine.json."""
 
 Tokens = Sequence[int]
 Table = dict[tuple[int, ...], tuple[list[int], int]]
@@ -207,7 +207,7 @@ def measured(path: Path) -> tuple[dict[int, float], str]:
         for width, context in names
         if context == longest
     }
-    return (found, path.name) if len(found) > 1 else (RATES, "docs/engine.md")
+    return (found, path.name) if len(found) > 1 else (RATES, "RATES")
 
 
 def widths(source: str) -> list[int]:

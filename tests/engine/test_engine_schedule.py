@@ -2,7 +2,7 @@
 
 Real are the runner, the strategies, the scheduling and the bookkeeping of streams; simulated are the KV and the logits,
 so that every count is exact and the lengths are those of grade-school questions. All at a quarter of the usual size: 8
-slots, 96 MB for paths put aside.
+slots, 72 MB for paths put aside.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from flyweight.types import Node, Problem, Result, Sampling, Score
 from tests import tiny
 from tests.engine_kit import Engines, child, draw, prompt, run
 
-SLOTS, PARKED_MB = 8, 96
+SLOTS, PARKED_MB = 8, 72
 TOKEN_BYTES = 12288
 """Of Qwen2.5 0.5B at f16."""
 BOUNDARY = tiny.VOCABULARY.index("ĊĊ")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 __all__ = ["Buffers"]
 
-STEP = 512 << 10
+STEP = 256 << 10
 """Sizes are rounded up to this many bytes, so that a buffer that has become free fits many paths."""
 
 

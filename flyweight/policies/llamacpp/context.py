@@ -47,7 +47,7 @@ Blob = NDArray[np.uint8]
 KV_TYPES = {"f32": (0, 4.0), "f16": (1, 2.0), "bf16": (30, 2.0), "q8_0": (8, 34 / 32)}
 """KV encoding: (ggml type, bytes per number)."""
 
-SPARE = 32 << 20
+SPARE = 16 << 20
 """Bytes of buffers for copies kept beyond those in use."""
 _ERROR = 3
 """GGML_LOG_LEVEL_ERROR."""

@@ -78,7 +78,7 @@ class LlamaCpp:
         threads: int | None = None,
         kv_type: str = "f16",
         flash_attention: bool = True,
-        parked_mb: int = 384,
+        parked_mb: int = 288,
         cache_dir: Path | None = None,
     ) -> None:
         """Load a model.
