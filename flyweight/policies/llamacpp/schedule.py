@@ -18,8 +18,8 @@ class Queue:
     """Requests in order of their problem's first arrival, then of their own.
 
     A problem is everything that continues one root, and the prompts asked for its sake. What it asks for later goes
-    before whatever younger problems wait for. So the oldest searches run to their end while the frontiers of the youngest
-    are not even begun, and the paths in use at any time are few.
+    before whatever younger problems wait for. So the oldest searches run to their end while those of the youngest are
+    not even begun, and the paths in use at any time are few.
 
     What holds: no request is overtaken by one of a younger problem, and a slot is never left idle while anyone waits. A
     problem waits until its elders want less than all slots together: at longest the work of the problems that came
