@@ -16,7 +16,7 @@ __all__ = ["DATA", "MBPP", "split_of"]
 DATA = files.Bundled("mbpp.jsonl.gz", 974, "ccf64ceae9c5403bf50a044cb6d505bfd2a2963ee58338ba268fd65beab92a9f")
 
 RANGES = {"prompt": range(1, 11), "test": range(11, 511), "validation": range(511, 601)}
-REPEATED = {602: 217, 704: 248}
+REPEATED = {602: 217, 704: 248, 872: 216}
 """Questions for training that stand word for word among the test questions."""
 
 
@@ -24,7 +24,7 @@ class MBPP(code.Code):
     """Short Python functions, each from a sentence and one public test; the other tests grade.
 
     Splits, by the source's numbers: prompt (1-10), test (11-510, the default), validation (511-600); 601-974 are by the
-    hash of their text (files.hash_split) train, calibration and development, without two that repeat a test question.
+    hash of their text (files.hash_split) train, calibration and development, without three that repeat a test question.
 
     Prompt: the text and `test_list[0]`, asked for the code in a block. Answer: the last block of code. Checker: the
     rest of `test_list` and `challenge_test_list`, in the sandbox; those that repeat the public test are left out, save
@@ -40,13 +40,16 @@ class MBPP(code.Code):
     def __init__(self, *, data: Path | None = None, split: str | None = None) -> None:
         """ConfigError if the file cannot be read, is not what it should be, or has no question of the split."""
         files.check_split(self.name, split, self.splits)
+        wanted = split or "test"
         if data is None:
-            rows = [row for _, row in map(_row, files.bundled(DATA))]
+            found = (
+                row for row in files.bundled(DATA) if split_of(int(str(row["task_id"])), str(row["text"])) == wanted
+            )
+            kept = [_row(row)[1] for row in found]
         else:
             what = 'an MBPP row, with "task_id", "text", "code", "test_list" and "challenge_test_list"'
-            rows = list(files.parsed(Path(data), what, _row).values())
-        wanted = split or "test"
-        kept = [row for row in rows if row[0].meta["split"] == wanted]
+            rows = files.parsed(Path(data), what, _row).values()
+            kept = [row for row in rows if row[0].meta["split"] == wanted]
         if not kept:
             raise ConfigError(f"{data} holds no question of the split {wanted!r}")
         super().__init__((problem for problem, _ in kept), {problem.id: reference for problem, reference in kept})
