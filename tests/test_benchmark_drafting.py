@@ -75,7 +75,7 @@ def test_seconds_follow_straight_lines() -> None:
 
 def test_rates_are_those_of_the_longest_context(tmp_path: Path) -> None:
     path = tmp_path / "engine.json"
-    assert drafting.measured(path) == (drafting.RATES, "docs/engine.md")
+    assert drafting.measured(path) == (drafting.RATES, "RATES")
     engine = {"widths/1/30": 9, "widths/1/400": 7, "widths/8/30": 50, "widths/8/400": 40, "extras/8": 0}
     rows = {name: {"engine": {"rate": [rate - 1, rate, rate + 5]}} for name, rate in engine.items()}
     path.write_text(json.dumps({"rows": rows}))
