@@ -16,7 +16,7 @@ The end of an answer is a token like others. Samples: 60 questions x 16 of Qwen2
 (results/dev60). The speed-up is predicted from plain generation: a step of R rows takes R / tokens/s(R) seconds,
 straight lines between the measured row counts and beyond them; `mean` rows a step, and at `worst` all 1 + d.
 Tokens/s come from results/engine/engine.json (`python -m benchmarks.engine --only widths`), its longest context,
-or as long as it is missing from docs/engine.md. The result goes to results/engine/drafting.json.
+or constants as long as it is missing. The result goes to results/engine/drafting.json.
 """
 
 from __future__ import annotations
