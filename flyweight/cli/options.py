@@ -13,7 +13,7 @@ import typer
 
 from flyweight import api, strategies
 from flyweight.errors import ConfigError
-from flyweight.protocols import Answers, Policy, Strategy
+from flyweight.protocols import Answers, Policy, Strategy, Verifier
 from flyweight.strategies import Value
 from flyweight.types import Budget, Event, Problem
 
@@ -215,13 +215,15 @@ class ModelOptions:
     max_tokens: int = 512
     context: int = 2048
     seed: int = 0
+    judge: Verifier | None = None
+    """A verifier that is there already; `verifier` is then its name."""
 
     def check(self, problems: Sequence[Problem] = ()) -> None:
         """Find every mistake that can be found without loading the model. Raises ConfigError or ModelError."""
         from flyweight import answers, verifiers
 
         answers.extract("", self.kind)
-        judge = verifiers.load(self.verifier)
+        judge = self.judge or verifiers.load(self.verifier)
         if judge.sees_answer and any(problem.answer is None for problem in problems):
             raise ConfigError(
                 f'the verifier {self.verifier} needs the known answers: use --file with JSON lines that have "answer"'
@@ -241,7 +243,7 @@ class ModelOptions:
         """Load the model, unless `policy` is already there. `answers` replaces the layer that `kind` names."""
         return api.Session(
             policy or self.model,
-            verifier=self.verifier,
+            verifier=self.judge or self.verifier,
             kind=self.kind,
             answers=answers,
             max_tokens=self.max_tokens,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +12,8 @@ import typer
 from flyweight import api
 from flyweight.cli import ask, options, render
 from flyweight.cli.warm import warm
+from flyweight.errors import ConfigError
+from flyweight.protocols import Answers
 from flyweight.types import BOXED, Budget, Problem, Result, Stopped
 
 __all__ = ["register"]
@@ -19,17 +21,25 @@ __all__ = ["register"]
 IN_FLIGHT = 1024
 """Questions of a file searched at the same time."""
 
+CODE = "Answer with the complete Python code in one ```python block."
+"""System prompt with --tests, unless another one is given."""
+
 HELP = """Answer a question, spending compute until the answer is better than the model's first.
 
 \b
 Examples:
-  flyweight solve "What is 12 * 17 - 4?"
   flyweight solve -s beam_search -n 16 --set width=4 --verifier arithmetic < question.txt
+  flyweight solve "Write double(x), which returns 2 x." --tests tests.py
   flyweight solve --file questions.jsonl --budget-tokens 4096 --json > results.jsonl
 
 QUESTION may be "-" or left out to read it from a pipe. A file holds one question a line, or JSON lines
 with "question" and optionally "id" and "answer"; its questions are searched together, and results come
 in its order. With --quiet only the answer is printed. An answer in the file is never shown to the model.
+
+--tests FILE makes public tests the verifier: candidates are Python programs, run in the sandbox, and score the share
+that they pass; votes go by what programs do on the tests' inputs and on variations of them. FILE holds asserts, or JSON
+lines with "stdin" and "expected". --check COMMAND makes a command the verifier: it runs in the sandbox with the answer
+on stdin and the whole text in /candidate/text, and exit status 0 means right. It sees the files it names, read-only.
 """
 
 
@@ -59,6 +69,12 @@ def solve(
     file: Annotated[
         Path | None, typer.Option("--file", metavar="FILE", help="Questions, one a line or JSON lines.")
     ] = None,
+    tests: Annotated[
+        Path | None, typer.Option("--tests", metavar="FILE", help="Score code by these public tests, in the sandbox.")
+    ] = None,
+    check: Annotated[
+        str | None, typer.Option("--check", metavar="COMMAND", help="Accept answers by this command, in the sandbox.")
+    ] = None,
     trace: options.TraceFile = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -68,9 +84,43 @@ def solve(
     made_of = options.ModelOptions(model, verifier, kind, max_tokens, context, seed)
     if file is not None and question is not None:
         raise typer.BadParameter("give a question or --file, not both")
+    answers: Answers | None = None
+    if tests is not None or check is not None:
+        made_of, answers = executing(made_of, tests, check, many=file is not None)
+        system = CODE if tests is not None and system == BOXED else system
     problems = [api.problem(ask.question(question), system)] if file is None else ask.questions(file, system)
     made_of.check(problems)
-    return Job(choice, limits, made_of, problems, file is not None, trace, json, quiet).run()
+    return Job(choice, limits, made_of, problems, file is not None, trace, json, quiet, answers).run()
+
+
+def executing(
+    made_of: options.ModelOptions, tests: Path | None, check: str | None, *, many: bool
+) -> tuple[options.ModelOptions, Answers | None]:
+    """The options with the tests or the command as their verifier, and how code votes where there are tests.
+
+    ConfigError for what does not go together or cannot be read, SandboxError when there is no sandbox.
+    """
+    from flyweight import sandbox
+    from flyweight.answers.behaviour import Behaviour
+    from flyweight.verifiers import execution
+
+    given = "--tests" if check is None else "--check"
+    if tests is not None and check is not None:
+        raise ConfigError("give --tests or --check, not both: either is the verifier")
+    if made_of.verifier != api.DEFAULT_VERIFIER:
+        raise ConfigError(f"{given} is the verifier: drop --verifier {made_of.verifier} (or FLYWEIGHT_VERIFIER)")
+    if check is not None:
+        judge = execution.Command(check, kind=made_of.kind)
+        sandbox.working()
+        return replace(made_of, verifier=judge.name, judge=judge), None
+    assert tests is not None
+    if many:
+        raise ConfigError("--tests belongs to one question: drop --file, or use --check")
+    if made_of.kind not in ("math", "code"):
+        raise ConfigError(f"--tests reads answers as code: drop --kind {made_of.kind} (or FLYWEIGHT_KIND)")
+    examples = execution.Tests(file=str(tests))
+    sandbox.working()
+    return replace(made_of, verifier=examples.name, kind="code", judge=examples), Behaviour(examples.tests)
 
 
 @dataclass(frozen=True)
@@ -86,11 +136,13 @@ class Job:
     trace: Path | None
     json: bool
     quiet: bool
+    answers: Answers | None = None
+    """How answers are read and told apart; None for the way that the kind names."""
 
     def run(self) -> int:
         """Load, search, print; the exit code."""
         codes = []
-        with warm(self.made_of, trace=self.trace, quiet=self.quiet) as (session, progress, stop):
+        with warm(self.made_of, trace=self.trace, quiet=self.quiet, answers=self.answers) as (session, progress, stop):
             n = self.choice.parameters.get("n")
             progress.begin(self.choice.name, n if isinstance(n, int) and not self.many else None)
             results = session.runner.run(self.problems, self.choice.bound, self.limits, in_flight=IN_FLIGHT)

@@ -17,10 +17,11 @@ from flyweight.sandbox.checking import (
     evaluate,
     read_tests,
 )
-from flyweight.sandbox.running import SandboxResult, execute, run
+from flyweight.sandbox.running import CANNOT_START, SandboxResult, execute, run
 from flyweight.sandbox.wire import canonical
 
 __all__ = [
+    "CANNOT_START",
     "Call",
     "Checked",
     "Ended",

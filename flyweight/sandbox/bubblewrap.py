@@ -99,15 +99,16 @@ def command(
     else:
         words += ["--unshare-user", "--uid", NOBODY, "--gid", NOBODY]
     words += ["--die-with-parent", "--new-session", "--hostname", "sandbox"]
-    shown = [*LIBRARIES, *_python(), *((*PROGRAMS, sys.prefix) if programs else ())]
+    shown = [*LIBRARIES, *_python(), *((*PROGRAMS, f"{sys.base_prefix}/bin", sys.prefix) if programs else ())]
     binds = [("--ro-bind-try", path, path) for path in shown] + [("--ro-bind", path, path) for path in visible]
     binds += [("--dev-bind", path, path) for path in DEVICES]
     copies = [("--perms", "0444", "--ro-bind-data", str(fd), path) for path, fd in (files or {}).items()]
-    for folder in sorted({str(parent) for bind in (*binds, *copies) for parent in Path(bind[-1]).parents} - {"/"}):
+    words += ["--perms", "1777", "--size", str(DISK), "--tmpfs", "/tmp"]
+    folders = {str(parent) for bind in (*binds, *copies) for parent in Path(bind[-1]).parents}
+    for folder in sorted(folders - {"/", "/tmp"}):
         words += ["--perms", "0755", "--dir", folder]  # bubblewrap would make them for root alone
     words += [word for bind in (*binds, *copies) for word in bind]
-    words += ["--perms", "1777", "--size", str(DISK), "--tmpfs", "/tmp", "--remount-ro", "/"]
-    return [*words, "--chdir", "/tmp", "--seccomp", str(filter_fd), "--"]
+    return [*words, "--remount-ro", "/", "--chdir", "/tmp", "--seccomp", str(filter_fd), "--"]
 
 
 @functools.cache

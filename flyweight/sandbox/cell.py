@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import py_compile
 import select
 import selectors
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -20,7 +23,7 @@ from typing import Literal, Self
 from flyweight.errors import SandboxError
 from flyweight.sandbox import bubblewrap, seccomp
 
-__all__ = ["Cell", "Ended"]
+__all__ = ["Cell", "Ended", "private_memory", "processes_below", "working"]
 
 Ended = Literal["exited", "timeout", "memory", "output", "killed"]
 
@@ -32,17 +35,17 @@ PROCESSES = 32
 """Processes and threads."""
 FILES = 4_000
 """Files and folders in the place to write to: each takes kernel memory that no other limit counts."""
+INSIDE = "/inside.pyc"
 LOOK = 0.02
 """Seconds between two looks at the memory."""
 START = 10.0
 """Seconds a sandbox may take to start, apart from the program's own."""
-STACK = "/proc/{0}/task/{0}/children"
 
 
 class Cell:
     """A sandbox with `inside.py` in it, doing one of its jobs.
 
-    Use as a context manager: leaving it ends every process inside. Raises SandboxError when there is no sandbox.
+    A context manager: leaving it ends every process inside. Raises SandboxError when there is no sandbox.
     """
 
     def __init__(
@@ -87,7 +90,7 @@ class Cell:
     ) -> None:
         uid = self._stack.enter_context(bubblewrap.user())
         given = [self._given("filter", seccomp.program())]
-        copies = {path: self._given("file", data) for path, data in files.items()}
+        copies = {path: self._given("file", data) for path, data in {**files, INSIDE: _inside()}.items()}
         given += copies.values()
         self._ready, ready_inside = os.pipe()
         self._stack.callback(os.close, self._ready)
@@ -107,7 +110,7 @@ class Cell:
             rest.append(str(theirs.fileno()))
         command = bubblewrap.command(binary, uid, given[0], visible=visible, files=copies, programs=mode == "command")
         limits = [uid, self.memory_mb * 2**20, int(cpu) + 2, PROCESSES, bubblewrap.DISK, ready_inside]
-        python = [bubblewrap.interpreter(), "-s", "-S", "-P", "-B", "-X", "utf8", "-c", _inside(), mode]
+        python = [bubblewrap.interpreter(), "-s", "-S", "-P", "-B", "-X", "utf8", INSIDE, mode]
         environment = {"PATH": "/usr/bin:/bin", "PYTHONHASHSEED": "0"}
         if mode == "command":
             environment["PATH"] = f"{os.path.join(sys.prefix, 'bin')}:/usr/local/bin:/usr/bin:/bin"
@@ -152,21 +155,32 @@ class Cell:
         self._stack.callback(os.close, fd)
         return fd
 
+    def close(self) -> None:
+        """End every process inside."""
+        self._stack.close()
+        self.ended = self.ended or "killed"
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        self.close()
 
     def _end(self) -> None:
-        """Kill what is left: with bubblewrap the first process inside dies, and with that one all others."""
-        self._process.kill()
+        """Kill what is left: when the first process inside dies, the kernel ends all others, and bubblewrap leaves."""
+        if self._process.poll() is None:
+            for pid in _children(self._process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(1)
+        self._process.kill()  # its own children die with it
         self._process.wait()
 
     def send(self, kind: str, payload: bytes, seconds: float | None = None) -> None:
-        """Queue a message for inside; `turn` delivers it."""
+        """Queue a message for inside; `wait` delivers it."""
         words = [kind, str(len(payload))] + ([] if seconds is None else [f"{seconds:.3f}"])
         self._outgoing += " ".join(words).encode() + b"\n" + payload
         self._selector.modify(self._channel, selectors.EVENT_READ | selectors.EVENT_WRITE, "channel")
@@ -227,13 +241,14 @@ class Cell:
             if events & selectors.EVENT_READ:
                 part = self._channel.recv(65_536)
                 if not part:
-                    self._selector.unregister(self._channel)
+                    return self._stop("killed")
                 self._incoming += part
                 self._take()
         except BlockingIOError:
             pass
         except OSError:
             self._stop("killed")
+        return None
 
     def _take(self) -> None:
         """Cut what came into messages; nonsense ends the sandbox."""
@@ -267,11 +282,11 @@ class Cell:
 
     def _too_big(self) -> bool:
         """Whether the processes inside together, and the files they wrote, take more memory than allowed."""
-        inside = _below(self._process.pid)
-        used = sum(map(_private, inside))
+        inside = processes_below(self._process.pid)
+        used = sum(map(private_memory, inside))
         for pid in reversed(inside):
             with contextlib.suppress(OSError):
-                disk = os.statvfs(f"/proc/{pid}/root/tmp")
+                disk = os.statvfs(Path("/proc", str(pid), "root", "tmp"))
                 if disk.f_blocks * disk.f_frsize == bubblewrap.DISK:  # the sandbox's own: it has been built
                     if disk.f_files - disk.f_ffree > FILES:
                         return True
@@ -280,16 +295,23 @@ class Cell:
         return used > self.memory_mb * 2**20
 
 
-def _below(pid: int) -> list[int]:
+def processes_below(pid: int) -> list[int]:
     """Every process under this one."""
     found = [pid]
     for parent in found:
-        with contextlib.suppress(OSError):
-            found += map(int, Path(STACK.format(parent)).read_text("ascii").split())
+        found += _children(parent)
     return found[1:]
 
 
-def _private(pid: int) -> int:
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            found += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text("ascii").split())
+    return found
+
+
+def private_memory(pid: int) -> int:
     """Bytes of memory that a process does not share with a file; 0 when it is gone."""
     try:
         text = Path(f"/proc/{pid}/status").read_text("ascii", "replace")
@@ -300,8 +322,13 @@ def _private(pid: int) -> int:
 
 
 @functools.cache
-def _inside() -> str:
-    return Path(__file__).with_name("inside.py").read_text("utf-8")
+def _inside() -> bytes:
+    """inside.py, compiled once: compiling it anew would cost every sandbox milliseconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = Path(folder, "inside.pyc")
+        source = Path(__file__).with_name("inside.py")
+        py_compile.compile(str(source), str(compiled), "<sandbox>", doraise=True)
+        return compiled.read_bytes()
 
 
 _lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""What runs inside the sandbox. Sent there as text: standard library only, nothing of the package.
+"""What runs inside the sandbox. Sent there compiled: standard library only, nothing of the package.
 
     run CODE            the program as `__main__`
     serve CODE CHANNEL  requests over the channel, each answered by a fresh process that runs the program first
@@ -13,13 +13,12 @@ T (out of time). A judge's process asks with C (an expression) and gets V, X or 
 from __future__ import annotations
 
 import builtins
-import contextlib
 import os
 import resource
 import select
-import signal
 import sys
 import time
+from _json import encode_basestring_ascii as quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +28,10 @@ if TYPE_CHECKING:
 REPLY = 64_000
 """Bytes of a value or an output; more is an error."""
 DEPTH = 100
+CANNOT_START = 127
+"""Exit status of a command that is not there or cannot run."""
+SIGKILL, SIGXCPU = 9, 24
+"""As in `signal`, which takes milliseconds to import."""
 ITEMS = 10_000
 """Items taken from an iterator."""
 
@@ -39,7 +42,10 @@ def main() -> None:
     os.write(int(ready), b"1")
     os.set_inheritable(int(ready), False)
     if mode == "command":
-        os.execvp(rest[0], rest)
+        try:
+            os.execvp(rest[0], rest)
+        except OSError:
+            os._exit(CANNOT_START)
     add_exit()
     if mode == "run":
         run(read_all(int(rest[0])).decode("utf-8", "surrogatepass"), int(ready))
@@ -106,7 +112,7 @@ def run(source: str, ready: int) -> None:
         if isinstance(error, MemoryError):
             os.write(ready, b"M")
         trace = error.__traceback__
-        sys.excepthook(type(error), error, trace and trace.tb_next)
+        sys.excepthook(type(error), error.with_traceback(trace and trace.tb_next), None)
         sys.stdout.flush()
         os._exit(1)
 
@@ -180,13 +186,15 @@ def attempt(channel: int, code: Any, kind: str, text: bytes, seconds: float) -> 
         else:
             time.sleep(0.0005)
     for kill in (os.killpg, os.kill):
-        with contextlib.suppress(OSError):
-            kill(pid, signal.SIGKILL)
+        try:  # noqa: SIM105  # contextlib takes milliseconds to import
+            kill(pid, SIGKILL)
+        except OSError:
+            pass
     if status is None:
         os.waitpid(pid, 0)
-        status = -signal.SIGKILL
+        status = -SIGKILL
     payload = b"".join(parts)
-    if late or status == -signal.SIGXCPU:
+    if late or status == -SIGXCPU:
         return "T", b""
     if size > REPLY:
         return "X", b"more than %d bytes of output" % REPLY
@@ -272,8 +280,6 @@ def encode(value: Any, depth: int) -> str:
 
     An instance of a class derived from a plain type counts as that type: none of its own methods is asked.
     """
-    from _json import encode_basestring_ascii as quoted
-
     if depth > DEPTH:
         raise ValueError("nested too deep")
     depth += 1

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 
 from flyweight.sandbox.cell import Cell, Ended
 
-__all__ = ["SandboxResult", "execute", "run"]
+__all__ = ["CANNOT_START", "SandboxResult", "execute", "run"]
+
+
+CANNOT_START = 127
+"""Exit status of a command that is not there or cannot run, as inside.py gives it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,8 @@ def execute(
     memory_mb: int = 512,
 ) -> SandboxResult:
     """Run a program of this machine. It sees the system's programs and libraries, this Python with its packages, the
-    paths in `visible` at their own places, and `files` (path inside to text), all read-only.
+    paths in `visible` at their own places, and `files` (path inside to text), all read-only. CANNOT_START is the status
+    of a command that is not there. Limits and errors as in `run`.
     """
     begun = time.monotonic()
     given = {path: text.encode("utf-8", "surrogatepass") for path, text in (files or {}).items()}

@@ -23,6 +23,7 @@ _REGISTRY = Registry(
         "self-certainty": "flyweight.verifiers.confidence:SelfCertainty",
         "p_true": "flyweight.verifiers.p_true:PTrue",
         "arithmetic": "flyweight.verifiers.arithmetic:Arithmetic",
+        "tests": "flyweight.verifiers.execution:Tests",
         "oracle": "flyweight.verifiers.oracle:Oracle",
     },
 )

@@ -1,0 +1,121 @@
+"""Verifiers that run the candidate: the share of public tests its code passes, or a command that accepts it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from flyweight import sandbox
+from flyweight.answers import extract
+from flyweight.errors import BackendError, ConfigError
+from flyweight.protocols import Models
+from flyweight.sandbox import Test
+from flyweight.types import Node, Problem, Score
+
+__all__ = ["Command", "Tests"]
+
+TEXT = "/candidate/text"
+"""Where a command finds the candidate's whole text."""
+QUESTION = "/candidate/question"
+
+
+class Tests:
+    """Share of the public tests that the candidate's code passes, run in the sandbox.
+
+    The tests are those of the setting `file`, or of the problem itself (`public` in its meta); the tests that grade a
+    benchmark are never among them. Text without code scores 0. Costs no tokens.
+
+    Source: Chen et al. 2022, CodeT (2207.10397), with given tests; Li et al. 2022, AlphaCode (2203.07814), filtering.
+    """
+
+    name = "tests"
+    params = 0
+    sees_answer = False
+
+    def __init__(self, *, file: str = "", seconds: float = 5.0) -> None:
+        """`file` holds Python asserts, or JSON lines with "stdin" and "expected"; `seconds` is per test."""
+        if not seconds > 0:
+            raise ConfigError(f"seconds {seconds:g} is not allowed: a number above 0")
+        self.tests = tuple(sandbox.read_tests(Path(file))) if file else ()
+        self.seconds = seconds
+
+    async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> list[Score]:
+        """One Score per node. BackendError for a problem without tests, SandboxError when there is no sandbox."""
+        tests = self.tests or _public(problem)
+        before, after = (str(problem.meta.get(key, "")) for key in ("before", "after"))
+
+        def share(node: Node) -> float:
+            code = extract(node.solution, "code")
+            if code is None:
+                return 0.0
+            program = "\n".join(part for part in (before, code, after) if part)
+            return sandbox.check(program, tests, seconds=self.seconds).share
+
+        return _scores(self.name, share, nodes)
+
+
+class Command:
+    """1 where a command accepts the candidate with exit status 0, else 0. It runs in the sandbox.
+
+    It reads the candidate's answer on stdin; its whole text is in the file /candidate/text, the question in
+    /candidate/question. It sees the system's programs, this Python with its packages and the files and folders that
+    its own words name, all read-only, and no network.
+    """
+
+    name = "check"
+    params = 0
+    sees_answer = False
+
+    def __init__(self, command: str, *, kind: str = "math", seconds: float = 10.0) -> None:
+        """`command` is split into words as a shell does, but no shell runs it; `kind` says how answers are read."""
+        try:
+            words = shlex.split(command)
+        except ValueError as error:
+            raise ConfigError(f"the check {command!r} cannot be read: {error}") from error
+        if not words:
+            raise ConfigError("the check is empty: give a command, for example 'python check.py'")
+        self.visible = tuple(dict.fromkeys(os.path.abspath(word) for word in words if _shown(word)))
+        if "/" in words[0] and not os.path.isfile(words[0]):
+            raise ConfigError(f"the check {command!r}: there is no file {words[0]!r}")
+        if "/" not in words[0] and shutil.which(words[0]) is None:
+            raise ConfigError(f"the check {command!r}: there is no command {words[0]!r}")
+        self.words = [os.path.abspath(word) if _shown(word) else word for word in words]
+        self.kind, self.seconds = kind, seconds
+
+    async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> list[Score]:
+        """One Score per node. SandboxError when there is no sandbox, BackendError when the command cannot start."""
+
+        def accepted(node: Node) -> float:
+            answer = extract(node.solution, self.kind)
+            files = {TEXT: node.solution, QUESTION: problem.prompt}
+            done = sandbox.execute(
+                self.words, stdin=answer or "", files=files, visible=self.visible, seconds=self.seconds
+            )
+            if done.status == sandbox.CANNOT_START:
+                raise BackendError(f"the check {shlex.join(self.words)!r} cannot be started in the sandbox")
+            return float(answer is not None and done.status == 0)
+
+        return _scores(self.name, accepted, nodes)
+
+
+def _shown(word: str) -> bool:
+    """Whether a word of the command names something that it should see; the root or home folder is too much."""
+    path = os.path.abspath(word)
+    return os.path.exists(word) and path not in ("/", os.path.expanduser("~")) and not word.startswith("-")
+
+
+def _public(problem: Problem) -> list[Test]:
+    public = problem.meta.get("public")
+    if isinstance(public, str) or not isinstance(public, Sequence) or not public:
+        raise BackendError(f"the verifier tests needs public tests, and problem {problem.id!r} has none")
+    return sandbox.asserts("\n".join(map(str, public)), entry=str(problem.meta.get("entry", "")))
+
+
+def _scores(name: str, value: Callable[[Node], float], nodes: Sequence[Node]) -> list[Score]:
+    """As many sandboxes at a time as there are processors."""
+    with ThreadPoolExecutor(min(len(nodes), os.cpu_count() or 1) or 1) as pool:
+        return [Score(found, (), name) for found in pool.map(value, nodes)]

@@ -1,0 +1,145 @@
+"""Code votes by what it does."""
+
+from __future__ import annotations
+
+import ast
+import random
+
+import pytest
+
+from flyweight import sandbox
+from flyweight.answers import behaviour
+from flyweight.answers.behaviour import Behaviour, inputs
+from flyweight.runner import Runner
+from flyweight.sandbox import Call, Outcome, Stdin, asserts
+from flyweight.strategies import bind
+from flyweight.testing import Draft, RuleVerifier, ToyPolicy
+from flyweight.types import Problem
+
+EXAMPLES = asserts("assert f([3, 1, 2]) == [1, 2, 3]")
+SORTS = (
+    "def f(x): return sorted(x)",
+    "def f(x):\n    out = []\n    for v in x:\n        out.insert(sum(o <= v for o in out), v)\n    return out",
+    "f = lambda x: sorted(x, key=lambda v: (v, 1))",
+)
+OTHERS = (
+    "def f(x): return sorted(set(x))",  # equal on the example alone
+    "def f(x): return x[::-1]",
+    "def f(x): return tuple(sorted(x))",
+    "def f(x):\n    while True: pass",
+    "def g(x): return sorted(x)",
+    "def f(x): return sorted(x",
+)
+
+
+def test_programs_that_do_the_same_are_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(behaviour, "SECONDS", 0.2)
+    programs: list[str | None] = [OTHERS[0], SORTS[0], None, *OTHERS[1:], SORTS[1], SORTS[2], SORTS[0]]
+    votes = Behaviour([*EXAMPLES, Call("f([2, 2, 1])", None)])
+    assert votes.classes(programs) == [[1, 8, 9, 10], [0], [3], [4]]
+    monkeypatch.setattr(sandbox, "evaluate", lambda *args, **kwargs: pytest.fail("a program ran twice"))
+    order = list(range(len(programs)))
+    for seed in range(20):
+        random.Random(seed).shuffle(order)
+        found = votes.classes([programs[i] for i in order])
+        assert sorted(sorted(order[i] for i in group) for group in found) == [[0], [1, 8, 9, 10], [3], [4]]
+
+
+def test_inputs_are_the_examples_and_then_more_of_their_kind() -> None:
+    examples = asserts(
+        "assert f([3, 1, 2], 3, 'ab') == 1\nassert f([5], 1, 'b') == 2\nassert abs(f([7, 7], 2, 'a')) < 3"
+    )
+    found = inputs(examples)
+    assert found[:3] == [Call(f"f({given})", None) for given in ("[3, 1, 2], 3, 'ab'", "[5], 1, 'b'", "[7, 7], 2, 'a'")]
+    assert len(found) == len(set(found)) == behaviour.INPUTS and found == inputs(examples)
+    for given in found:
+        assert isinstance(given, Call)
+        items, length, text = ast.literal_eval(given.expression.removeprefix("f"))
+        assert len(items) == length and all(type(item) is int and item > 0 for item in items)
+        assert text and set(text) <= {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [0, 5, -3, 2.5, True, None, "word", "", [1, 2], [], (1, "a"), {1, 2}, {"a": 1}, [[1, 2], [3]], b"x", 10**30],
+)
+def test_mutations_keep_the_type(value: object) -> None:
+    rng = random.Random(0)
+    for _ in range(30):
+        changed = behaviour._mutated(value, rng)
+        assert (type(changed) is type(value) and bool(changed) == bool(value)) or isinstance(value, bool | int | float)
+        if isinstance(value, int) and isinstance(changed, int):
+            assert changed * value >= 0
+
+
+def test_stdin_programs_vote_too() -> None:
+    examples = [Stdin("3\n1 2 3\n", "6\n")]
+    found = inputs(examples)
+    assert found[0] == Stdin("3\n1 2 3\n", "") and len(found) > 5
+    for given in found:
+        assert isinstance(given, Stdin)
+        count, numbers, end = given.stdin.split("\n")
+        assert (count, len(numbers.split()), end) == ("3", 3, "")
+    votes = Behaviour(examples)
+    total = "input()\nprint(sum(map(int, input().split())))"
+    loop = "n = int(input())\nt = 0\nfor w in input().split(): t += int(w)\nprint(t, end='')"
+    assert votes.classes([total, "print(6)", loop, "print(int('x'))"]) == [[0, 2], [1]]
+
+
+def test_errors_and_lateness_are_outputs_but_nothing_else_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes = {
+        "all fail": [Outcome("error"), Outcome("timeout")],
+        "one fails": [Outcome("value", 1), Outcome("error", error="ValueError")],
+        "fails otherwise": [Outcome("value", 1.0), Outcome("error", error="KeyError")],
+        "late": [Outcome("value", 1), Outcome("timeout")],
+        "true": [Outcome("value", True), Outcome("error")],
+    }
+    monkeypatch.setattr(sandbox, "evaluate", lambda program, *args, **kwargs: outcomes[program])
+    assert Behaviour(EXAMPLES).classes(list(outcomes)) == [[1, 2], [3], [4]]
+
+
+def test_without_examples_equal_source_is_one_answer() -> None:
+    assert Behaviour().classes(["x = 1", "y = 1", "x = 1\n", None]) == [[0, 2], [1]]
+
+
+def test_a_problem_brings_its_examples() -> None:
+    meta = {"public": ("assert f(2) == 4",), "entry": "f", "before": "k = 2", "after": "def f(x): return h(x)"}
+    votes = Behaviour.of(Problem("p", "?", meta=meta))
+    assert votes.inputs[0] == Call("f(2)", None)
+    assert votes.classes(["def h(x): return k * x", "def h(x): return x + x", "def h(x): return x ** k"]) == [
+        [0, 1],
+        [2],
+    ]
+    assert Behaviour.of(Problem("p", "?")).inputs == []
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("One:\n```python\na = 1\n```\nTwo:\n```python\nb = 2\n```\nDone.", "b = 2"),
+        ("b = 2\n", "b = 2"),
+        ("for x in 'ab':\n    print(x)", "for x in 'ab':\n    print(x)"),
+        ("def f(x): return x +", None),
+        ("42", None),
+        ("I do not know.", None),
+        ("word", None),
+        ("", None),
+    ],
+)
+def test_where_the_code_is(text: str, code: str | None) -> None:
+    assert Behaviour().extract(text) == code
+
+
+def test_self_consistency_works_on_code_as_it_is() -> None:
+    """The wrong program is drawn most often as one text; the right ones differ in text and win together."""
+    drafts = [OTHERS[1], OTHERS[1], *SORTS]
+
+    def write(question: str, so_far: str, rng: random.Random, sampling: object) -> Draft:
+        return Draft(f"```python\n{drafts.pop(0)}\n```")
+
+    runner = Runner(
+        ToyPolicy(write, slots=1), {"rule": RuleVerifier(lambda question, text: 0.5)}, answers=Behaviour(EXAMPLES)
+    )
+    result = runner.solve(Problem("p", "Sort."), bind("self_consistency", {"n": 5}))
+    assert result.error is None and result.answer in SORTS
+    assert [candidate.answer_class for candidate in result.candidates].count(0) == 3

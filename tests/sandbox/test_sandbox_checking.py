@@ -1,0 +1,214 @@
+"""Grading: what counts as right, and who cannot make it so."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flyweight.errors import ConfigError
+from flyweight.sandbox import Call, Statements, Stdin, asserts, check, evaluate, inside, read_tests, wire
+from flyweight.sandbox.cell import Cell
+from tests.sandbox_hijacks import HIJACKS, HONEST, TESTS
+
+TASK = asserts(TESTS)
+
+
+def test_the_honest_program_passes() -> None:
+    assert [type(test) for test in TASK] == [Call, Call, Call, Statements, Statements, Call]
+    assert check(HONEST, TASK).failures == ("",) * 6
+
+
+@pytest.mark.parametrize("name", HIJACKS)
+def test_hijackers_gain_nothing(name: str) -> None:
+    """None knows 4217, [2, 1], 4.56789 or the loop's values; what else they return is theirs."""
+    assert len(HIJACKS) == 25
+    failures = check(HIJACKS[name], TASK, seconds=1).failures
+    assert all(failures[at] for at in (0, 1, 3, 4)), failures
+
+
+def test_what_is_expected_never_enters_the_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[bytes] = []
+    send = Cell.send
+
+    def spy(cell: Cell, kind: str, payload: bytes, seconds: float | None = None) -> None:
+        if kind in "ES":
+            sent.append(payload)
+        send(cell, kind, payload, seconds)
+
+    monkeypatch.setattr(Cell, "send", spy)
+    check(HONEST, [*TASK, Stdin("1", "secret")])
+    assert sent == [
+        b"f(3)",
+        b"f([1, 2])",
+        b"f('a')",
+        b"f(float('2.0'))",
+        b"f(0)",
+        b"f(1)",
+        b"f(2)",
+        b"bool(f(5))",
+        b"1",
+    ]
+
+
+def test_which_asserts_need_no_judge() -> None:
+    found = asserts(
+        "n = 3\nassert f(1) == 2\nassert 2 == f(1)\nassert f(1) is None\nassert not f(1)\nassert sorted(f(1)) == [1]\n"
+        "assert f(n) == 2\nassert f(1) == n\nassert (f(1) == 2) == True\nassert f(1) != 2\nassert f(lambda: 2) == 1"
+    )
+    calls = [test for test in found if isinstance(test, Call)]
+    assert calls == [
+        Call("f(1)", 2),
+        Call("f(1)", 2),
+        Call("f(1)", None),
+        Call("bool(f(1))", False),
+        Call("sorted(f(1))", [1]),
+        Call("f(lambda: 2)", 1),
+    ]
+    assert [test.names for test in found if isinstance(test, Statements)] == [(("f", "f"),)] * 4
+
+
+def test_tests_inside_a_check_function() -> None:
+    source = (
+        "def check(candidate):\n    assert candidate(2) == 4\n    for i in range(3): assert candidate(i) == 2 * i\n"
+    )
+    tests = asserts(source, entry="double")
+    assert tests[0] == Call("double(2)", 4) and isinstance(tests[1], Statements)
+    assert check("def double(x): return 2 * x", tests).passed
+    assert check("def double(x): return x + 2", tests).failures == ("", "AssertionError: ")
+    with pytest.raises(ConfigError, match="need the name of the function"):
+        asserts(source)
+
+
+def test_types_count() -> None:
+    given = [
+        "True",
+        "1",
+        "1.0",
+        "(1,)",
+        "[1]",
+        "{1}",
+        "{1: 2}",
+        "iter([1])",
+        "'1'",
+        "b'1'",
+        "None",
+        "1j",
+        "float('nan')",
+    ]
+    values = [outcome.value for outcome in evaluate("", [Call(text, None) for text in given])]
+    equal = {
+        (a, b)
+        for a, x in zip(given, values, strict=True)
+        for b, y in zip(given, values, strict=True)
+        if wire.same(x, y)
+    }
+    assert equal == {(a, a) for a in given} - {("float('nan')",) * 2} | {("1", "1.0"), ("1.0", "1")}
+
+
+DATA = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(st.text() | st.integers(), inner),
+    max_leaves=20,
+)
+
+
+@given(DATA)
+def test_plain_data_survives_the_way_out_and_in(value: object) -> None:
+    there = wire.decode(inside.encode(value, 0))
+    assert wire.same(there, value) and wire.canonical(there) == wire.canonical(value)
+    assert wire.same(inside.decode(json.loads(inside.encode(value, 0))), value)
+
+
+@given(st.text() | st.binary())
+def test_nonsense_is_no_value(text: str | bytes) -> None:
+    with contextlib.suppress(wire.Malformed):
+        wire.decode(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", '{"z":[]}', '{"b":"x"}', '{"c":[1]}', '{"d":[1]}', '{"s":[[]]}', "[" * 10**5]
+)
+def test_malformed_values(text: str) -> None:
+    with pytest.raises(wire.Malformed):
+        wire.decode(text)
+
+
+def test_stdin_programs() -> None:
+    program = "n = int(input())\nprint(n * 2, end=' \\n\\n')"
+    assert check(program, [Stdin("2\n", "4"), Stdin("2", "5"), Stdin("x", "4")]).failures == (
+        "",
+        "another value: 4 \n\n",
+        "exit status 1",
+    )
+    assert check("if __name__ == '__main__': print(len(input()))", [Stdin("x" * 10**5, "100000")]).passed
+
+
+def test_a_program_starts_anew_for_every_test() -> None:
+    program = "seen = []\ndef f(x):\n    seen.append(x)\n    return len(seen)"
+    assert check(program, [Call("f(1)", 1)] * 3).passed
+
+
+def test_what_goes_wrong_is_said() -> None:
+    program = "def f(x):\n    if x == 1: raise KeyError('k')\n    if x == 2: return 'x' * 10**6\n    return object()"
+    tests = [Call(f"f({x})", 0) for x in (1, 2, 3)]
+    assert check(program, tests).failures == (
+        "KeyError: 'k'",
+        "more than 64000 bytes of output",
+        "TypeError: returned a object, which is not plain data",
+    )
+    assert check("x = (", tests[:1]).failures == ("SyntaxError: does not compile",)
+    with pytest.raises(ConfigError, match="no tests"):
+        check(program, [])
+
+
+def test_after_two_timeouts_no_more_time_is_spent() -> None:
+    outcomes = evaluate(
+        "def f(x):\n    while x: pass\n    return x", [Call(f"f({x})", 0) for x in (0, 1, 1, 0)], seconds=0.3
+    )
+    assert [outcome.kind for outcome in outcomes] == ["value", "timeout", "timeout", "timeout"]
+
+
+def test_share_of_tests_passed() -> None:
+    checked = check("def f(x): return x", [Call("f(1)", 1), Call("f(1)", 2), Call("f(1)", 1), Call("f(1)", 3)])
+    assert (checked.share, checked.passed) == (0.5, False)
+
+
+def test_files_of_tests(tmp_path: Path) -> None:
+    file = tmp_path / "tests"
+
+    def read(text: str) -> object:
+        file.write_text(text)
+        return read_tests(file)
+
+    assert read("assert f(1) == 2\n") == [Call("f(1)", 2)]
+    assert read('{"stdin": "1", "expected": "2"}\n\n{"expected": "3"}') == [Stdin("1", "2"), Stdin("", "3")]
+    for text, message in (
+        ("", "holds no tests"),
+        ("x = 1", "hold no assert"),
+        ("assert (", "the tests are not Python"),
+        ('{"stdin": "1"}', 'line 1: needs "expected"'),
+        ('{"expected": "1"}\nnope', "line 2: not a JSON object"),
+    ):
+        with pytest.raises(ConfigError, match=message) as caught:
+            read(text)
+        assert str(caught.value).startswith(str(file)) and "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="cannot read"):
+        read_tests(tmp_path / "missing")
+
+
+def test_many_right_and_wrong_programs() -> None:
+    """A right program and four mutants for each of ten tasks: all verdicts as they must be."""
+    tasks = [
+        (f"def f(a, b): return a * {k} {{}} b", [Call(f"f({a}, {b})", a * k + b) for a, b in ((1, 2), (3, 5), (-7, 4))])
+        for k in range(1, 11)
+    ]
+    for source, tests in tasks:
+        assert check(source.format("+"), tests).passed
+    mutants = [source.format(sign) for source, _ in tasks for sign in ("-", "*", "|", "+ 1 +")]
+    expected = [tests for _, tests in tasks for _ in range(4)]
+    assert not any(check(mutant, tests).passed for mutant, tests in zip(mutants[:12], expected[:12], strict=True))
