@@ -218,9 +218,11 @@ def test_all_humaneval_solutions_pass() -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("box")
 def test_all_mbpp_solutions_pass() -> None:
+    """All but 414, which returns 0 where its test has False: the sandbox takes no number for a bool."""
     rows = [mbpp._row(row)[1] for row in files.bundled(mbpp.DATA)]  # with the three that are in no split
     task = code.Code((p for p, _ in rows), {p.id: reference for p, reference in rows})
-    assert len(rows) == 974 and not failures(task, list(task.problems()))
+    assert len(rows) == 974
+    assert [id for id, _ in failures(task, list(task.problems()))] == ["mbpp-414"]
 
 
 @pytest.mark.slow
