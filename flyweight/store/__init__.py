@@ -30,19 +30,7 @@ from flyweight.store.salvage import Salvaged, salvage
 from flyweight.store.units import Units, mark
 from flyweight.types import Event, Node, Result
 
-__all__ = [
-    "Fresh",
-    "Repeats",
-    "Run",
-    "RunInfo",
-    "Salvaged",
-    "Sample",
-    "Store",
-    "StoreError",
-    "StoredPolicy",
-    "StoredVerifier",
-    "salvage",
-]
+__all__ = ["Fresh", "Repeats", "Run", "RunInfo", "Salvaged", "Sample", "Store", "StoreError", "salvage"]
 
 
 class Repeats(NamedTuple):
@@ -64,7 +52,11 @@ class Store:
         process writes it or it is no store, StoreError if it cannot be used.
         """
         self._database = Database(Path(path), durable=durable, readonly=readonly)
-        self._units = Units(self._database)
+        try:
+            self._units = Units(self._database)
+        except StoreError:
+            self._database.close()
+            raise
 
     @property
     def path(self) -> Path:
@@ -142,7 +134,8 @@ class Store:
     def results(self, run: str) -> Iterator[Result]:
         """The result of every search of a run, by problem id, one in memory at a time.
 
-        ConfigError for an unknown run. StoreError if something in it is damaged: running it again repairs that.
+        ConfigError for an unknown run. StoreError, after the last intact one, if others are damaged: running it again
+        repairs that.
         """
         return (search.result for search in self._searches(run))
 
@@ -187,11 +180,23 @@ class Store:
     # Inside ------------------------------------------------------------------------------------------------------
 
     def _search(self, run: str, problem_id: str) -> Search:
-        return read_search(self._database, self._units, run, problem_id.encode("utf-8", "surrogatepass"))
+        problem = problem_id.encode("utf-8", "surrogatepass")
+        search = read_search(self._database, self._units, run, problem)
+        if search is None:
+            raise StoreError(f"{self.path}: the search of {problem_id!r} in run {run} is damaged: run it again")
+        return search
 
     def _searches(self, run: str) -> Iterator[Search]:
+        """Every search that is intact; in the end, if any was not, a StoreError."""
+        damaged = 0
         for problem in read_problems(self._database, run):
-            yield read_search(self._database, self._units, run, problem)
+            search = read_search(self._database, self._units, run, problem)
+            if search is None:
+                damaged += 1
+            else:
+                yield search
+        if damaged:
+            raise StoreError(f"{self.path}: {damaged} searches of run {run} are damaged: run it again")
 
     def _know(self, model: str, policy: Policy) -> None:
         """Keep what a replay has to know of a model; refuse two different ones under one name."""

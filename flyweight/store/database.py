@@ -16,7 +16,7 @@ import os
 import socket
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from urllib.parse import quote
 
 from flyweight.errors import ConfigError, FlyweightError
 
-__all__ = ["Batch", "Database", "StoreError", "network_file_system"]
+__all__ = ["FAILURES", "Batch", "Database", "Lock", "StoreError", "network_file_system"]
 
 APPLICATION = 0x464C5957
 """SQLite's application id: what tells a store from any other database."""
@@ -56,12 +56,47 @@ BUSY_SECONDS = 5.0
 Batch = tuple[str, Sequence[Sequence[object]]]
 """A statement, and the parameters of every time it is executed."""
 
+FAILURES = (sqlite3.Error, UnicodeDecodeError)
+"""What SQLite raises; the second when the message itself quotes garbled text."""
+
 _written: set[tuple[int, int]] = set()
 """Lock files this process holds: POSIX locks do not exclude their own process."""
 
 
 class StoreError(FlyweightError):
     """The store cannot be read or written: one line with its path, the cause and the way out."""
+
+
+class Lock:
+    """The right to write a store, held until released or until the process ends."""
+
+    def __init__(self, path: Path, owner: Callable[[], str] = lambda: "another process") -> None:
+        """Take the lock, or raise ConfigError naming who has it."""
+        beside = path.with_name(path.name + ".lock")
+        with suppress(FileNotFoundError):
+            # Opening the file a second time would release the lock as soon as that copy is closed.
+            if _identity(os.stat(beside)) in _written:
+                raise ConfigError(f"{path} is already open for writing in this process")
+        try:
+            lock = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise StoreError(f"cannot write {path}: {error.strerror} ({beside})") from error
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise ConfigError(
+                    f"{path} is being written by {owner()}: wait for it, or read with readonly=True"
+                ) from error
+            raise StoreError(f"cannot lock {beside}: {error.strerror}; keep the store elsewhere") from error
+        self._file = lock
+        _written.add(_identity(os.fstat(lock)))
+
+    def release(self) -> None:
+        """Let the next writer in."""
+        _written.discard(_identity(os.fstat(self._file)))
+        os.close(self._file)
 
 
 class Database:
@@ -78,7 +113,8 @@ class Database:
         self.took_over = False
         """Whether the last owner died without closing."""
         self._pid = os.getpid()
-        self._lock: int | None = None
+        self._signed = False
+        self._lock: Lock | None = None
         self._connection: sqlite3.Connection | None = None
         if not path.parent.is_dir():
             raise StoreError(f"cannot open {path}: the folder {path.parent} does not exist")
@@ -86,9 +122,9 @@ class Database:
             raise StoreError(f"cannot read {path}: no such file")
         try:
             if not readonly:
-                self._own()
+                self._lock = Lock(path, self._owner)
             self._open(durable)
-        except sqlite3.Error as error:
+        except FAILURES as error:
             self.close()
             raise self._explained(error, "open") from error
         except FlyweightError:
@@ -112,24 +148,25 @@ class Database:
                 connection.executemany(statement, rows)
             connection.execute("UPDATE owner SET heartbeat = ?", (time.time(),))
             connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except FAILURES as error:
             self.error = self._explained(error, "write")
-            with suppress(sqlite3.Error):
+            with suppress(*FAILURES):
                 self.connection.execute("ROLLBACK")
             raise self.error from error
 
     def read(self, query: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
         """Rows as they are found."""
         try:
-            yield from self.connection.execute(query, values)
-        except sqlite3.Error as error:
+            for row in self.connection.execute(query, values):  # noqa: UP028 (it would close the cursor, which may fail)
+                yield row
+        except FAILURES as error:
             raise self._explained(error, "read") from error
 
     def one(self, query: str, values: Sequence[object] = ()) -> tuple[Any, ...] | None:
         """The only row, or None."""
         try:
             row: tuple[Any, ...] | None = self.connection.execute(query, values).fetchone()
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise self._explained(error, "read") from error
         return row
 
@@ -144,44 +181,20 @@ class Database:
         """Give the store up. What was committed stays committed, whatever fails here."""
         connection, self._connection = self._connection, None
         if connection is not None and os.getpid() == self._pid:
-            with suppress(sqlite3.Error):
-                if not self.readonly:
+            with suppress(*FAILURES):
+                if self._signed:
                     connection.execute("DELETE FROM owner")
-            with suppress(sqlite3.Error):
+            with suppress(*FAILURES):
                 connection.close()
         if self._lock is not None:
-            _written.discard(_identity(os.fstat(self._lock)))
-            os.close(self._lock)
+            self._lock.release()
             self._lock = None
 
     # Opening ---------------------------------------------------------------------------------------------------
 
-    def _own(self) -> None:
-        """Become the only writer, or say who is."""
-        path = self.path.with_name(self.path.name + ".lock")
-        with suppress(FileNotFoundError):
-            # Opening the file a second time would release the lock as soon as that copy is closed.
-            if _identity(os.stat(path)) in _written:
-                raise ConfigError(f"{self.path} is already open for writing in this process")
-        try:
-            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise StoreError(f"cannot write {self.path}: {error.strerror} ({path})") from error
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(lock)
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise ConfigError(
-                    f"{self.path} is being written by {self._owner()}: wait for it, or read with readonly=True"
-                ) from error
-            raise StoreError(f"cannot lock {path}: {error.strerror}; keep the store on another file system") from error
-        self._lock = lock
-        _written.add(_identity(os.fstat(lock)))
-
     def _owner(self) -> str:
         """Who writes the store, as far as it can be read."""
-        with suppress(sqlite3.Error), closing(self._connect("mode=ro", timeout=0.2)) as connection:
+        with suppress(*FAILURES, TypeError), closing(self._connect("mode=ro", timeout=0.2)) as connection:
             row = connection.execute("SELECT pid, host, heartbeat FROM owner").fetchone()
             if row is not None:
                 return f"process {row[0]} on {row[1]} (last commit {max(0, time.time() - row[2]):.0f} s ago)"
@@ -264,11 +277,12 @@ class Database:
         if self.took_over:
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if found != "ok":
-                raise self._damaged(str(found))
+                raise self.damaged(str(found))
         now = time.time()
         row = (1, self._pid, _boot(), socket.gethostname(), now, now)
         connection.execute("INSERT OR REPLACE INTO owner VALUES (?, ?, ?, ?, ?, ?)", row)
         connection.execute("COMMIT")
+        self._signed = True
 
     # What went wrong -------------------------------------------------------------------------------------------
 
@@ -284,16 +298,19 @@ class Database:
             self.error = StoreError(f"cannot write {self.path}: it was deleted or replaced while in use; run again")
             raise self.error
 
-    def _damaged(self, cause: str) -> StoreError:
+    def damaged(self, cause: str) -> StoreError:
+        """The error for a file that does not hold what was written."""
         cause = " ".join(cause.split())
         return StoreError(
             f"{self.path} is damaged ({cause}): flyweight.store.salvage({str(self.path)!r}) keeps every intact row"
         )
 
-    def _explained(self, error: sqlite3.Error, doing: str) -> StoreError:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or not isinstance(error, sqlite3.OperationalError):
-            return self._damaged(str(error))
+    def _explained(self, error: Exception, doing: str) -> StoreError:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+        # The statements are right, so one that makes no sense to SQLite (ERROR) says that the schema is not ours.
+        broken = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+        if code in broken or not isinstance(error, sqlite3.OperationalError):
+            return self.damaged(str(error))
         causes = {
             sqlite3.SQLITE_FULL: "the disk is full; free some space and run again",
             sqlite3.SQLITE_IOERR: "the disk failed or a file size limit was reached; run again once that is repaired",

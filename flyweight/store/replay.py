@@ -106,6 +106,7 @@ class StoredPolicy:
             return self._deliver()
         if not self._pending and not self._flying:
             return []
+        self._units.check()  # what cannot be kept is not drawn
         policy = self._engine()
         self._count(calls=len(self._pending))
         for id, asked in self._pending.items():

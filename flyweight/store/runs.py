@@ -26,6 +26,7 @@ __all__ = ["Run", "RunInfo", "Sample", "Search", "known_run", "list_runs", "read
 
 Json = dict[str, Any]
 
+EMPTY = Content(b"", b"", b"", b"")
 AGAIN = (Stopped.INTERRUPTED, Stopped.ERROR)
 """Ends that a later search of the same problem replaces."""
 
@@ -67,8 +68,8 @@ class Search(NamedTuple):
     result: Result
     nodes: dict[str, Node]
     """By key, every node with its last score."""
-    events: list[Event]
-    """As they happened, progress left out."""
+    log: list[list[Any]]
+    """Its events: kind, time, key of the node, score the node had, facts."""
 
     @property
     def tree(self) -> list[Node]:
@@ -76,16 +77,25 @@ class Search(NamedTuple):
         return sorted(self.nodes.values(), key=lambda node: (node.order, node.key))
 
     @property
+    def events(self) -> list[Event]:
+        """As they happened, progress left out."""
+        events = []
+        for kind, at, key, score, facts in self.log:
+            node = None if key is None else _scored(self.nodes, key, score)
+            facts = {"result": self.result} if kind == "end" else facts or {}
+            events.append(Event(self.result.problem.id, kind, at, node, facts))
+        return events
+
+    @property
     def samples(self) -> Iterator[Sample]:
         """The candidates with their scores."""
         scores: dict[str, list[Score]] = {}
-        for event in self.events:
-            if event.kind == "score" and event.node is not None and event.node.score is not None:
-                scores.setdefault(event.node.key, []).append(event.node.score)
+        for kind, _, key, score, _ in self.log:
+            if kind == "score" and (said := _score(score)) is not None:
+                scores.setdefault(key, []).append(said)
         for number, candidate in enumerate(self.result.candidates):
-            said = tuple(scores.get(candidate.node.key, ()))
-            node, answer, answer_class = candidate.node, candidate.answer, candidate.answer_class
-            yield Sample(self.result.problem.id, number, node, answer, answer_class, said)
+            node, said_of_it = candidate.node, tuple(scores.get(candidate.node.key, ()))
+            yield Sample(self.result.problem.id, number, node, candidate.answer, candidate.answer_class, said_of_it)
 
 
 @dataclass
@@ -245,7 +255,7 @@ def known_run(database: Database, id: str) -> RunInfo:
         known = [run for (run,) in database.read("SELECT run FROM runs ORDER BY id DESC LIMIT 5")]
         raise ConfigError(f"{database.path} holds no run {id!r} (latest: {', '.join(known) or 'none'})")
     if mark(*row[:-1]) != row[-1]:
-        raise StoreError(f"the record of run {id} in {database.path} is damaged: start the run again in another store")
+        raise database.damaged(f"the record of run {id}")
     run, configuration, models, versions, started, finished, problems, _ = row
     return RunInfo(
         run, json.loads(configuration), json.loads(models), tuple(json.loads(versions)), started, finished, problems
@@ -267,8 +277,10 @@ def _put(database: Database, info: RunInfo) -> None:
         info.finished,
         info.problems,
     )
-    statement = "INSERT OR REPLACE INTO runs (run, configuration, models, versions, started, finished, problems, mark)"
-    database.write([(statement + " VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [(*row, mark(*row))])])
+    columns = ("run", "configuration", "models", "versions", "started", "finished", "problems", "mark")
+    updates = ", ".join(f"{column} = excluded.{column}" for column in columns[1:])
+    statement = f"INSERT INTO runs ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+    database.write([(f"{statement} ON CONFLICT (run) DO UPDATE SET {updates}", [(*row, mark(*row))])])
 
 
 # Reading back ----------------------------------------------------------------------------------------------------
@@ -287,12 +299,15 @@ def read_problems(database: Database, run: str) -> list[bytes]:
     return found
 
 
-def read_search(database: Database, units: Units, run: str, problem: bytes) -> Search:
-    """The search of one problem. ConfigError if there is none, StoreError if it or a part of it is damaged."""
+def read_search(database: Database, units: Units, run: str, problem: bytes) -> Search | None:
+    """The search of one problem; None, and forgotten by a writer, if it or a part of it is damaged.
+
+    ConfigError if there is none.
+    """
     row = database.one("SELECT stopped, record, mark FROM searches WHERE run = ? AND problem = ?", (run, problem))
     if row is None:
         known_run(database, run)
-        raise ConfigError(f"run {run} holds no search of problem {_string(problem)!r}")
+        raise ConfigError(f"run {run} holds no search of problem {_name(problem)}")
     stopped, record, check = row
     whole = None
     if mark(run, problem, stopped, record) == check:
@@ -301,21 +316,20 @@ def read_search(database: Database, units: Units, run: str, problem: bytes) -> S
     if whole is None or read is None:
         if not database.readonly:
             database.write([("DELETE FROM searches WHERE run = ? AND problem = ?", [(run, problem)])])
-        raise StoreError(f"{database.path}: the search of {_string(problem)!r} in run {run} is damaged: run it again")
-    result = _result(whole, read)
-    return Search(result, read, [_event(result, entry, read) for entry in whole["log"]])
+        return None
+    return Search(_result(whole, read), read, whole["log"])
 
 
 def _nodes(units: Units, whole: Json) -> dict[str, Node] | None:
     """The nodes by key, each with the last score it was given; None if a content is missing."""
     scores = {key: _score(score) for _, _, key, score, _ in whole["log"] if score is not None}
+    sums = {key: bytes.fromhex(entry["content"]) for key, entry in whole["nodes"].items() if "content" in entry}
+    contents = units.contents(sorted(set(sums.values())))
+    if len(contents) < len(set(sums.values())):
+        return None
     nodes: dict[str, Node] = {}
     for key, entry in whole["nodes"].items():
-        content: Content | None = Content(b"", b"", b"", b"")
-        if "content" in entry:
-            content = units.content(bytes.fromhex(entry["content"]))
-        if content is None:
-            return None
+        content = contents[sums[key]] if key in sums else EMPTY
         nodes[key] = Node(
             parent=None if entry["parent"] is None else nodes[entry["parent"]],
             text=content.string,
@@ -349,12 +363,6 @@ def _result(whole: Json, nodes: Mapping[str, Node]) -> Result:
     )
 
 
-def _event(result: Result, entry: list[Any], nodes: Mapping[str, Node]) -> Event:
-    kind, at, key, score, facts = entry
-    node = None if key is None else _scored(nodes, key, score)
-    return Event(result.problem.id, kind, at, node, {"result": result} if kind == "end" else facts or {})
-
-
 def _scored(nodes: Mapping[str, Node], key: str, score: list[Any] | None) -> Node:
     """The node with the score it had at that time."""
     node, then = nodes[key], _score(score)
@@ -371,6 +379,11 @@ def _messages(records: Any) -> tuple[Message, ...]:
 
 def _utf8(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
+
+
+def _name(problem: object) -> str:
+    """A problem's id for a message, whatever stands in its place."""
+    return repr(problem.decode("utf-8", "backslashreplace") if isinstance(problem, bytes) else problem)
 
 
 def _string(data: bytes) -> str:

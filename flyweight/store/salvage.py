@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
+import zlib
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from flyweight.store.database import Database, StoreError
+from flyweight.store.database import FAILURES, Database, Lock, StoreError
 from flyweight.store.units import Content, mark
 
 __all__ = ["Salvaged", "salvage"]
@@ -48,48 +50,65 @@ def salvage(path: str | Path) -> Salvaged:
     path = Path(path)
     if not path.is_file():
         raise StoreError(f"cannot salvage {path}: no such file")
+    lock = Lock(path)
     fresh = path.with_name(path.name + ".salvaged")
-    for leftover in (fresh, *_beside(fresh)):
-        leftover.unlink(missing_ok=True)
+    try:
+        kept, damaged = _copy(path, fresh)
+        if not any(kept.values()):
+            raise StoreError(f"{path}: nothing in it can be read")
+        number = 1
+        while (backup := path.with_name(f"{path.name}.damaged{number}")).exists():
+            number += 1
+        for was, suffix in zip(_beside(path), ("-wal", "-shm"), strict=True):
+            if was.exists():
+                os.replace(was, backup.with_name(backup.name + suffix))
+        os.replace(path, backup)
+        os.replace(fresh, path)
+    except (OSError, *FAILURES) as error:
+        raise StoreError(f"cannot salvage {path}: {' '.join(str(error).split())}") from error
+    finally:
+        lock.release()
+        for leftover in (fresh, *_beside(fresh), fresh.with_name(fresh.name + ".lock")):
+            leftover.unlink(missing_ok=True)
+    return Salvaged(kept, damaged, backup)
+
+
+def _copy(path: Path, fresh: Path) -> tuple[dict[str, int], dict[str, int]]:
+    """Write the intact rows to a new store; by table, how many were and how many were not."""
     kept: dict[str, int] = {}
     damaged: dict[str, int] = {}
-    # Opening it for writing would refuse it; what a dead writer left in the log beside it is read all the same.
+    sums: set[str] = set()
+    for leftover in (fresh, *_beside(fresh)):
+        leftover.unlink(missing_ok=True)
+    # What a dead writer left in the log beside the file is read along with it.
     with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, isolation_level=None)) as old:
         new = Database(fresh)
         try:
             for table, columns in TABLES.items():
                 rows, damaged[table] = _rows(old, table, columns)
+                if table == "contents":
+                    sums = {row[0].hex() for row in rows}
+                if table == "searches":  # one that has lost a text is searched again
+                    whole = [row for row in rows if _texts(row) <= sums]
+                    damaged[table] += len(rows) - len(whole)
+                    rows = whole
                 kept[table] = len(rows)
                 names, places = ", ".join(columns), ", ".join("?" * len(columns))
                 new.write([(f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({places})", rows)])
         finally:
             new.close()
-    if not any(kept.values()):
-        fresh.unlink()
-        raise StoreError(f"{path}: nothing in it can be read")
-    backup = path.with_name(path.name + ".damaged")
-    number = 1
-    while backup.exists():
-        number += 1
-        backup = path.with_name(f"{path.name}.damaged{number}")
-    for suffix, beside in zip(("-wal", "-shm"), _beside(path), strict=True):
-        if beside.exists():
-            os.replace(beside, backup.with_name(backup.name + suffix))
-    os.replace(path, backup)
-    os.replace(fresh, path)
-    fresh.with_name(fresh.name + ".lock").unlink(missing_ok=True)
-    return Salvaged(kept, damaged, backup)
+    return kept, damaged
 
 
-def _rows(old: sqlite3.Connection, table: str, columns: tuple[str, ...]) -> tuple[list[tuple[object, ...]], int]:
+def _rows(old: sqlite3.Connection, table: str, columns: tuple[str, ...]) -> tuple[list[tuple[Any, ...]], int]:
     """The intact rows of a table, and how many others were found."""
-    rows: list[tuple[object, ...]] = []
+    rows: list[tuple[Any, ...]] = []
     damaged = 0
     query = f"SELECT {', '.join(columns)} FROM {table} WHERE id = ?"
     for id in range(1, _last(old, table) + 1):
         try:
             row = old.execute(query, (id,)).fetchone()
-        except (sqlite3.Error, OverflowError):
+        except FAILURES:
             continue
         if row is None:
             continue
@@ -100,10 +119,17 @@ def _rows(old: sqlite3.Connection, table: str, columns: tuple[str, ...]) -> tupl
     return rows, damaged
 
 
+def _texts(row: tuple[Any, ...]) -> set[str]:
+    """Sums of the contents a search refers to."""
+    _, _, _, record, _ = row
+    nodes = json.loads(zlib.decompress(record))["nodes"].values()
+    return {node["content"] for node in nodes if "content" in node}
+
+
 def _last(old: sqlite3.Connection, table: str) -> int:
     """An upper bound of the table's row ids."""
     limit: int = 0
-    with suppress(sqlite3.Error):
+    with suppress(*FAILURES):
         pages = old.execute("PRAGMA page_count").fetchone()[0]
         limit = pages * old.execute("PRAGMA page_size").fetchone()[0] // SMALLEST_ROW
         found: int = old.execute(f"SELECT max(id) FROM {table}").fetchone()[0] or 0
@@ -113,7 +139,7 @@ def _last(old: sqlite3.Connection, table: str) -> int:
 
 def _intact(table: str, row: tuple[object, ...]) -> bool:
     if table == "contents":
-        return all(isinstance(part, bytes) for part in row) and Content(*row[1:]).sum == row[0]  # type: ignore[arg-type]
+        return Content.intact(row[0], row[1:]) is not None
     return mark(*row[:-1]) == row[-1]
 
 

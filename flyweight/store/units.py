@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 import sys
 from array import array
 from collections.abc import Iterable, Sequence
@@ -24,6 +25,8 @@ __all__ = ["Content", "Kind", "Paths", "Unit", "Units", "fingerprint", "mark", "
 
 KEYS = 1
 """Version of how keys are made; another one finds nothing of what was stored under this one."""
+TOGETHER = 500
+"""Contents asked for in one query."""
 REMEMBERED = 4096
 """Paths whose hashes are kept."""
 
@@ -43,6 +46,13 @@ class Content(NamedTuple):
     def of(cls, text: str, tokens: Sequence[int], logprobs: Sequence[float], certainty: Sequence[float]) -> Content:
         """Packed."""
         return cls(text.encode("utf-8", "surrogatepass"), pack("i", tokens), pack("f", logprobs), pack("f", certainty))
+
+    @classmethod
+    def intact(cls, sum: object, columns: Sequence[object]) -> Content | None:
+        """What a row holds, if that is what was written."""
+        parts = [part for part in columns if isinstance(part, bytes)]
+        content = cls(*parts) if len(parts) == len(columns) else None
+        return content if content is not None and content.sum == sum else None
 
     @property
     def sum(self) -> bytes:
@@ -80,7 +90,10 @@ class Units:
         self._database = database
         self._repairs: list[Batch] = []
         last = database.one("SELECT max(moment) FROM units")
-        self.moment: int = (last[0] if last and last[0] else 0) + 1
+        moment = 0 if last is None or last[0] is None else last[0]
+        if not isinstance(moment, int) or not 0 <= moment < 1 << 62:
+            raise database.damaged(f"a unit of step {moment!r}")
+        self.moment = moment + 1
         """The next step's number."""
         self.damaged = 0
         """Rows met so far that were not what had been written; they count as absent and are replaced."""
@@ -99,27 +112,36 @@ class Units:
         self._lost("units", "key", key)
         return None
 
-    def content(self, sum: bytes) -> Content | None:
-        """The content of that sum; None if there is none, or none intact."""
-        row = self._database.one("SELECT text, tokens, logprobs, certainty FROM contents WHERE sum = ?", (sum,))
-        if row is None:
-            return None
-        content = Content(*row)
-        if content.sum == sum:
-            return content
-        self._lost("contents", "sum", sum)
-        return None
+    def contents(self, sums: Sequence[bytes]) -> dict[bytes, Content]:
+        """The contents of those sums, as far as they are there and intact."""
+        found = {}
+        for start in range(0, len(sums), TOGETHER):
+            some = sums[start : start + TOGETHER]
+            places = ", ".join("?" * len(some))
+            query = f"SELECT sum, text, tokens, logprobs, certainty FROM contents WHERE sum IN ({places})"
+            for sum, *columns in self._database.read(query, some):
+                content = Content.intact(sum, columns)
+                if content is None:
+                    self._lost("contents", "sum", sum)
+                else:
+                    found[sum] = content
+        return found
 
     def generation(self, key: bytes) -> tuple[Unit, Content] | None:
         """The generation of that key with what it says; None unless both are intact."""
         unit = self.get(key)
         if unit is None:
             return None
-        content = self.content(unit.content)
+        content = self.contents([unit.content]).get(unit.content)
         if content is None:
             self._lost("units", "key", key)
             return None
         return unit, content
+
+    def check(self) -> None:
+        """Raise what ended the writing, if anything did."""
+        if self._database.error is not None:
+            raise self._database.error
 
     def put(self, units: Iterable[Unit], contents: Iterable[Content] = (), also: Iterable[Batch] = ()) -> None:
         """Write what came of one step, in one transaction. What is there already stays as it is."""
@@ -228,7 +250,7 @@ def mark(*values: object) -> bytes:
 
 def fingerprint(*parts: bytes) -> bytes:
     """SHA-256 over the parts, unambiguous about where one ends and the next begins."""
-    lengths = array("q", (len(parts), *map(len, parts))).tobytes()
+    lengths = struct.pack(f"<{len(parts) + 1}q", len(parts), *map(len, parts))
     return hashlib.sha256(b"".join((lengths, *parts))).digest()
 
 
