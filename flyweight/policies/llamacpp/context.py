@@ -23,7 +23,7 @@ from flyweight.policies.llamacpp.machine import free_memory
 
 # Threads wait for each other several hundred times in a step. GNU's OpenMP lets them spin for milliseconds, which is
 # bad beside another busy process: the one that is waited for has no CPU. Some 30 microseconds keep the speed on a quiet
-# machine and raise it by a third to a half on a busy one (docs/performance.md). Read when the library loads, so it is set before.
+# machine and raise it by a third to a half on a busy one (docs/performance.md). It is read when the library loads.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
