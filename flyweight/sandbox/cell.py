@@ -37,7 +37,9 @@ FILES = 4_000
 """Files and folders in the place to write to: each takes kernel memory that no other limit counts."""
 INSIDE = "/inside.pyc"
 LOOK = 0.02
-"""Seconds between two looks at the memory."""
+"""Most seconds between two looks at the memory; fewer the less is left of it."""
+FILL = 4e9
+"""Bytes that programs may fill in a second, for how soon to look again."""
 START = 10.0
 """Seconds a sandbox may take to start, apart from the program's own."""
 
@@ -148,7 +150,7 @@ class Cell:
                 f"generated code runs only in a sandbox, and bubblewrap does not work here ({last[0][:200]}): "
                 "it needs user namespaces, or root"
             )
-        self._looked = time.monotonic()
+        self._look = time.monotonic() + LOOK
 
     def _given(self, name: str, data: bytes) -> int:
         fd = bubblewrap.sealed(name, data)
@@ -198,11 +200,12 @@ class Cell:
         now = time.monotonic()
         if now >= deadline:
             return self._stop("timeout")
-        if now - self._looked >= LOOK:
-            self._looked = now
-            if self._too_big():
+        if now >= self._look:
+            left = self._memory_left()
+            if left < 0:
                 return self._stop("memory")
-        for key, events in self._selector.select(min(LOOK, deadline - now)):
+            self._look = now + min(LOOK, max(0.001, left / FILL))
+        for key, events in self._selector.select(max(0.0, min(self._look, deadline) - now)):
             if key.data == "channel":
                 self._talk(events)
             elif key.data == "process":
@@ -280,8 +283,8 @@ class Cell:
         self.ended = why
         self._end()
 
-    def _too_big(self) -> bool:
-        """Whether the processes inside together, and the files they wrote, take more memory than allowed."""
+    def _memory_left(self) -> int:
+        """Bytes still allowed to the processes inside and the files they wrote; negative when it is too much."""
         inside = processes_below(self._process.pid)
         used = sum(map(private_memory, inside))
         for pid in reversed(inside):
@@ -289,10 +292,10 @@ class Cell:
                 disk = os.statvfs(Path("/proc", str(pid), "root", "tmp"))
                 if disk.f_blocks * disk.f_frsize == bubblewrap.DISK:  # the sandbox's own: it has been built
                     if disk.f_files - disk.f_ffree > FILES:
-                        return True
+                        return -1
                     used += (disk.f_blocks - disk.f_bfree) * disk.f_frsize
                     break
-        return used > self.memory_mb * 2**20
+        return self.memory_mb * 2**20 - used
 
 
 def processes_below(pid: int) -> list[int]:
