@@ -1,6 +1,7 @@
 """What the tests of the store do in processes of their own, because it ends them: python -m tests.store_child COMMAND.
 
-Each command prints one JSON object with what it counted. `kills` and `races` also serve to measure: see docs/store.md.
+Each command prints one JSON object with what it counted. `finished`, `kills` and `races` also serve to measure (see
+docs/store.md).
 """
 
 from __future__ import annotations
@@ -373,9 +374,44 @@ def straight(path: Path, order: int) -> dict[str, object]:
         return {"report": digest(report(store))}
 
 
+def finished(path: Path, asked: int, n: int) -> dict[str, object]:
+    """R5: how long it takes to draw, to ask again, to read back, to vote again over the same pool."""
+    seconds: dict[str, float] = {}
+    policy = Scripted(256, length=200)
+
+    def timed(name: str, work: Callable[[], object]) -> None:
+        began = time.perf_counter()
+        work()
+        seconds[name] = round(time.perf_counter() - began, 2)
+
+    def go_on(strategy: str, width: int) -> None:
+        with Store(path) as store:
+            solve(store, policy, problems(asked), width, strategy)
+
+    def read() -> None:
+        with Store(path, readonly=True) as store:
+            for run in store.runs():
+                for _ in store.results(run.id):
+                    pass
+
+    timed("drawn", lambda: go_on("self_consistency", n))
+    calls = policy.calls
+    timed("asked_again", lambda: go_on("self_consistency", n))
+    timed("read_back", read)
+    timed("replayed_with_another_selector", lambda: go_on("best_of_n", n))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return {
+        "calls": calls,
+        "calls_afterwards": policy.calls - calls,
+        "seconds": seconds,
+        "peak_mb": peak,
+        "file_mb": path.stat().st_size >> 20,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=["kills", "races", "full", "straight"])
+    parser.add_argument("command", choices=["finished", "full", "kills", "races", "straight"])
     parser.add_argument("path", type=Path)
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--problems", type=int, default=200)
@@ -385,6 +421,7 @@ def main() -> None:
     path = options.path
     said = {
         "kills": lambda: kills(path, options.count, options.problems, options.samples),
+        "finished": lambda: finished(path, options.problems, options.samples),
         "races": lambda: races(path, options.count),
         "full": lambda: full(path, options.tmpfs),
         "straight": lambda: straight(path, options.count),

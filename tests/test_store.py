@@ -565,6 +565,17 @@ def test_memory_does_not_grow_with_the_run(tmp_path: Path) -> None:
     assert peak < 12 * 4 * 2000 * 24, "all of them at once would hold 72 bytes per token"
 
 
+def test_a_store_that_cannot_be_read_stops_the_work(store: Store) -> None:
+    """Neither drawn again as if it were absent, nor put down as a result, nor raised in the middle of the runner."""
+    engine, record = ToyPolicy(), store.run({})
+    policy = store.policy(engine)
+    store._database.connection.close()
+    results = run(policy, strategies.bind("sample"), on_event=record)
+    assert engine.counters.generated_tokens == 0 and record.error is not None
+    assert all(result.stopped is Stopped.ERROR and str(store.path) in str(result.error) for result in results)
+    assert record.stopped == {}
+
+
 def test_a_policy_without_the_store_can_still_be_recorded(store: Store) -> None:
     record = store.run({})
     [result] = run(ToyPolicy(), strategies.bind("sample"), asked=SUMS[:1], on_event=record)

@@ -400,6 +400,7 @@ def change(path: Path, statement: str) -> None:
     [
         ("UPDATE units SET generated_tokens = 99 WHERE id = 1", 1),
         ("UPDATE units SET label = 'length' WHERE id IN (1, 2)", 2),
+        ("UPDATE units SET label = CAST(x'ff80' AS TEXT) WHERE id = 1", 1),
         ("UPDATE contents SET logprobs = zeroblob(length(logprobs)) WHERE id = 3", 1),
         ("UPDATE contents SET sum = zeroblob(16) WHERE id = 3", 1),
         ("DELETE FROM contents WHERE id = 3", 1),
@@ -487,13 +488,29 @@ def garbled(tmp_path: Path, seeds: range, make: Callable[[Path], str]) -> dict[s
 def test_a_hundred_damaged_files(tmp_path: Path) -> None:
     """R7, 100 files with flipped or missing bytes: 0 crashes, 0 silently wrong numbers."""
     counts = garbled(tmp_path, range(100), lambda path: finish(path)[0])
-    assert sum(counts.values()) == 100 and counts["salvaged"] > 10
+    assert sum(counts.values()) == 100 and counts["salvaged"] > 50
 
 
 @pytest.mark.slow
 def test_two_thousand_damaged_files(tmp_path: Path) -> None:
     """R7, soak."""
     assert sum(garbled(tmp_path, range(1000, 3000), lambda path: finish(path)[0]).values()) == 2000
+
+
+def test_a_damaged_index_counts_nothing_twice(tmp_path: Path, straight: str) -> None:
+    """R7: an index out of order hides rows and lets them be written again; a report shows each search once."""
+    path = tmp_path / "a.db"
+    finish(path)
+    data = path.read_bytes()
+    with Store(path) as store:
+        [run] = store.runs()
+    entry = f"{run.id}p0001".encode()
+    assert data.count(entry) == 2, "the row, and its entry in the index"
+    place = data.rindex(entry)
+    path.write_bytes(data[:place] + b"!" + data[place + 1 :])
+    assert finish(path)[0] == straight
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM searches").fetchone()[0] > 4
 
 
 def test_salvage_keeps_every_intact_row(tmp_path: Path, straight: str) -> None:
@@ -538,9 +555,6 @@ def test_ten_hash_seeds(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_finished_run_of_64_000_samples(tmp_path: Path) -> None:
-    """R5: 1,000 problems x 64 samples asked again make no call (seconds: docs/store.md)."""
-    for _ in range(2):
-        with Store(tmp_path / "a.db") as store:
-            policy = Scripted(256)
-            solve(store, policy, problems(1000), 64, strategy="self_consistency")
-    assert policy.calls == 0
+    """R5: 1,000 problems x 64 samples asked again make no call (in <= 2 s: docs/store.md)."""
+    said = child("finished", tmp_path / "runs.db", "--problems", 1000, "--samples", 64)
+    assert (said["calls"], said["calls_afterwards"]) == (64_000, 0)

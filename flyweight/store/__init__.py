@@ -65,7 +65,7 @@ class Store:
 
     @property
     def error(self) -> StoreError | None:
-        """What ended the writing (a full disk, a deleted folder); None while all is well."""
+        """What ended the work (a full disk, a deleted folder, damage); None while all is well."""
         return self._database.error
 
     @property
@@ -181,6 +181,8 @@ class Store:
 
     def _search(self, run: str, problem_id: str) -> Search:
         problem = problem_id.encode("utf-8", "surrogatepass")
+        if not self._database.one("SELECT 1 FROM searches WHERE run = ? AND problem = ?", (run, problem)):
+            raise ConfigError(f"run {run} holds no search of problem {problem_id!r}")
         search = read_search(self._database, self._units, run, problem)
         if search is None:
             raise StoreError(f"{self.path}: the search of {problem_id!r} in run {run} is damaged: run it again")

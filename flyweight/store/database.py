@@ -100,14 +100,14 @@ class Lock:
 
 
 class Database:
-    """A store's connection. Every failure is a StoreError; the first one while writing is kept in `error`."""
+    """A store's connection. Every failure is a StoreError, and kept in `error`."""
 
     def __init__(self, path: Path, *, durable: bool = False, readonly: bool = False) -> None:
         """Open, create or migrate. ConfigError if another process writes it, or if it is no store of ours."""
         self.path = path
         self.readonly = readonly
         self.error: StoreError | None = None
-        """What ended the writing, if anything did; nothing is written afterwards."""
+        """The first failure to read or write, if there was one; nothing is written afterwards."""
         self.backup: Path | None = None
         """Where the store was copied before it was migrated."""
         self.took_over = False
@@ -160,14 +160,16 @@ class Database:
             for row in self.connection.execute(query, values):  # noqa: UP028 (it would close the cursor, which may fail)
                 yield row
         except FAILURES as error:
-            raise self._explained(error, "read") from error
+            self.error = self._explained(error, "read")
+            raise self.error from error
 
     def one(self, query: str, values: Sequence[object] = ()) -> tuple[Any, ...] | None:
         """The only row, or None."""
         try:
             row: tuple[Any, ...] | None = self.connection.execute(query, values).fetchone()
         except FAILURES as error:
-            raise self._explained(error, "read") from error
+            self.error = self._explained(error, "read")
+            raise self.error from error
         return row
 
     @property
@@ -246,7 +248,10 @@ class Database:
 
     def _connect(self, mode: str, timeout: float = BUSY_SECONDS) -> sqlite3.Connection:
         uri = f"file:{quote(str(self.path))}?{mode}"
-        return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=timeout)
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=timeout)
+        # Garbled text is for the row's checksum to find; it must not make the row unreadable.
+        connection.text_factory = lambda data: data.decode("utf-8", "backslashreplace")
+        return connection
 
     def _script(self, script: str) -> None:
         """Execute a schema's statements and stamp the result, all at once."""

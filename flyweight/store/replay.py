@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from typing import NamedTuple, cast
 
 from flyweight.errors import BackendError, ConfigError
 from flyweight.protocols import Counters, Growth, Models, Policy, Request, Response, Until, Verifier
+from flyweight.store.database import StoreError
 from flyweight.store.units import Content, Kind, Paths, Unit, Units, fingerprint, pack, unpack
 from flyweight.types import Finish, Message, Node, Problem, Score
 
@@ -92,7 +94,9 @@ class StoredPolicy:
         """Queue a request. The engine sees it only once everything stored has been delivered."""
         key = self._paths.request(self._model, request)
         # Hidden states are never stored: whoever wants them has them computed.
-        found = None if request.hidden else self._find(key, request)
+        found = None
+        with suppress(StoreError):  # the next step says so
+            found = None if request.hidden else self._find(key, request)
         if found is None:
             self._pending[request.id] = _Asked(request, key, None if request.until is None else _Tape(request.until))
         else:

@@ -182,7 +182,7 @@ class Run:
 
     @property
     def error(self) -> StoreError | None:
-        """What ended the writing; None while all is well."""
+        """What ended the work with the store; None while all is well."""
         return self._database.error
 
     def __call__(self, event: Event) -> None:
@@ -245,7 +245,8 @@ def start_run(
 
 def list_runs(database: Database) -> list[RunInfo]:
     """Every run, oldest first."""
-    return [known_run(database, id) for (id,) in database.read("SELECT run FROM runs ORDER BY id")]
+    ids = dict.fromkeys(id for (id,) in database.read("SELECT run FROM runs ORDER BY id"))
+    return [known_run(database, id) for id in ids]
 
 
 def known_run(database: Database, id: str) -> RunInfo:
@@ -289,9 +290,9 @@ def _put(database: Database, info: RunInfo) -> None:
 def read_problems(database: Database, run: str) -> list[bytes]:
     """The ids of the problems on record, sorted. StoreError if a finished run has lost some."""
     info = known_run(database, run)
-    found: list[bytes] = [
-        row[0] for row in database.read("SELECT problem FROM searches WHERE run = ? ORDER BY problem", (run,))
-    ]
+    # A damaged index may name one twice, or in another order.
+    problems = {problem for (problem,) in database.read("SELECT problem FROM searches WHERE run = ?", (run,))}
+    found = sorted(problem for problem in problems if isinstance(problem, bytes))
     if info.problems is not None and len(found) < info.problems:
         raise StoreError(
             f"{database.path} lost {info.problems - len(found)} of {info.problems} searches of run {run}: run it again"
@@ -300,18 +301,11 @@ def read_problems(database: Database, run: str) -> list[bytes]:
 
 
 def read_search(database: Database, units: Units, run: str, problem: bytes) -> Search | None:
-    """The search of one problem; None, and forgotten by a writer, if it or a part of it is damaged.
-
-    ConfigError if there is none.
-    """
+    """The search of one problem; None, and forgotten by a writer, if it or a part of it is damaged or missing."""
     row = database.one("SELECT stopped, record, mark FROM searches WHERE run = ? AND problem = ?", (run, problem))
-    if row is None:
-        known_run(database, run)
-        raise ConfigError(f"run {run} holds no search of problem {_name(problem)}")
-    stopped, record, check = row
     whole = None
-    if mark(run, problem, stopped, record) == check:
-        whole = json.loads(zlib.decompress(record))
+    if row is not None and mark(run, problem, *row[:2]) == row[2]:
+        whole = json.loads(zlib.decompress(row[1]))
     read = None if whole is None else _nodes(units, whole)
     if whole is None or read is None:
         if not database.readonly:
@@ -379,11 +373,6 @@ def _messages(records: Any) -> tuple[Message, ...]:
 
 def _utf8(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
-
-
-def _name(problem: object) -> str:
-    """A problem's id for a message, whatever stands in its place."""
-    return repr(problem.decode("utf-8", "backslashreplace") if isinstance(problem, bytes) else problem)
 
 
 def _string(data: bytes) -> str:

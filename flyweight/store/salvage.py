@@ -82,6 +82,8 @@ def _copy(path: Path, fresh: Path) -> tuple[dict[str, int], dict[str, int]]:
         leftover.unlink(missing_ok=True)
     # What a dead writer left in the log beside the file is read along with it.
     with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, isolation_level=None)) as old:
+        old.execute("PRAGMA writable_schema = ON")  # or SQLite will not open a file shorter than it says it is
+        old.text_factory = lambda data: data.decode("utf-8", "backslashreplace")
         new = Database(fresh)
         try:
             for table, columns in TABLES.items():
