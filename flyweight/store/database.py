@@ -241,7 +241,7 @@ class Database:
         except sqlite3.OperationalError as error:
             connection.close()
             wal = self.path.with_name(self.path.name + "-wal")
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CANTOPEN or wal.exists():
+            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) or wal.exists():
                 raise
             connection = self._connect("mode=ro&immutable=1")  # nobody writes it: it was closed cleanly
         return connection
