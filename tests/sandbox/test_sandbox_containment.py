@@ -69,6 +69,12 @@ def test_they_are_contained_for_an_ordinary_user_too() -> None:
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("name", ["memory bomb", "output flood"])
+def test_other_limits_are_met_when_there_is_time(name: str) -> None:
+    with Host() as host:
+        assert {sandbox.run(host.aim(ABUSES[name]), seconds=30, memory_mb=128).ended} == LIMITS[name]
+
+
 def test_a_canary_can_die() -> None:
     """The host notices what it is there to notice."""
     with Host() as host:
