@@ -24,13 +24,36 @@ from typing import Any, NamedTuple, Self
 from flyweight.errors import ConfigError
 from flyweight.protocols import Policy, Verifier
 from flyweight.store.database import Database, StoreError
+from flyweight.store.grades import Grader
 from flyweight.store.replay import Fresh, StoredPolicy, StoredVerifier, identify, stored_verifier
-from flyweight.store.runs import Run, RunInfo, Sample, Search, list_runs, read_problems, read_search, start_run
+from flyweight.store.runs import (
+    Run,
+    RunInfo,
+    Sample,
+    Search,
+    known_run,
+    list_runs,
+    read_problems,
+    read_search,
+    start_run,
+)
 from flyweight.store.salvage import Salvaged, salvage
 from flyweight.store.units import Units, mark
-from flyweight.types import Event, Node, Result
+from flyweight.types import Event, Grade, Node, Problem, Result
 
-__all__ = ["Fresh", "Repeats", "Run", "RunInfo", "Salvaged", "Sample", "Store", "StoreError", "salvage"]
+__all__ = [
+    "Fresh",
+    "Grader",
+    "Repeats",
+    "Run",
+    "RunInfo",
+    "Salvaged",
+    "Sample",
+    "Search",
+    "Store",
+    "StoreError",
+    "salvage",
+]
 
 
 class Repeats(NamedTuple):
@@ -111,6 +134,13 @@ class Store:
         """
         return stored_verifier(self._units, verifier, identity or identify(verifier))
 
+    def grader(self, grade: Callable[[Problem, str], Grade], identity: str) -> Grader:
+        """Grading (a task's `grade`) that is done once for every text of every problem, and kept.
+
+        `identity` must change whenever the grades may: the task, its settings, the version of its grading.
+        """
+        return Grader(self._units, grade, identity)
+
     # Runs ------------------------------------------------------------------------------------------------------
 
     def run(
@@ -137,24 +167,47 @@ class Store:
         ConfigError for an unknown run. StoreError, after the last intact one, if others are damaged: running it again
         repairs that.
         """
-        return (search.result for search in self._searches(run))
+        return (search.result for search in self.searches(run))
 
     def samples(self, run: str) -> Iterator[Sample]:
         """Every candidate of a run with its scores, by problem id and draw; errors as of `results`."""
-        return (sample for search in self._searches(run) for sample in search.samples)
+        return (sample for search in self.searches(run) for sample in search.samples)
+
+    def searches(self, run: str) -> Iterator[Search]:
+        """Every search of a run, whole, by problem id, one in memory at a time; errors as of `results`."""
+        damaged = 0
+        for problem in read_problems(self._database, run):
+            search = read_search(self._database, self._units, run, problem)
+            if search is None:
+                damaged += 1
+            else:
+                yield search
+        if damaged:
+            raise StoreError(f"{self.path}: {damaged} searches of run {run} are damaged: run it again")
+
+    def search(self, run: str, problem_id: str) -> Search:
+        """The search of one problem; ConfigError if the run holds none, StoreError if it is damaged."""
+        known_run(self._database, run)
+        problem = problem_id.encode("utf-8", "surrogatepass")
+        if not self._database.one("SELECT 1 FROM searches WHERE run = ? AND problem = ?", (run, problem)):
+            raise ConfigError(f"run {run} holds no search of problem {problem_id!r}")
+        search = read_search(self._database, self._units, run, problem)
+        if search is None:
+            raise StoreError(f"{self.path}: the search of {problem_id!r} in run {run} is damaged: run it again")
+        return search
 
     def tree(self, run: str, problem_id: str) -> list[Node]:
         """Every node of a search in the order drawn, each with its last score; errors as of `results`."""
-        return self._search(run, problem_id).tree
+        return self.search(run, problem_id).tree
 
     def events(self, run: str, problem_id: str) -> list[Event]:
         """The events of a search as they happened, but for progress; errors as of `results`."""
-        return self._search(run, problem_id).events
+        return self.search(run, problem_id).events
 
     def repeats(self, run: str) -> Repeats:
         """How often the run's draws from the same path were the same; errors as of `results`."""
         draws = repeated = 0
-        for search in self._searches(run):
+        for search in self.searches(run):
             seen: dict[tuple[str, str], list[tuple[int, ...]]] = {}
             for node in search.tree:
                 if node.parent is not None and node.tokens:
@@ -178,27 +231,6 @@ class Store:
         self.close()
 
     # Inside ------------------------------------------------------------------------------------------------------
-
-    def _search(self, run: str, problem_id: str) -> Search:
-        problem = problem_id.encode("utf-8", "surrogatepass")
-        if not self._database.one("SELECT 1 FROM searches WHERE run = ? AND problem = ?", (run, problem)):
-            raise ConfigError(f"run {run} holds no search of problem {problem_id!r}")
-        search = read_search(self._database, self._units, run, problem)
-        if search is None:
-            raise StoreError(f"{self.path}: the search of {problem_id!r} in run {run} is damaged: run it again")
-        return search
-
-    def _searches(self, run: str) -> Iterator[Search]:
-        """Every search that is intact; in the end, if any was not, a StoreError."""
-        damaged = 0
-        for problem in read_problems(self._database, run):
-            search = read_search(self._database, self._units, run, problem)
-            if search is None:
-                damaged += 1
-            else:
-                yield search
-        if damaged:
-            raise StoreError(f"{self.path}: {damaged} searches of run {run} are damaged: run it again")
 
     def _know(self, model: str, policy: Policy) -> None:
         """Keep what a replay has to know of a model; refuse two different ones under one name."""

@@ -30,8 +30,9 @@ TOGETHER = 500
 REMEMBERED = 4096
 """Paths whose hashes are kept."""
 
-Kind = Literal["generation", "reading", "score", "judgement", "comparison", "dropped"]
-"""judgement: a score for which the verifier asked the models. dropped: the cost of a request called off midway."""
+Kind = Literal["generation", "reading", "score", "judgement", "comparison", "dropped", "grade"]
+"""judgement: a score for which the verifier asked the models. dropped: the cost of a request called off midway. grade:
+what a task said of a text; its content holds the reason."""
 
 
 class Content(NamedTuple):
@@ -73,12 +74,12 @@ class Unit(NamedTuple):
     moment: int
     """Which step of an engine it came of; later steps have greater numbers."""
     label: str = ""
-    """A generation's Finish; a score's kind."""
+    """A generation's Finish; a score's kind; a grade's value."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0
     content: bytes = b""
-    """Sum of a generation's Content."""
+    """Sum of a generation's or a grade's Content."""
     numbers: bytes = b""
     """A reading's log-probabilities; a score's value and steps; where each token of a cut text ends."""
 
@@ -128,7 +129,7 @@ class Units:
         return found
 
     def generation(self, key: bytes) -> tuple[Unit, Content] | None:
-        """The generation of that key with what it says; None unless both are intact."""
+        """The generation (or grade) of that key with what it says; None unless both are intact."""
         unit = self.get(key)
         if unit is None:
             return None

@@ -1,0 +1,1 @@
+"""Benchmarks: tasks run by strategies, on record and graded."""
