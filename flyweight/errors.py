@@ -4,6 +4,7 @@ FlyweightError
 ├── ConfigError      the caller asked for something that does not exist or does not fit together (exit 2)
 ├── ModelError       a model file is missing, corrupt, refused or could not be fetched (exit 3)
 ├── BackendError     a policy or verifier failed while working (exit 3)
+├── StoreError       the record of what was drawn cannot be read or written (exit 3)
 ├── SandboxError     generated code was to run and there is no sandbox for it (exit 4)
 └── BudgetSpent      raised inside a search whose budget is used up; the runner turns it into a Result
 """
@@ -13,7 +14,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["BackendError", "BudgetSpent", "ConfigError", "FlyweightError", "ModelError", "SandboxError", "unknown"]
+__all__ = [
+    "BackendError",
+    "BudgetSpent",
+    "ConfigError",
+    "FlyweightError",
+    "ModelError",
+    "SandboxError",
+    "StoreError",
+    "unknown",
+]
 
 
 class FlyweightError(Exception):
@@ -30,6 +40,10 @@ class ModelError(FlyweightError):
 
 class BackendError(FlyweightError):
     """A policy or a verifier broke its contract or stopped working."""
+
+
+class StoreError(FlyweightError):
+    """A store cannot be read or written: one line with its path, the cause and the way out."""
 
 
 class SandboxError(FlyweightError):

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from flyweight.cli.render import clean
-from flyweight.errors import BackendError, ConfigError, FlyweightError, ModelError, SandboxError
+from flyweight.errors import BackendError, ConfigError, FlyweightError, ModelError, SandboxError, StoreError
 
 __all__ = ["app", "main", "run"]
 
@@ -46,7 +46,7 @@ Exit codes:
   0    the command did what it was asked
   1    a bug in Flyweight (--debug shows where), or the reader of its output went away
   2    the request cannot be carried out as written
-  3    a model, policy or verifier failed, or a file could not be written
+  3    a model, policy, verifier or store failed, or a file could not be written
   4    the sandbox that generated code must run in is missing
   5    partial: the budget or the deadline ended before there was any answer
   130  interrupted (143 by SIGTERM); what was known so far is printed
@@ -110,7 +110,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def exit_code(error: Exception) -> int:
     """The exit code an error stands for."""
-    if isinstance(error, ModelError | BackendError):
+    if isinstance(error, ModelError | BackendError | StoreError):
         return 3
     if isinstance(error, SandboxError):
         return 4

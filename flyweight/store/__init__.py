@@ -21,9 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from flyweight.errors import ConfigError
+from flyweight.errors import ConfigError, StoreError
 from flyweight.protocols import Policy, Verifier
-from flyweight.store.database import Database, StoreError
+from flyweight.store.database import Database
 from flyweight.store.grades import Grader
 from flyweight.store.replay import Fresh, StoredPolicy, StoredVerifier, identify, stored_verifier
 from flyweight.store.runs import (

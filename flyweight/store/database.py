@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from flyweight.errors import ConfigError, FlyweightError
+from flyweight.errors import ConfigError, FlyweightError, StoreError
 
-__all__ = ["FAILURES", "Batch", "Database", "Lock", "StoreError", "network_file_system"]
+__all__ = ["FAILURES", "Batch", "Database", "Lock", "network_file_system"]
 
 APPLICATION = 0x464C5957
 """SQLite's application id: what tells a store from any other database."""
@@ -61,10 +61,6 @@ FAILURES = (sqlite3.Error, UnicodeDecodeError)
 
 _written: set[tuple[int, int]] = set()
 """Lock files this process holds: POSIX locks do not exclude their own process."""
-
-
-class StoreError(FlyweightError):
-    """The store cannot be read or written: one line with its path, the cause and the way out."""
 
 
 class Lock:

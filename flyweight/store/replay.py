@@ -20,9 +20,8 @@ from dataclasses import replace
 from itertools import count
 from typing import NamedTuple, cast
 
-from flyweight.errors import BackendError, ConfigError
+from flyweight.errors import BackendError, ConfigError, StoreError
 from flyweight.protocols import Counters, Growth, Models, Policy, Request, Response, Until, Verifier
-from flyweight.store.database import StoreError
 from flyweight.store.units import Content, Kind, Paths, Unit, Units, fingerprint, pack, unpack
 from flyweight.types import Finish, Message, Node, Problem, Score
 

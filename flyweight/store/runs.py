@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 from flyweight import __version__
-from flyweight.errors import ConfigError
-from flyweight.store.database import Database, StoreError
+from flyweight.errors import ConfigError, StoreError
+from flyweight.store.database import Database
 from flyweight.store.units import Content, Units, mark, unpack
 from flyweight.trace import write as plain
 from flyweight.types import Candidate, Event, Finish, Message, Node, Problem, Result, Score, Stopped, Usage, digest

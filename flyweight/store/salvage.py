@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from flyweight.store.database import FAILURES, Database, Lock, StoreError
+from flyweight.errors import StoreError
+from flyweight.store.database import FAILURES, Database, Lock
 from flyweight.store.units import Content, mark
 
 __all__ = ["Salvaged", "salvage"]
