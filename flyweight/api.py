@@ -191,13 +191,15 @@ class _AnswersOf:
 
     def __init__(self, kind: str) -> None:
         from flyweight import answers
+        from flyweight.answers.behaviour import Behaviour
 
         self._kind = kind
         self._answers = answers
+        self._code = Behaviour() if kind == "code" else None
         answers.extract("", kind)  # refuses an unknown kind now rather than in the middle of a search
 
     def extract(self, text: str) -> str | None:
         return self._answers.extract(text, self._kind)
 
-    def classes(self, answers: Sequence[str | None]) -> list[list[int]]:
-        return self._answers.classes(answers, self._kind)
+    def classes(self, answers: Sequence[str | None], problem: Problem) -> list[list[int]]:
+        return self._code.classes(answers, problem) if self._code else self._answers.classes(answers, self._kind)

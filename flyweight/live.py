@@ -94,6 +94,7 @@ class Live:
         self.refused = False
         """Whether the budget turned a call away."""
         self.started = setting.clock()
+        setting.answers.classes((), self.problem)  # where answers cannot be told apart, nothing is spent on them
         self.result: Result | None = None
         self.main = Task(strategy(self), self.random(()))
         self.task = self.main
@@ -210,7 +211,7 @@ class Live:
     def groups(self, nodes: Sequence[Node]) -> list[list[Node]]:
         """Nodes by equal answer, largest group first, each in draw order; truncated and answerless ones left out."""
         ordered = sorted(nodes, key=lambda node: (node.order, node.key))
-        groups = self.setting.answers.classes([self.answer(node) for node in ordered])
+        groups = self.setting.answers.classes([self.answer(node) for node in ordered], self.problem)
         return [[ordered[i] for i in group] for group in groups]
 
     def answer(self, node: Node) -> str | None:

@@ -163,13 +163,16 @@ class Verifier(Protocol):
 
 
 class Answers(Protocol):
-    """How answers are read from text and when two of them are the same."""
+    """How answers are read from text and when two answers to a problem are the same."""
 
     def extract(self, text: str) -> str | None:
         """The answer a solution states, or None."""
 
-    def classes(self, answers: Sequence[str | None]) -> list[list[int]]:
-        """Indices grouped by equality: transitive and independent of order, largest class first; None in no class."""
+    def classes(self, answers: Sequence[str | None], problem: Problem) -> list[list[int]]:
+        """Indices grouped by equality: transitive and independent of order, largest class first; None in no class.
+
+        Asked about no answers before a search begins: what it raises then (SandboxError) ends the whole run.
+        """
 
 
 class Task(Answers, Protocol):

@@ -254,7 +254,7 @@ class BoxedAnswers:
         found = re.findall(r"\\boxed\{([^{}]*)\}", text)
         return found[-1] if found else None
 
-    def classes(self, answers: Sequence[str | None]) -> list[list[int]]:
+    def classes(self, answers: Sequence[str | None], problem: Problem) -> list[list[int]]:
         groups: dict[str, list[int]] = {}
         for index, answer in enumerate(answers):
             if answer is not None:

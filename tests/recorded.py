@@ -77,7 +77,7 @@ class NormalAnswers:
     def extract(self, text: str) -> str | None:
         return boxed(text) or None
 
-    def classes(self, answers: Sequence[str | None]) -> list[list[int]]:
+    def classes(self, answers: Sequence[str | None], problem: Problem) -> list[list[int]]:
         groups: dict[str, list[int]] = {}
         for index, answer in enumerate(answers):
             if answer:

@@ -598,8 +598,8 @@ def test_a_tie_goes_to_the_first_drawn() -> None:
 class Halves(BoxedAnswers):
     """Knows that 1/2 is 0.5."""
 
-    def classes(self, answers: Sequence[str | None]) -> list[list[int]]:
-        return super().classes([a and a.replace("1/2", "0.5") for a in answers])
+    def classes(self, answers: Sequence[str | None], problem: Problem) -> list[list[int]]:
+        return super().classes([a and a.replace("1/2", "0.5") for a in answers], problem)
 
 
 @pytest.mark.parametrize("name", [n for n in EVERY if n not in ("greedy", "sample", "best_of_n")])

@@ -24,35 +24,29 @@ TRIES = 20
 SECONDS = 2.0
 """Wall time of a program on one input; what takes longer is an output too: none in time."""
 
+REMEMBERED = 50_000
+"""Programs whose outputs are remembered; then it begins anew."""
+
 Input = Call | Stdin
 
 
 class Behaviour:
-    """How code votes: `protocols.Answers` over programs, for one problem.
+    """How code votes: `protocols.Answers` over programs.
 
     Every program runs on the inputs of the public examples and on mutations of them (`inputs`), in the sandbox. Same
     outputs on all inputs make a class, so classes are transitive and independent of order. Any error is one output, any
     lack of time or memory another; a program that gives no value at all is in no class. Without a usable input, equal
     source makes a class. What an example expects is not looked at.
 
-    Cost: one sandbox per distinct program. Source: Li et al. 2022, AlphaCode (2203.07814), section 4.6, clustering.
+    Cost: one sandbox per distinct program of a problem, however often it is asked about. Source: Li et al. 2022,
+    AlphaCode (2203.07814), section 4.6, clustering.
     """
 
-    def __init__(
-        self, examples: Sequence[Test] = (), *, before: str = "", after: str = "", count: int = INPUTS
-    ) -> None:
-        """`examples` are public tests; `before` and `after` is source around every answer; `count` inputs at most."""
-        self.inputs = inputs(examples, count)
-        self._before, self._after = before, after
-        self._seen: dict[str, str | None] = {}
-
-    @classmethod
-    def of(cls, problem: Problem) -> Behaviour:
-        """Made from what a task's problem holds: `public`, `entry`, `before` and `after` in its meta."""
-        public, entry, before, after = (problem.meta.get(key) for key in ("public", "entry", "before", "after"))
-        source = "\n".join(map(str, public)) if isinstance(public, Sequence) else ""
-        examples = sandbox.asserts(source, entry=str(entry or "")) if source else ()
-        return cls(examples, before=str(before or ""), after=str(after or ""))
+    def __init__(self, examples: Sequence[Test] = ()) -> None:
+        """`examples` are public tests for whatever is asked; without them each problem's own (`sandbox.public`)."""
+        self._examples = tuple(examples)
+        self._inputs: dict[str, list[Input]] = {}
+        self._seen: dict[tuple[str, str], str | None] = {}
 
     def extract(self, text: str) -> str | None:
         """The last fenced block, else the whole text when it is a program, else None."""
@@ -61,27 +55,39 @@ class Behaviour:
             return found
         return text.strip() if _is_program(text) else None
 
-    def classes(self, answers: Sequence[str | None]) -> list[list[int]]:
-        """Indices of programs that behave the same, largest class first. SandboxError when there is no sandbox."""
-        new = list(dict.fromkeys(code for code in answers if code is not None and code not in self._seen))
-        with ThreadPoolExecutor(min(len(new), os.cpu_count() or 1) or 1) as pool:
-            self._seen.update(zip(new, pool.map(self.signature, new), strict=True))
+    def classes(self, answers: Sequence[str | None], problem: Problem) -> list[list[int]]:
+        """Indices of programs that behave the same, largest class first.
+
+        SandboxError when there is no sandbox to run the inputs in, even for no answers.
+        """
+        setting = digest(*(problem.meta.get(key) for key in ("public", "entry", "before", "after")))
+        if setting not in self._inputs:
+            self._inputs[setting] = inputs(self._examples or sandbox.public(problem.meta))
+        given = self._inputs[setting]
+        if given:
+            sandbox.working()
+        if len(self._seen) > REMEMBERED:
+            self._seen.clear()
+        codes = [code for code in dict.fromkeys(answers) if code is not None and (setting, code) not in self._seen]
+        with ThreadPoolExecutor(min(len(codes), os.cpu_count() or 1) or 1) as pool:
+            signatures = pool.map(lambda code: _signature(problem, code, given), codes)
+            self._seen.update(zip(((setting, code) for code in codes), signatures, strict=True))
         groups: dict[str, list[int]] = {}
         for index, code in enumerate(answers):
-            signature = None if code is None else self._seen[code]
+            signature = None if code is None else self._seen[setting, code]
             if signature is not None:
                 groups.setdefault(signature, []).append(index)
         return sorted(groups.values(), key=lambda group: (-len(group), group[0]))
 
-    def signature(self, code: str) -> str | None:
-        """Digest of the program's outputs, equal for programs that behave the same; None when it never gave any."""
-        if not self.inputs:
-            return canonical(code, "code")
-        program = "\n".join(part for part in (self._before, code, self._after) if part)
-        outcomes = sandbox.evaluate(program, self.inputs, seconds=SECONDS)
-        if all(outcome.kind != "value" for outcome in outcomes):
-            return None
-        return digest(*map(_output, outcomes))
+
+def _signature(problem: Problem, code: str, given: Sequence[Input]) -> str | None:
+    """Digest of the program's outputs, equal for programs that behave the same; None when it never gave any."""
+    if not given:
+        return canonical(code, "code")
+    outcomes = sandbox.evaluate(sandbox.program(problem.meta, code), given, seconds=SECONDS)
+    if all(outcome.kind != "value" for outcome in outcomes):
+        return None
+    return digest(*map(_output, outcomes))
 
 
 def _output(outcome: Outcome) -> str:

@@ -17,6 +17,7 @@ from flyweight.sandbox.checking import (
     evaluate,
     read_tests,
 )
+from flyweight.sandbox.meta import program, public
 from flyweight.sandbox.running import CANNOT_START, SandboxResult, execute, run
 from flyweight.sandbox.wire import canonical
 
@@ -35,6 +36,8 @@ __all__ = [
     "check",
     "evaluate",
     "execute",
+    "program",
+    "public",
     "read_tests",
     "run",
     "working",

@@ -7,20 +7,19 @@ them. `Problem.meta` holds what is public: `public`, a tuple of asserts; `entry`
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from flyweight.errors import ConfigError
 from flyweight.types import Grade, Problem
 
-__all__ = ["REPLY", "Code", "program"]
+if TYPE_CHECKING:
+    from flyweight.answers.behaviour import Behaviour
+
+__all__ = ["REPLY", "Code"]
 
 REPLY = "Answer with the complete code in one ```python block."
-
-
-def program(problem: Problem, code: str) -> str:
-    """The code as a program that its tests can be run on."""
-    before, after = (str(problem.meta.get(key, "")) for key in ("before", "after"))
-    return "\n".join(part for part in (before, code, after) if part)
 
 
 class Code:
@@ -42,17 +41,21 @@ class Code:
             raise ConfigError(f"problem {problem.id!r} has no reference solution")
         return self._references[problem.id]
 
+    @functools.cached_property
+    def _votes(self) -> Behaviour:
+        from flyweight.answers.behaviour import Behaviour
+
+        return Behaviour()
+
     def extract(self, text: str) -> str | None:
         """The last block of code, or None."""
         from flyweight import answers
 
         return answers.extract(text, "code")
 
-    def classes(self, answers: Sequence[str | None]) -> list[list[int]]:
-        """Indices grouped by equal source, largest group first; None in no class."""
-        from flyweight.answers import classes
-
-        return classes(answers, "code")
+    def classes(self, answers: Sequence[str | None], problem: Problem) -> list[list[int]]:
+        """Indices of programs that behave the same, as `answers.behaviour` says; SandboxError without a sandbox."""
+        return self._votes.classes(answers, problem)
 
     def grade(self, problem: Problem, text: str) -> Grade:
         """Correct when the code passes every hidden test, each within 5 seconds and 512 MB; wrong otherwise.
@@ -67,7 +70,7 @@ class Code:
         code = self.extract(text)
         if code is None:
             return Grade("wrong", "no code in the answer")
-        checked = sandbox.check(program(problem, code), tests)
+        checked = sandbox.check(sandbox.program(problem.meta, code), tests)
         if checked.passed:
             return Grade("correct")
         number, reason = next((i, why) for i, why in enumerate(checked.failures, 1) if why)

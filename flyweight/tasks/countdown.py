@@ -104,7 +104,7 @@ class Countdown:
         found = [match.group().strip() for match in PLAIN.finditer(text) if OPERATOR.search(match.group())]
         return found[-1] if found else None
 
-    def classes(self, answers: Sequence[str | None]) -> list[list[int]]:
+    def classes(self, answers: Sequence[str | None], problem: Problem) -> list[list[int]]:
         """Indices grouped by equal value from equal numbers, largest group first; None and what is no expression in
         no class. Two answers of a class are right or wrong together.
         """

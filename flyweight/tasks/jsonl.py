@@ -66,11 +66,11 @@ class JSONL:
 
         return self._code.extract(text) if self._code else answers.extract(text, self.checker)
 
-    def classes(self, answers: Sequence[str | None]) -> list[list[int]]:
+    def classes(self, answers: Sequence[str | None], problem: Problem) -> list[list[int]]:
         """Indices grouped by equal answers, largest group first; None in no class."""
         from flyweight.answers import classes
 
-        return self._code.classes(answers) if self._code else classes(answers, self.checker)
+        return self._code.classes(answers, problem) if self._code else classes(answers, self.checker)
 
     def grade(self, problem: Problem, text: str) -> Grade:
         """Grade a solution against the known answer; ConfigError if there is none, or if the tests are no Python."""

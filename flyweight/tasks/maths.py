@@ -34,7 +34,7 @@ class Maths:
 
         return answers.extract(text, "math")
 
-    def classes(self, answers: Sequence[str | None]) -> list[list[int]]:
+    def classes(self, answers: Sequence[str | None], problem: Problem) -> list[list[int]]:
         """Indices grouped by equal answers, largest group first; None in no class."""
         from flyweight.answers import classes
 

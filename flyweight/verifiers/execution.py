@@ -13,7 +13,6 @@ from flyweight import sandbox
 from flyweight.answers import extract
 from flyweight.errors import BackendError, ConfigError
 from flyweight.protocols import Models
-from flyweight.sandbox import Test
 from flyweight.types import Node, Problem, Score
 
 __all__ = ["Command", "Tests"]
@@ -45,15 +44,15 @@ class Tests:
 
     async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> list[Score]:
         """One Score per node. BackendError for a problem without tests, SandboxError when there is no sandbox."""
-        tests = self.tests or _public(problem)
-        before, after = (str(problem.meta.get(key, "")) for key in ("before", "after"))
+        tests = self.tests or sandbox.public(problem.meta)
+        if not tests:
+            raise BackendError(f"the verifier tests needs public tests, and problem {problem.id!r} has none")
 
         def share(node: Node) -> float:
             code = extract(node.solution, "code")
             if code is None:
                 return 0.0
-            program = "\n".join(part for part in (before, code, after) if part)
-            return sandbox.check(program, tests, seconds=self.seconds).share
+            return sandbox.check(sandbox.program(problem.meta, code), tests, seconds=self.seconds).share
 
         return _scores(self.name, share, nodes)
 
@@ -106,13 +105,6 @@ def _shown(word: str) -> bool:
     """Whether a word of the command names something that it should see; the root or home folder is too much."""
     path = os.path.abspath(word)
     return os.path.exists(word) and path not in ("/", os.path.expanduser("~")) and not word.startswith("-")
-
-
-def _public(problem: Problem) -> list[Test]:
-    public = problem.meta.get("public")
-    if isinstance(public, str) or not isinstance(public, Sequence) or not public:
-        raise BackendError(f"the verifier tests needs public tests, and problem {problem.id!r} has none")
-    return sandbox.asserts("\n".join(map(str, public)), entry=str(problem.meta.get("entry", "")))
 
 
 def _scores(name: str, value: Callable[[Node], float], nodes: Sequence[Node]) -> list[Score]:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import ast
 import random
+from typing import Any
 
 import pytest
 
 from flyweight import sandbox
 from flyweight.answers import behaviour
 from flyweight.answers.behaviour import Behaviour, inputs
+from flyweight.api import Session
+from flyweight.errors import SandboxError
 from flyweight.runner import Runner
-from flyweight.sandbox import Call, Outcome, Stdin, asserts
+from flyweight.sandbox import Call, Outcome, Stdin, asserts, bubblewrap, cell
 from flyweight.strategies import bind
-from flyweight.testing import Draft, RuleVerifier, ToyPolicy
+from flyweight.tasks.code import Code
+from flyweight.testing import Draft, ToyPolicy
 from flyweight.types import Problem
 
+SORT = Problem("sort", "Sort.")
 EXAMPLES = asserts("assert f([3, 1, 2]) == [1, 2, 3]")
 SORTS = (
     "def f(x): return sorted(x)",
@@ -36,12 +41,12 @@ def test_programs_that_do_the_same_are_one_answer(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(behaviour, "SECONDS", 0.2)
     programs: list[str | None] = [OTHERS[0], SORTS[0], None, *OTHERS[1:], SORTS[1], SORTS[2], SORTS[0]]
     votes = Behaviour([*EXAMPLES, Call("f([2, 2, 1])", None)])
-    assert votes.classes(programs) == [[1, 8, 9, 10], [0], [3], [4]]
+    assert votes.classes(programs, SORT) == [[1, 8, 9, 10], [0], [3], [4]]
     monkeypatch.setattr(sandbox, "evaluate", lambda *args, **kwargs: pytest.fail("a program ran twice"))
     order = list(range(len(programs)))
     for seed in range(20):
         random.Random(seed).shuffle(order)
-        found = votes.classes([programs[i] for i in order])
+        found = votes.classes([programs[i] for i in order], SORT)
         assert sorted(sorted(order[i] for i in group) for group in found) == [[0], [1, 8, 9, 10], [3], [4]]
 
 
@@ -83,7 +88,7 @@ def test_stdin_programs_vote_too() -> None:
     votes = Behaviour(examples)
     total = "input()\nprint(sum(map(int, input().split())))"
     loop = "n = int(input())\nt = 0\nfor w in input().split(): t += int(w)\nprint(t, end='')"
-    assert votes.classes([total, "print(6)", loop, "print(int('x'))"]) == [[0, 2], [1]]
+    assert votes.classes([total, "print(6)", loop, "print(int('x'))"], SORT) == [[0, 2], [1]]
 
 
 def test_errors_and_lateness_are_outputs_but_nothing_else_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,22 +100,24 @@ def test_errors_and_lateness_are_outputs_but_nothing_else_is_no_answer(monkeypat
         "true": [Outcome("value", True), Outcome("error")],
     }
     monkeypatch.setattr(sandbox, "evaluate", lambda program, *args, **kwargs: outcomes[program])
-    assert Behaviour(EXAMPLES).classes(list(outcomes)) == [[1, 2], [3], [4]]
+    assert Behaviour(EXAMPLES).classes(list(outcomes), SORT) == [[1, 2], [3], [4]]
 
 
 def test_without_examples_equal_source_is_one_answer() -> None:
-    assert Behaviour().classes(["x = 1", "y = 1", "x = 1\n", None]) == [[0, 2], [1]]
+    assert Behaviour().classes(["x = 1", "y = 1", "x = 1\n", None], SORT) == [[0, 2], [1]]
 
 
-def test_a_problem_brings_its_examples() -> None:
+def test_every_problem_brings_its_examples_and_what_stands_around_its_programs() -> None:
     meta = {"public": ("assert f(2) == 4",), "entry": "f", "before": "k = 2", "after": "def f(x): return h(x)"}
-    votes = Behaviour.of(Problem("p", "?", meta=meta))
-    assert votes.inputs[0] == Call("f(2)", None)
-    assert votes.classes(["def h(x): return k * x", "def h(x): return x + x", "def h(x): return x ** k"]) == [
-        [0, 1],
-        [2],
-    ]
-    assert Behaviour.of(Problem("p", "?")).inputs == []
+    votes = Behaviour()
+    programs = ["def h(x): return k * x", "def h(x): return x + x", "def h(x): return x ** k"]
+    double, treble = Problem("2", "?", meta=meta), Problem("3", "?", meta={**meta, "before": "k = 3"})
+    for _ in range(2):  # asked in turns: what is remembered of one problem says nothing about another
+        assert votes.classes(programs, double) == [[0, 1], [2]]
+        assert votes.classes(programs, treble) == [[0], [1], [2]]
+    check = "def check(candidate):\n    assert candidate(2) == 4"
+    named = Problem("c", "?", meta={"public": [check], "entry": "f"})
+    assert votes.classes(["def f(x): return 2 * x", "f = lambda x: x + x"], named) == [[0, 1]]
 
 
 @pytest.mark.parametrize(
@@ -130,16 +137,52 @@ def test_where_the_code_is(text: str, code: str | None) -> None:
     assert Behaviour().extract(text) == code
 
 
-def test_self_consistency_works_on_code_as_it_is() -> None:
-    """The wrong program is drawn most often as one text; the right ones differ in text and win together."""
-    drafts = [OTHERS[1], OTHERS[1], *SORTS]
+def coder(*drafts: str) -> ToyPolicy:
+    """Writes the programs in order, each once."""
+    left = list(drafts)
 
     def write(question: str, so_far: str, rng: random.Random, sampling: object) -> Draft:
-        return Draft(f"```python\n{drafts.pop(0)}\n```")
+        return Draft(f"```python\n{left.pop(0)}\n```")
 
-    runner = Runner(
-        ToyPolicy(write, slots=1), {"rule": RuleVerifier(lambda question, text: 0.5)}, answers=Behaviour(EXAMPLES)
-    )
-    result = runner.solve(Problem("p", "Sort."), bind("self_consistency", {"n": 5}))
+    return ToyPolicy(write, slots=1)
+
+
+SORTING = Problem("sort", "Sort.", meta={"public": ("assert f([3, 1, 2]) == [1, 2, 3]",)})
+
+
+@pytest.mark.parametrize("name", ["self_consistency", "adaptive_consistency"])
+def test_three_right_programs_win_over_two_that_are_one_text(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a task's own votes; and however often a search asks, each program runs once."""
+    ran: list[str] = []
+    evaluate = sandbox.evaluate
+
+    def counted(program: str, *args: Any, **settings: Any) -> list[Outcome]:
+        ran.append(program)
+        return evaluate(program, *args, **settings)
+
+    monkeypatch.setattr(sandbox, "evaluate", counted)
+    runner = Runner(coder(OTHERS[1], OTHERS[1], *SORTS), answers=Code((), {}))
+    result = runner.solve(SORTING, bind(name, {"n": 5}))
     assert result.error is None and result.answer in SORTS
-    assert [candidate.answer_class for candidate in result.candidates].count(0) == 3
+    assert [candidate.answer_class for candidate in result.candidates] == [1, 1, 0, 0, 0]
+    assert sorted(ran) == sorted({OTHERS[1], *SORTS})
+
+
+def test_a_session_for_code_votes_so_too() -> None:
+    with Session(coder(OTHERS[1], OTHERS[1], *SORTS), kind="code") as session:
+        assert session.solve(SORTING, n=5).answer in SORTS
+    with Session(coder(OTHERS[1], OTHERS[1], *SORTS), kind="code") as session:
+        assert session.solve("Sort.", n=5).answer == OTHERS[1], "without examples equal source makes a vote"
+
+
+def test_without_a_sandbox_the_run_fails_before_anything_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> list[str]:
+        raise SandboxError("bubblewrap is missing")
+
+    monkeypatch.setattr(cell, "_working", "")
+    monkeypatch.setattr(bubblewrap, "binaries", missing)
+    policy = coder(*SORTS)
+    runs = Runner(policy, answers=Code((), {})).run([SORTING, SORT], bind("self_consistency", {"n": 3}))
+    with pytest.raises(SandboxError, match="bubblewrap is missing"):
+        next(runs)
+    assert policy.counters.prompt_tokens == policy.counters.generated_tokens == 0

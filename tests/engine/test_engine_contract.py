@@ -20,7 +20,7 @@ class Letters:
     def extract(self, text: str) -> str | None:
         return next((c for c in text if c.isalpha()), None)
 
-    def classes(self, answers: Sequence[str | None]) -> list[list[int]]:
+    def classes(self, answers: Sequence[str | None], problem: Problem) -> list[list[int]]:
         groups: dict[str, list[int]] = {}
         for index, answer in enumerate(answers):
             if answer is not None:

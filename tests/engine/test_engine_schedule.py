@@ -113,7 +113,7 @@ class Letter:
     def extract(self, text: str) -> str | None:
         return text[:1]
 
-    def classes(self, answers: Sequence[str | None]) -> list[list[int]]:
+    def classes(self, answers: Sequence[str | None], problem: Problem) -> list[list[int]]:
         return [[i for i, a in enumerate(answers) if a == letter] for letter in sorted({a for a in answers if a})]
 
 

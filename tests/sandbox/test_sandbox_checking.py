@@ -11,7 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flyweight.errors import ConfigError
-from flyweight.sandbox import Call, Statements, Stdin, asserts, check, evaluate, inside, read_tests, wire
+from flyweight.sandbox import (
+    Call,
+    Statements,
+    Stdin,
+    asserts,
+    check,
+    evaluate,
+    inside,
+    program,
+    public,
+    read_tests,
+    wire,
+)
 from flyweight.sandbox.cell import Cell
 from tests.sandbox_hijacks import HIJACKS, HONEST, TESTS
 
@@ -146,6 +158,13 @@ def test_stdin_programs() -> None:
         "exit status 1",
     )
     assert check("if __name__ == '__main__': print(len(input()))", [Stdin("x" * 10**5, "100000")]).passed
+
+
+def test_a_problem_says_what_belongs_to_a_program() -> None:
+    meta = {"before": "import math", "after": "root = Node(1)", "entry": "f", "public": ("assert f(1) == 2",)}
+    assert program(meta, "def f(): pass") == "import math\ndef f(): pass\nroot = Node(1)"
+    assert public(meta) == public({"public": "assert f(1) == 2"}) == [Call("f(1)", 2)]
+    assert program({}, "x = 1") == "x = 1" and public({}) == []
 
 
 def test_a_program_starts_anew_for_every_test() -> None:

@@ -148,12 +148,6 @@ def test_mbpp_splits() -> None:
 # Grading
 
 
-def test_programs_are_put_together() -> None:
-    problem = Problem("p", "?", meta={"before": "import math", "after": "root = Node(1)"})
-    assert code.program(problem, "def f(): pass") == "import math\ndef f(): pass\nroot = Node(1)"
-    assert code.program(Problem("p", "?"), "x = 1") == "x = 1"
-
-
 def test_what_is_no_code_is_wrong_and_what_has_no_tests_is_refused() -> None:
     task = tasks.load("mbpp")
     problem = task.problems()[0]
@@ -163,7 +157,6 @@ def test_what_is_no_code_is_wrong_and_what_has_no_tests_is_refused() -> None:
     assert isinstance(task, MBPP)
     with pytest.raises(ConfigError, match="'p' has no reference solution"):
         task.reference(Problem("p", "?"))
-    assert task.classes(["a = 1", "b", None, "a = 1  \n"]) == [[0, 3], [1]]
 
 
 @pytest.mark.usefixtures("box")

@@ -100,7 +100,7 @@ def test_precedence_and_sides() -> None:
 
 def test_classes_are_right_or_wrong_together() -> None:
     answers = ["25+25+2*3", "3*2+(25+25)", "2*(25+3)", "50+6", None, "nonsense", "25+25+6"]
-    assert Countdown(count=1).classes(answers) == [[0, 1], [2], [3], [6]]
+    assert Countdown(count=1).classes(answers, Problem("p", "?")) == [[0, 1], [2], [3], [6]]
 
 
 @pytest.mark.parametrize("numbers", [2, 3, 6])

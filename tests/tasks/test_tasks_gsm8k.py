@@ -41,7 +41,7 @@ def test_reference_solutions_grade_as_correct_and_others_as_wrong() -> None:
         assert task.grade(problem, f"So it is \\boxed{{{problem.answer}1}}.").value == "wrong"
     assert task.grade(task.problems()[0], "I cannot say.").value == "wrong"
     assert task.extract("so \\boxed{1,000}") is not None
-    groups = task.classes(["5", "6", None, "5.0", "6", "5"])
+    groups = task.classes(["5", "6", None, "5.0", "6", "5"], task.problems()[0])
     assert [sorted(group) for group in groups] == [[0, 3, 5], [1, 4]]
     with pytest.raises(ConfigError, match="no known answer"):
         task.grade(Problem("p", "?"), "4")

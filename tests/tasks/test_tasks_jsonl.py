@@ -35,7 +35,7 @@ def test_prompts_answers_and_other_fields(tmp_path: Path) -> None:
     assert (half.id, half.prompt, half.answer) == ("half", "Half of 3?", "1.5")
     assert [m.content for m in first.messages] == [BOXED, "1 + 1?"]
     assert task.grade(half, "It is \\boxed{\\frac32}").value == "correct"
-    assert task.classes(["2", "3", "2.0", None]) == [[0, 2], [1]]
+    assert task.classes(["2", "3", "2.0", None], half) == [[0, 2], [1]]
     with pytest.raises(ConfigError, match="no known answer"):
         task.grade(open_, "42")
 
@@ -67,7 +67,7 @@ def test_tests_as_answers(tmp_path: Path) -> None:
     [problem] = task.problems()
     assert "assert" not in problem.messages[0].content + problem.messages[1].content
     assert task.grade(problem, "No.").reason == "no code in the answer"
-    assert task.classes(["a", "a", None]) == [[0, 1]]
+    assert task.classes(["a", "a", None], problem) == [[0, 1]]
     try:
         sandbox.working()
     except SandboxError as error:
