@@ -47,6 +47,8 @@ Blob = NDArray[np.uint8]
 KV_TYPES = {"f32": (0, 4.0), "f16": (1, 2.0), "bf16": (30, 2.0), "q8_0": (8, 34 / 32)}
 """KV encoding: (ggml type, bytes per number)."""
 
+OUTPUTS = 4
+"""Rows of logits there is always room for."""
 SPARE = 16 << 20
 """Bytes of buffers for copies kept beyond those in use."""
 _ERROR = 3
@@ -254,8 +256,8 @@ class Context:
         params.n_ctx = length * streams
         params.n_batch = params.n_ubatch = max(batch, streams)
         params.n_seq_max = streams
-        # Logits are only ever wanted for the last token of each stream: 600 kB per output at a 150k vocabulary.
-        params.n_outputs_max = streams
+        # Logits are wanted for the last token of each stream, or for drafts: 600 kB per output at a 150k vocabulary.
+        params.n_outputs_max = max(streams, OUTPUTS)
         params.n_threads = params.n_threads_batch = threads
         params.type_k = params.type_v = KV_TYPES[kv_type][0]
         params.flash_attn_type = int(flash_attention)

@@ -11,6 +11,7 @@ import numpy as np
 
 from flyweight.policies.llamacpp.context import Floats
 from flyweight.policies.llamacpp.grammar import Grammar
+from flyweight.policies.llamacpp.lookup import Lookup
 from flyweight.policies.llamacpp.sampler import Drawn
 from flyweight.protocols import Growth, Request, Response
 from flyweight.types import Finish
@@ -78,6 +79,9 @@ class Row:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0
+    _lookup: Lookup | None = None
+    _learnt: int = 0
+    _uniforms: list[float] = field(default_factory=list)
 
     @property
     def ready(self) -> bool:
@@ -89,8 +93,24 @@ class Row:
         """The token the next decode computes."""
         return self.tokens[-1] if self.tokens else self.path[-1]
 
+    def draft(self, most: int, context: int) -> list[int]:
+        """Up to `most` tokens that may follow `next_token`, no more than can still be wanted."""
+        room = min(self.request.sampling.max_tokens, context - len(self.path)) - len(self.tokens) - 1
+        if self._lookup is None:
+            self._lookup = Lookup(self.path)
+        self._lookup.learn(self.tokens[self._learnt :])
+        self._learnt = len(self.tokens)
+        return self._lookup.draft(max(0, min(most, room)))
+
+    def uniform(self, ahead: int = 0) -> float:
+        """The number in [0, 1) that the next token, or one `ahead` of it, is drawn with."""
+        while len(self._uniforms) <= ahead:
+            self._uniforms.append(self.rng.random())
+        return self._uniforms[ahead]
+
     def write(self, drawn: Drawn, piece: bytes, hidden: Floats | None, context: int) -> Finish | None:
         """Add a drawn token; how the text ends with it, if it does."""
+        del self._uniforms[:1]
         self.tokens.append(drawn.token)
         self.logprobs.append(drawn.logprob)
         self.certainty.append(drawn.certainty)

@@ -149,6 +149,10 @@ class Streams(Generic[Blob]):
         """Drop what a stream holds."""
         self._cut(stream, 0)
 
+    def rewind(self, stream: int, length: int) -> None:
+        """Drop a stream's tokens from `length` on, which turned out to be wrong."""
+        self._cut(stream, length)
+
     def trim(self, stream: int, length: int) -> None:
         """Drop a stream's tokens from `length` on, which nobody will continue."""
         self._evicted.add(self.held[stream])
