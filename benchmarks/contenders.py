@@ -28,6 +28,7 @@ from flyweight.policies.llamacpp.weights import encoded
 from flyweight.protocols import Response, Search
 from flyweight.runner import Runner
 from flyweight.strategies import Value
+from flyweight.tasks import files, gsm8k
 from flyweight.types import Message, Problem, Sampling
 
 __all__ = ["Load", "Step", "Window", "bare", "completions", "engine", "prepare", "room", "search", "server", "window"]
@@ -46,7 +47,7 @@ def prepare(path: Path, weights: str, widths: Sequence[int], lengths: Sequence[i
     """Prompts of about the given numbers of tokens, and the encoding that `weights` means at each width."""
     model = Model(path)
     tokens = Tokens(model, "")
-    words = "\n\n".join(f"{p.prompt}\n{p.meta['solution']}" for p in tasks.load("gsm8k").problems()).split(" ")
+    words = "\n\n".join(f"{row['question']}\n{row['solution']}" for row in files.bundled(gsm8k.DEV)).split(" ")
     prompts = []
     for length in lengths:
         low, high = 0, len(words)

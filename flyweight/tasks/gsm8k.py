@@ -58,7 +58,7 @@ def split_answer(text: str) -> tuple[str, str]:
 
 def _development() -> Iterator[Problem]:
     for row in files.bundled(DEV):
-        yield maths.problem(str(row["id"]), str(row["question"]), str(row["answer"]), {"solution": row["solution"]})
+        yield maths.problem(str(row["id"]), str(row["question"]), str(row["answer"]), {})
 
 
 def _row(prefix: str, row: Mapping[str, object]) -> tuple[str, Problem]:
@@ -66,9 +66,9 @@ def _row(prefix: str, row: Mapping[str, object]) -> tuple[str, Problem]:
     question, answer = row["question"], row["answer"]
     if not isinstance(question, str) or not isinstance(answer, str):
         raise TypeError("question and answer are strings")
-    solution, final = split_answer(answer)
+    _, final = split_answer(answer)
     id = f"{prefix}-{files.sha(question)[:8]}"
-    return id, maths.problem(id, question, final, {"solution": solution})
+    return id, maths.problem(id, question, final, {})
 
 
 def _original(path: Path) -> list[Problem]:

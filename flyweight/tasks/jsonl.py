@@ -18,9 +18,9 @@ class JSONL:
     """Your own questions: a file with a prompt and an answer on each line, and a named checker.
 
     Rows: {"prompt": ..., "answer": ...} (question and problem are read as prompt), optionally "id"; other fields
-    become `meta`. `checker` says how answers are read and compared, for the whole file; rows may say it instead, all
-    the same. math (the default; asks for a boxed answer), choice (A to J), json, json:FIELD, text: as in
-    docs/answers.md. tests: the answer is Python code and "answer" holds asserts that it must pass in the sandbox.
+    become `meta`, which verifiers see. `checker` says how answers are read and compared, for the whole file; rows may
+    say it instead, all the same. math (the default; asks for a boxed answer), choice (A to J), json, json:FIELD, text:
+    as in docs/answers.md. tests: the answer is Python code and "answer" holds asserts that it must pass in the sandbox.
     Splits, by the hash of the prompt (files.hash_split): train, calibration and development; without one all rows.
     Licence: yours.
 

@@ -12,7 +12,7 @@ import pytest
 
 from flyweight import tasks
 from flyweight.errors import ConfigError
-from flyweight.tasks import gsm8k
+from flyweight.tasks import files, gsm8k
 from flyweight.types import BOXED, Problem
 
 DATA = Path(__file__).parent.parent / "data"
@@ -31,7 +31,6 @@ def test_the_bundled_problems_are_the_development_split_in_hash_order() -> None:
     assert first.answer == "80" and first.prompt.startswith("The new pad of paper has 120 pages.")
     assert [(m.role, m.content) for m in first.messages] == [("system", BOXED), ("user", first.prompt)]
     assert "\\boxed{}" in BOXED
-    assert all("####" not in str(problem.meta["solution"]) for problem in problems)
 
 
 def test_reference_solutions_grade_as_correct_and_others_as_wrong() -> None:
@@ -100,6 +99,12 @@ def _residue(question: str) -> int:
     return int(hashlib.sha256(question.encode()).hexdigest(), 16) % 10
 
 
+def original() -> list[dict[str, str]]:
+    """The bundled questions as the source has them."""
+    rows = files.bundled(gsm8k.DEV)
+    return [{"question": str(r["question"]), "answer": f"{r['solution']}\n#### {r['answer']}"} for r in rows]
+
+
 def _write(folder: Path, *rows: object, name: str = "train.jsonl") -> Path:
     file = folder / name
     file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
@@ -107,8 +112,7 @@ def _write(folder: Path, *rows: object, name: str = "train.jsonl") -> Path:
 
 
 def test_original_files_load_with_the_same_ids(tmp_path: Path) -> None:
-    bundled = tasks.load("gsm8k").problems()[:3]
-    rows = [{"question": p.prompt, "answer": f"{p.meta['solution']}\n#### {p.answer}"} for p in bundled]
+    bundled, rows = tasks.load("gsm8k").problems()[:3], original()[:3]
     for name in ("train.jsonl", "gsm8k_train.jsonl"):
         assert tuple(tasks.load("gsm8k", _write(tmp_path, *rows, name=name)).problems()) == tuple(bundled)
     odd = {"question": "A line\u2028separator?", "answer": "1 #### of\n#### 1,234"}
@@ -118,11 +122,9 @@ def test_original_files_load_with_the_same_ids(tmp_path: Path) -> None:
 
 def test_the_script_makes_the_bundled_rows() -> None:
     development = runpy.run_path(str(SCRIPT))["development"]
-    bundled = tasks.load("gsm8k").problems()
-    rows = [{"question": p.prompt, "answer": f"{p.meta['solution']}\n#### {p.answer}"} for p in bundled]
     others = [{"question": f"Not in the split {i}", "answer": "#### 1"} for i in range(50)]
     others = [row for row in others if int(hashlib.sha256(row["question"].encode()).hexdigest(), 16) % 10 != 9]
-    made = development(others + rows[::-1])
+    made = development(others + original()[::-1])
     file = Path(gsm8k.__file__).parent / "data" / gsm8k.DEV.name
     assert made == [json.loads(line) for line in file.read_bytes().splitlines()]
 
