@@ -2,6 +2,7 @@
 
     python -m benchmarks.drafting                               # 20 seconds; of the model only its vocabulary
     python -m benchmarks.drafting --rates 1:60,8:140,32:231     # tokens/s of plain generation by rows
+    python -m benchmarks.drafting --measure                     # two minutes more: the engine with drafts and without
 
 A step looks the last k tokens up in what is known already, proposes the up to d tokens that followed there, and
 computes them as further rows beside the row it would have computed anyway. A proposed token is kept while it equals the
@@ -24,6 +25,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import time
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -32,6 +34,7 @@ from typing import NamedTuple
 
 from benchmarks.cassette import Cassette, Recorded
 from benchmarks.default_strategy import MAX_TOKENS, QUESTIONS, RECORDINGS, ROOT, SMALL
+from benchmarks.rig import table
 from flyweight import models, strategies, tasks
 from flyweight.runner import Runner
 from flyweight.types import Finish, Sampling
@@ -43,6 +46,7 @@ GRAMS = (1, 2, 3)
 DRAFTS = (2, 4, 8)
 WIDTHS = (1, 2, 4, 8, 16, 32)
 SAMPLES = 16
+MEASURED_QUESTIONS = 10
 RATES = {1: 60.0, 8: 140.0, 32: 231.0}
 """Tokens/s by rows before the engine had kernels of its own; only used without engine.json."""
 
@@ -83,6 +87,7 @@ class Question(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rates", type=_rates, help="ROWS:TOKENS_PER_SECOND,... instead of engine.json")
+    parser.add_argument("--measure", action="store_true", help="also run the engine with drafts and without")
     arguments = parser.parse_args()
     speeds, origin = measured(MEASURED) if arguments.rates is None else (arguments.rates, "--rates")
     recorded = questions()
@@ -96,8 +101,14 @@ def main() -> None:
         for name, wide in (("speedup", c.rows), ("speedup_worst", 1.0 + d)):
             row[name] = {str(w): round(speedup(c.yielded, wide, w, speeds), 3) for w in widths(source)}
         rows.append(row)
+    result: dict[str, object] = {"rates": speeds, "rates_from": origin, "rows": rows}
+    if arguments.measure:
+        result["measured"] = taken = measure()
+        print("\n" + table(list(taken[0]), [[str(value) for value in row.values()] for row in taken]))
+    elif OUT.exists() and "measured" in (before := json.loads(OUT.read_text())):
+        result["measured"] = before["measured"]
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps({"rates": speeds, "rates_from": origin, "rows": rows}, indent=1) + "\n")
+    OUT.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def questions() -> list[Question]:
@@ -179,6 +190,42 @@ def agreeing(proposed: Tokens, coming: Tokens) -> int:
     """How many tokens both begin with."""
     pairs = enumerate(zip(proposed, coming, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(proposed), len(coming)))
+
+
+# Measuring -------------------------------------------------------------------------------------------------------
+
+
+def measure() -> list[dict[str, object]]:
+    """The engine on MEASURED_QUESTIONS questions one at a time: tokens/s of one and of two rows, drafts on and off."""
+    from flyweight.policies.llamacpp import LlamaCpp
+
+    task = tasks.load("gsm8k")
+    path = models.resolve(SMALL)
+    engines = {on: LlamaCpp(path, slots=4, context=1024, weights="packed", drafting=on) for on in (False, True)}
+    found: list[dict[str, object]] = []
+    for rows, strategy, parameters in (
+        (1, "greedy", {}),
+        (1, "self_consistency", {"n": 1}),
+        (2, "self_consistency", {"n": 2}),
+    ):
+        spent = {on: [0.0, 0.0] for on in engines}
+        texts: dict[bool, list[str]] = {on: [] for on in engines}
+        for number, problem in enumerate(task.problems()[:MEASURED_QUESTIONS]):
+            for on in (False, True) if number % 2 else (True, False):
+                runner = Runner(engines[on], answers=task, sampling=Sampling(max_tokens=MAX_TOKENS))
+                began = time.perf_counter()
+                result = runner.solve(problem, strategies.bind(strategy, parameters))
+                spent[on][0] += result.usage.generated_tokens
+                spent[on][1] += time.perf_counter() - began
+                texts[on] += [candidate.node.solution for candidate in result.candidates]
+        if texts[True] != texts[False]:
+            raise SystemExit("a text depends on the drafts")
+        plain, drafted = (tokens / seconds for tokens, seconds in (spent[False], spent[True]))
+        row = {"rows": rows, "drawn by": strategy, "tokens": int(spent[True][0])}
+        found.append(row | {"tokens/s": round(plain), "with drafts": round(drafted), "x": round(drafted / plain, 2)})
+    for engine in engines.values():
+        engine.close()
+    return found
 
 
 # Predicting ------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@
 widths       tokens/s of generation at 1 to 64 rows, short prompts and 400-token contexts, peak memory (8 minutes)
 completions  32 completions of one prompt of 128 tokens each, from the request to the last token (4 minutes)
 extras       what confidences and hidden states cost (half a minute)
-searches     beam search, DVTS and best-of-n over development questions: tokens, occupancy, seconds (25 minutes;
+searches     beam search, DVTS and best-of-n over development questions: tokens, occupancy, seconds (20 minutes;
              --questions and --max-tokens make it shorter)
 
 Rows go to results/engine/engine.json as they are measured: an interrupted run continues, --fresh starts over. The
@@ -54,7 +54,9 @@ class Plan(NamedTuple):
     extras: int = 6
     """Rounds of the comparisons with and without."""
     questions: int = 20
+    few: int = 8
     more_questions: int = 50
+    """Searched with `n` = `few`."""
     max_tokens: int = 256
     max_steps: int = 40
     """Of a tree search."""
@@ -229,7 +231,11 @@ def searches(bench: Bench) -> None:
     loads = {
         f"beam_search n={plan.n} width=4": Load("beam_search", tree, plan.questions, max_tokens=plan.max_tokens),
         f"dvts n={plan.n} width=4": Load("dvts", tree, plan.questions, max_tokens=plan.max_tokens),
-        "best_of_n n=8": Load("best_of_n", {"n": 8}, plan.more_questions, max_tokens=plan.max_tokens),
+    }
+    few = {**tree, "n": plan.few}
+    loads |= {
+        f"{strategy} n={plan.few}": Load(strategy, parameters, plan.more_questions, max_tokens=plan.max_tokens)
+        for strategy, parameters in (("beam_search", few), ("dvts", few), ("best_of_n", {"n": plan.few}))
     }
     (encoding,) = prepare(bench.path, bench.weights, [WIDE], ())["encodings"]
     for name, load in loads.items():

@@ -37,6 +37,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "KV in bf16": {"kv_type": "bf16"},
     "KV in q8_0": {"kv_type": "q8_0"},
     "1 thread": {"threads": 1},
+    "no logits at all": {"outputs": False},
     "batches of 64 tokens": {"batch": 64},
     "batches of 128 tokens": {"batch": 128},
     "OpenMP spins for milliseconds, its default": {"spin": "300000"},
@@ -132,8 +133,10 @@ def decode(path: str, variant: Mapping[str, Any]) -> Iterator[Figures]:
         for step in range(STEPS):
             before, began = ours.seconds() if isinstance(ours, Kernels) else (0.0, 0.0), time.perf_counter()
             tokens = [text[CONTEXT + row + step] for row in range(ROWS)]
-            context.decode(tokens, [CONTEXT + step] * ROWS, range(ROWS), outputs=True, hidden=False)
-            context.logits()
+            outputs = variant.get("outputs", True)
+            context.decode(tokens, [CONTEXT + step] * ROWS, range(ROWS), outputs=outputs, hidden=False)
+            if outputs:
+                context.logits()
             seconds.append(time.perf_counter() - began)
             after = ours.seconds() if isinstance(ours, Kernels) else (0.0, 0.0)
             parts.append((after[0] - before[0], after[1] - before[1]))
