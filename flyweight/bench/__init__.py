@@ -1,1 +1,41 @@
-"""Benchmarks: tasks run by strategies, on record and graded."""
+"""Benchmarks: tasks run by strategies, on record and graded.
+
+```python
+from flyweight import bench
+from flyweight.store import Store
+
+plans = bench.grid(bench.Plan("gsm8k", limit="50"), ["greedy", "best_of_n"], ["arithmetic"], [4, 16])
+with Store("runs/flyweight.db") as store:
+    for summary in bench.execute(store, plans):
+        print(summary.job.label, summary.tally.accuracy, summary.calls)
+```
+
+plan.py      what is to be run, checked before a model is loaded
+engine.py    the model: which file in which encoding, loaded when something is missing
+execute.py   running it: resume, grade, count, stop
+estimate.py  what it would take
+graded.py    a run read back with its grades
+"""
+
+from flyweight.bench.engine import Load
+from flyweight.bench.execute import Limits, Progress, Summary, Tally, execute
+from flyweight.bench.graded import GradedSample, GradedSearch, identity, read
+from flyweight.bench.plan import Job, Plan, check, grid, plan_of
+
+__all__ = [
+    "GradedSample",
+    "GradedSearch",
+    "Job",
+    "Limits",
+    "Load",
+    "Plan",
+    "Progress",
+    "Summary",
+    "Tally",
+    "check",
+    "execute",
+    "grid",
+    "identity",
+    "plan_of",
+    "read",
+]

@@ -1,0 +1,185 @@
+"""The model of a run: which file in which encoding it is, and loaded only once something is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from flyweight import api
+from flyweight.errors import ConfigError, ModelError
+from flyweight.protocols import Policy
+from flyweight.store import Store
+from flyweight.store.replay import StoredPolicy
+
+__all__ = ["CannotLoad", "Engine", "Load", "file_of", "recorded"]
+
+Load = Callable[[str, int, str], Callable[[], Policy]]
+"""(model, context, weights) -> what loads it. ConfigError or ModelError at once for a model that is not there."""
+
+BIG = 64 << 20
+"""Bytes from which a file's hash is worth remembering."""
+IDENTITY = re.compile(r"(sha256:[0-9a-f]{64}) (\w+)")
+
+
+class CannotLoad(BaseException):
+    """Carries a failure to load out of a search: it is the end of the run, not a result of one problem."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Engine:
+    """A model that runs share, behind a store.
+
+    `identity` is what the store files its draws under: of a file the hash and the encoding that runs, else the
+    policy's name. Known from an earlier run, the model is loaded when it is first needed, in that encoding; otherwise
+    at once.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        model: str,
+        context: int,
+        known: str | None,
+        *,
+        load: Load | None = None,
+        on_load: Callable[[bool], None] = lambda began: None,
+    ) -> None:
+        """`known` is its identity, if there is one on record (`recorded`).
+
+        `on_load` is told when loading begins (True) and when it has ended. ConfigError or ModelError as of loading.
+        """
+        self.model = model
+        self.seconds = 0.0
+        """Spent loading."""
+        self._on_load = on_load
+        self._policy: Policy | None = None
+        self._before = 0
+        self._file = file_of(model)
+        match = IDENTITY.fullmatch(known or "")
+        self._load = (load or _find)(model, context, match[2] if match else "auto")
+        self.identity = known or self._identity(self._loaded())
+        # How long a path may grow decides which answers are cut: not the same draws.
+        self.stored: StoredPolicy = store.deferred(f"{self.identity} context {context}", self._make)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the model was needed so far."""
+        return self._policy is not None
+
+    @property
+    def generated(self) -> int:
+        """Tokens drawn by the engine itself, those of unfinished requests included."""
+        return 0 if self._policy is None else self._policy.counters.generated_tokens - self._before
+
+    def close(self) -> None:
+        """Release the model, if it was loaded."""
+        if self._policy is not None:
+            self._policy.close()
+
+    def _make(self) -> Policy:
+        try:
+            policy = self._loaded()
+            found = self._identity(policy)
+            if found != self.identity:
+                note = getattr(getattr(policy, "weights", None), "note", "")
+                raise ModelError(
+                    f"{self.model} is on record as {_short(self.identity)} and runs here as {_short(found)}"
+                    f"{f' ({note})' if note else ''}: go on where it was begun, or use another --out"
+                )
+        except Exception as error:
+            raise CannotLoad(error) from error
+        return policy
+
+    def _loaded(self) -> Policy:
+        if self._policy is None:
+            self._on_load(True)
+            began = time.perf_counter()
+            self._policy = self._load()
+            self._before = self._policy.counters.generated_tokens
+            self.seconds = time.perf_counter() - began
+            self._on_load(False)
+        return self._policy
+
+    def _identity(self, policy: Policy) -> str:
+        weights = getattr(policy, "weights", None)
+        return policy.name if self._file is None else f"{self._file} {getattr(weights, 'kind', 'file')}"
+
+
+def recorded(store: Store, configuration: Mapping[str, Any]) -> str | None:
+    """What the run of this configuration was drawn from, else the latest run of its model; None if there is none.
+
+    ModelError if the model's file is not there, ConfigError if that run's was another one.
+    """
+    model = configuration["model"]
+    file = file_of(model)
+    found = None
+    for run in store.runs():
+        mine = run.configuration == configuration
+        for name, identity in run.models.items():
+            same = name == model if file is None else identity.startswith(f"{file} ")
+            if mine and not same:
+                raise ConfigError(
+                    f"run {run.id} was drawn from {_short(identity)}; {model} is now another file, {file}"
+                )
+            found = identity if same else found
+        if mine:
+            break
+    return found
+
+
+def file_of(model: str) -> str | None:
+    """ "sha256:" and the hash of the model's file; None for a policy that is none. ModelError if it is not there."""
+    from flyweight import models, policies
+
+    if model == "toy" or policies.plugin(model) is not None:
+        return None
+    path = models.resolve(model)
+    listed = models.catalog().get(model)
+    pulled = {} if listed is not None else {each.path: each.sha256 for each in models.installed()}
+    return f"sha256:{listed.sha256 if listed is not None else pulled.get(path) or _sha256(path)}"
+
+
+def _find(model: str, context: int, weights: str) -> Callable[[], Policy]:
+    return api.find_policy(model, context=context, weights=weights)
+
+
+def _short(identity: str) -> str:
+    match = IDENTITY.fullmatch(identity)
+    return identity if match is None else f"{match[1][:15]}… {match[2]}"
+
+
+def _sha256(path: Path) -> str:
+    """Of a file of the user's own. A big one is hashed again only when its size or time has changed."""
+    from flyweight import models
+
+    facts = path.stat()
+    stamp = [str(path.resolve()), facts.st_size, facts.st_mtime_ns]
+    cache = models.store_dir().parent / "hashes.json"
+    known: dict[str, str] = {}
+    if facts.st_size >= BIG:
+        with suppress(OSError, ValueError):
+            known = dict(json.loads(cache.read_text("utf-8")))
+    key = json.dumps(stamp)
+    if key not in known:
+        try:
+            with path.open("rb") as stream:
+                known[key] = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        if facts.st_size >= BIG:
+            with suppress(OSError):
+                cache.parent.mkdir(parents=True, exist_ok=True)
+                partial = cache.with_suffix(f".{os.getpid()}")
+                partial.write_text(json.dumps(known, indent=1), "utf-8")
+                os.replace(partial, cache)
+    return known[key]

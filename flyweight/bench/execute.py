@@ -1,0 +1,479 @@
+"""Carrying out plans: search what is missing, grade what comes back, keep count, stop where a limit says so.
+
+Everything is on record the moment it exists, so a run that was stopped by anything goes on when it is asked for again,
+and one that is finished needs neither the model nor a call. One problem is in memory at a time for each one in flight.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from queue import SimpleQueue
+from typing import Literal
+
+from flyweight import stats
+from flyweight.bench.engine import CannotLoad, Engine, Load, recorded
+from flyweight.bench.graded import identity
+from flyweight.bench.plan import Job, Plan, check
+from flyweight.errors import BackendError, FlyweightError
+from flyweight.protocols import Verifier
+from flyweight.runner import Runner
+from flyweight.store import Run, RunInfo, Store, StoreError
+from flyweight.types import Event, Finish, Grade, Node, Problem, Result, Sampling, Stopped
+
+__all__ = ["Limits", "Progress", "Searches", "Summary", "Tally", "execute", "peak_memory_mb", "tally_of"]
+
+ENOUGH = 20
+"""Searches before the share of errors says anything."""
+BACKLOG = 256
+"""Results that may wait for their grades."""
+
+Ending = Literal["finished", "interrupted", "tokens", "seconds", "errors"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where a whole invocation ends, whatever is left to do; what was found by then is on record."""
+
+    tokens: int | None = None
+    """Drawn afresh."""
+    seconds: float | None = None
+    errors: float = 1.0
+    """Share of the searches made now that may end in an error, once there are 20."""
+
+
+@dataclass
+class Tally:
+    """What the searches of a run on record add up to."""
+
+    searched: int = 0
+    """Searches that ended, other than interrupted."""
+    correct: int = 0
+    wrong: int = 0
+    """Selected nothing, or something wrong; errors are among them."""
+    undecided: int = 0
+    errors: int = 0
+    candidates: int = 0
+    truncated: int = 0
+    """Candidates cut by max_tokens or the context."""
+    tokens: int = 0
+    """Generated for all of them, whenever that was."""
+    seconds: float = 0.0
+    """Sum of the searches' own times, which overlap."""
+
+    @property
+    def accuracy(self) -> stats.Interval | None:
+        """Share of correct answers with its Wilson interval, undecided ones not counted as correct."""
+        graded = self.correct + self.wrong + self.undecided
+        return stats.wilson(self.correct, graded) if graded else None
+
+    def add(self, result: Result, grade: Grade | None) -> None:
+        """Take in one search; `grade` is that of what it selected, None if nobody asked."""
+        self.searched += 1
+        self.correct += grade is not None and grade.value == "correct"
+        self.wrong += grade is not None and grade.value == "wrong"
+        self.undecided += grade is not None and grade.value == "undecided"
+        self.errors += result.stopped is Stopped.ERROR
+        self.candidates += len(result.candidates)
+        self.truncated += sum(c.node.finish in (Finish.LENGTH, Finish.CUT) for c in result.candidates)
+        self.tokens += result.usage.generated_tokens
+        self.seconds += result.usage.seconds
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run as this invocation left it."""
+
+    run: str
+    """Its id."""
+    job: Job
+    tally: Tally
+    ending: Ending
+    calls: int
+    """Draws the engine made now; 0 when the store had everything."""
+    generated: int
+    """Tokens it drew now."""
+    elapsed: float
+    """Seconds this run took now, loading left out."""
+    peak_memory_mb: int
+    """Most memory this process has held so far."""
+
+
+class Searches(Runner):
+    """A runner that remembers having been interrupted."""
+
+    interrupted = False
+
+    def interrupt(self) -> None:
+        self.interrupted = True
+        super().interrupt()
+
+
+@dataclass
+class Progress:
+    """What `on_progress` is shown, several times a second: always the same object."""
+
+    job: Job
+    number: int
+    """Place of the job among all, from 1."""
+    of: int
+    tally: Tally
+    before: int = 0
+    """Searches that were on record before."""
+    loading: bool = False
+    runner: Searches | None = None
+    """While searching: its `interrupt()` ends everything in good order."""
+    generated: int = 0
+    """Tokens the engine drew for this run now."""
+    elapsed: float = 0.0
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until the run is finished, at the speed so far; None before there is one."""
+        made = self.tally.searched - self.before
+        return self.elapsed / made * (len(self.job.problems) - self.tally.searched) if made else None
+
+
+def execute(
+    store: Store,
+    plans: Iterable[Plan],
+    *,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    grade: bool = True,
+    retry: bool = False,
+    limits: Limits | None = None,
+    in_flight: int = 64,
+    load: Load | None = None,
+) -> list[Summary]:
+    """Carry out the plans one after the other; what became of each, as far as it came.
+
+    What is on record is not searched again; with `retry`, what ended in an error is. Without `grade` nothing is
+    graded. `load` replaces `api.find_policy`. Raises what `plan.check` raises before anything else, StoreError when
+    the store fails, ModelError when the model cannot be loaded, SandboxError when code can no longer be graded.
+    """
+    jobs = check(plans, grade=grade)
+    return list(summaries(store, jobs, on_progress, grade, retry, limits or Limits(), in_flight, load))
+
+
+def summaries(
+    store: Store,
+    jobs: Sequence[Job],
+    on_progress: Callable[[Progress], None],
+    grade: bool,
+    retry: bool,
+    limits: Limits,
+    in_flight: int,
+    load: Load | None,
+) -> Iterator[Summary]:
+    """`execute` for jobs that were checked: each summary as soon as it is there; a stopped one is the last."""
+    bench = _Bench(store, on_progress, grade, retry, limits, in_flight, load)
+    try:
+        for number, job in enumerate(jobs, 1):
+            summary = bench.run(job, Progress(job, number, len(jobs), Tally()))
+            yield summary
+            if summary.ending != "finished":
+                return
+    except CannotLoad as failure:
+        raise failure.error from None
+    finally:
+        bench.close()
+
+
+class _Bench:
+    """One invocation: the engine in memory, and what has been spent."""
+
+    def __init__(
+        self,
+        store: Store,
+        on_progress: Callable[[Progress], None],
+        grade: bool,
+        retry: bool,
+        limits: Limits,
+        in_flight: int,
+        load: Load | None,
+    ) -> None:
+        self.store, self.limits, self.in_flight = store, limits, in_flight
+        self.grade, self.retry = grade, retry
+        self._on_progress = on_progress
+        self._load = load
+        self._engine: Engine | None = None
+        self._key: tuple[str, int, str | None] | None = None
+        self._began = time.perf_counter()
+        self._spent = 0
+        """Tokens drawn by engines that were closed."""
+        self._workers = _Workers(min(4, os.cpu_count() or 1))
+
+    def run(self, job: Job, progress: Progress) -> Summary:
+        """Go on with a run until it is finished or something stops it."""
+        grading = _Grading(self.store, job, self._workers) if self.grade else None
+        info = _known(self.store, job)
+        missing: list[Problem] = list(job.problems)
+        if info is not None:
+            ended = self._survey(info.id, grading, progress)
+            missing = [problem for problem in job.problems if problem.id not in ended]
+            if not missing and info.finished is not None:
+                return self._summary(info.id, progress, "finished", 0)
+        engine = self._engine_for(job, progress)
+        versions = _versions()
+        models = {job.plan.model: engine.identity}
+        record = self.store.run(job.configuration, models=models, versions=versions)
+        calls, generated = engine.stored.fresh.calls, engine.generated
+        ending = self._search(job, missing, record, engine, grading, progress)
+        calls, generated = engine.stored.fresh.calls - calls, engine.generated - generated
+        progress.generated = generated
+        if calls:
+            # What a later estimate goes by, and part of where the numbers come from.
+            measured = {"calls": calls, "generated_tokens": generated, "seconds": round(progress.elapsed, 1)}
+            measured["peak_memory_mb"] = peak_memory_mb()
+            facts = {name: str(value) for name, value in measured.items()}
+            self.store.run(job.configuration, models=models, versions={**versions, **facts})
+        if len(record.stopped) == len(job.problems) and Stopped.INTERRUPTED not in record.stopped.values():
+            record.finish()
+        return self._summary(record.id, progress, ending, calls)
+
+    def close(self) -> None:
+        """Release the model."""
+        if self._engine is not None:
+            self._engine.close()
+
+    def _survey(self, run: str, grading: _Grading | None, progress: Progress) -> set[str]:
+        """Count what is on record, grading what was not; the problems that need no further search."""
+        again = (Stopped.INTERRUPTED, Stopped.ERROR) if self.retry else (Stopped.INTERRUPTED,)
+        ended = set()
+        try:
+            for result in self.store.results(run):
+                if result.stopped not in again:
+                    ended.add(result.problem.id)
+                    progress.tally.add(result, None if grading is None else grading.now(result))
+        except StoreError:
+            if self.store.error is not None:
+                raise
+            # Damaged searches are forgotten by having been met: they are among the missing.
+        progress.before = progress.tally.searched
+        return ended
+
+    def _engine_for(self, job: Job, progress: Progress) -> Engine:
+        """The model of a job. One is in memory at a time."""
+        model, context = job.plan.model, job.plan.context
+        known = recorded(self.store, job.configuration)
+        if self._engine is None or self._key != (model, context, self._engine.identity if known is None else known):
+            self.close()
+            self._spent += 0 if self._engine is None else self._engine.generated
+
+            def loading(began: bool) -> None:
+                runner, progress.runner = progress.runner, None
+                progress.loading = began
+                self._on_progress(progress)  # without a runner a signal means: at once
+                progress.runner = runner
+
+            self._engine = Engine(self.store, model, context, known, load=self._load, on_load=loading)
+            self._key = model, context, self._engine.identity
+        return self._engine
+
+    def _search(
+        self,
+        job: Job,
+        missing: Sequence[Problem],
+        record: Run,
+        engine: Engine,
+        grading: _Grading | None,
+        progress: Progress,
+    ) -> Ending:
+        """Search the problems that are missing; why it ended."""
+        reason: Ending = "finished"
+        errors = 0
+        generated, loading, began = engine.generated, engine.seconds, time.perf_counter()
+
+        def limit(which: Ending) -> None:
+            nonlocal reason
+            if not runner.interrupted:
+                reason = which
+                runner.interrupt()
+
+        def watch(event: Event) -> None:
+            record(event)
+            if event.kind not in ("start", "progress", "end"):
+                return
+            progress.generated = engine.generated - generated
+            progress.elapsed = time.perf_counter() - began - (engine.seconds - loading)
+            if self.limits.tokens is not None and self._spent + engine.generated >= self.limits.tokens:
+                limit("tokens")
+            if self.limits.seconds is not None and time.perf_counter() - self._began >= self.limits.seconds:
+                limit("seconds")
+            if event.kind != "end":  # after the result has been counted
+                self._on_progress(progress)
+
+        verifiers: dict[str, Verifier] = {}
+        if job.verifier is not None:
+            verifiers[job.verifier.name] = self.store.verifier(job.verifier, identity=job.identity)
+        runner = progress.runner = Searches(
+            engine.stored,
+            verifiers,
+            answers=job.task,
+            sampling=Sampling(temperature=job.plan.temperature, max_tokens=job.plan.max_tokens),
+            seed=job.plan.seed,
+            on_event=watch,
+        )
+        results = runner.run(missing, job.strategy, job.plan.budget, in_flight=self.in_flight)
+        with closing(results):  # type: ignore[type-var]
+            for made, result in enumerate(results, 1):
+                if record.error is not None:
+                    raise record.error
+                if result.stopped is not Stopped.INTERRUPTED:
+                    errors += result.stopped is Stopped.ERROR
+                    if grading is None:
+                        progress.tally.add(result, None)
+                    else:
+                        grading.add(result)
+                if made >= ENOUGH and errors > self.limits.errors * made:
+                    limit("errors")
+                for graded in () if grading is None else grading.done(len(grading) - BACKLOG):
+                    progress.tally.add(*graded)
+                self._on_progress(progress)
+        if record.error is not None:
+            raise record.error
+        progress.runner = None
+        if runner.interrupted and reason == "finished":
+            reason = "interrupted"
+        # Interrupted, what is not graded yet is left to whoever goes on.
+        for graded in () if grading is None else grading.done(0 if runner.interrupted else len(grading)):
+            progress.tally.add(*graded)
+        return reason
+
+    def _summary(self, run: str, progress: Progress, ending: Ending, calls: int) -> Summary:
+        generated, elapsed = progress.generated, progress.elapsed
+        return Summary(run, progress.job, progress.tally, ending, calls, generated, elapsed, peak_memory_mb())
+
+
+class _Grading:
+    """Grades, made by a few threads while the engine goes on; the store is spoken to by this thread alone."""
+
+    def __init__(self, store: Store, job: Job, workers: _Workers) -> None:
+        self._grader = store.grader(self._made, identity(job.configuration))
+        self._job = job
+        self._workers = workers
+        self._problems: dict[str, Problem] = {problem.id: problem for problem in job.problems}
+        self._waiting: deque[Result] = deque()
+        self._under_way: dict[tuple[str, str], Future[Grade]] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, result: Result) -> None:
+        """Begin with the grades of a search."""
+        nodes = _answered(result)
+        for node, known in zip(nodes, self._grader.known(result.problem, nodes), strict=True):
+            key = (result.problem.id, node.solution)
+            if known is None and key not in self._under_way:
+                self._under_way[key] = self._workers.submit(partial(self._fresh, *key))
+        self._waiting.append(result)
+
+    def done(self, wait: int) -> Iterator[tuple[Result, Grade]]:
+        """Searches in the order added, each graded and kept: the first `wait` of them, and who is ready anyway."""
+        while self._waiting and (wait > 0 or self._ready(self._waiting[0])):
+            wait -= 1
+            result = self._waiting.popleft()
+            yield result, self.now(result)
+
+    def now(self, result: Result) -> Grade:
+        """The grade of what a search selected; those of all its candidates are on record then."""
+        nodes = _answered(result)
+        grades = dict(zip((node.key for node in nodes), self._grader.grades(result.problem, nodes), strict=True))
+        for node in nodes:
+            self._under_way.pop((result.problem.id, node.solution), None)
+        if result.best is None or result.answer is None:
+            return Grade("wrong", "no answer")
+        return grades[result.best.key]
+
+    def _ready(self, result: Result) -> bool:
+        keys = ((result.problem.id, node.solution) for node in _answered(result))
+        return all(key not in self._under_way or self._under_way[key].done() for key in keys)
+
+    def _made(self, problem: Problem, text: str) -> Grade:
+        future = self._under_way.get((problem.id, text))
+        return self._fresh(problem.id, text) if future is None else future.result()
+
+    def _fresh(self, id: str, text: str) -> Grade:
+        # The task's own problem: one read back from the store has lists where the task put tuples.
+        try:
+            return self._job.task.grade(self._problems[id], text)
+        except FlyweightError:
+            raise
+        except Exception as error:
+            name = self._job.plan.task
+            raise BackendError(f"the task {name} cannot grade {id}: {type(error).__name__}: {error}") from error
+
+
+class _Workers:
+    """A few threads that do not keep the process from ending."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._queue: SimpleQueue[tuple[Future[Grade], Callable[[], Grade]]] = SimpleQueue()
+        self._started = False
+
+    def submit(self, work: Callable[[], Grade]) -> Future[Grade]:
+        """Have it done."""
+        future: Future[Grade] = Future()
+        self._queue.put((future, work))
+        for _ in range(0 if self._started else self._count):
+            threading.Thread(target=self._work, daemon=True).start()
+        self._started = True
+        return future
+
+    def _work(self) -> None:
+        while True:
+            future, work = self._queue.get()
+            try:
+                future.set_result(work())
+            except Exception as error:
+                future.set_exception(error)
+
+
+def tally_of(store: Store, run: str, job: Job) -> Tally:
+    """What a run on record adds up to, graded."""
+    tally = Tally()
+    grading = _Grading(store, job, _Workers(1))
+    for result in store.results(run):
+        if result.stopped is not Stopped.INTERRUPTED:
+            tally.add(result, grading.now(result))
+    return tally
+
+
+def peak_memory_mb() -> int:
+    """Most memory this process has held, in MB of 2^20 bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak >> (20 if sys.platform == "darwin" else 10)
+
+
+def _answered(result: Result) -> list[Node]:
+    """What is graded: every candidate that states an answer, and what was selected."""
+    nodes = {candidate.node.key: candidate.node for candidate in result.candidates if candidate.answer is not None}
+    if result.best is not None and result.answer is not None:
+        nodes[result.best.key] = result.best
+    return list(nodes.values())
+
+
+def _known(store: Store, job: Job) -> RunInfo | None:
+    return next((run for run in store.runs() if run.configuration == job.configuration), None)
+
+
+def _versions() -> dict[str, str]:
+    """What the numbers depend on beside Flyweight itself."""
+    versions = {"cpu": platform.processor() or platform.machine()}
+    with suppress(OSError), open("/proc/cpuinfo") as file:
+        versions["cpu"] = next((line.split(": ", 1)[1].strip() for line in file if line.startswith("model name")), "")
+    with suppress(metadata.PackageNotFoundError):
+        versions["llama-cpp-python"] = metadata.version("llama-cpp-python")
+    return versions

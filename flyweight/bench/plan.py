@@ -1,0 +1,305 @@
+"""What is to be run: a task's problems, how each is searched and by which model. Checked before anything is loaded."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from flyweight import api, strategies, tasks, verifiers
+from flyweight.errors import ConfigError, unknown
+from flyweight.protocols import Strategy, Task, Verifier
+from flyweight.runner import Runner
+from flyweight.strategies import Value
+from flyweight.testing import BoxedAnswers, Draft, RuleVerifier, ToyPolicy
+from flyweight.types import Budget, Problem, Sampling, digest
+
+__all__ = ["Job", "Plan", "Shape", "check", "grid", "plan_of", "select", "shape"]
+
+TRIAL = "```python\npass\n```"
+"""A text every task can grade: what a missing answer or sandbox would say of the first real one, it says now."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run: every problem selected from a task, searched in one way. Compared by value."""
+
+    task: str
+    strategy: str = api.DEFAULT_STRATEGY
+    parameters: Mapping[str, Value] = field(default_factory=dict)
+    """Of the strategy; the others have their defaults."""
+    verifier: str | None = None
+    """Ignored where the strategy asks none."""
+    model: str = api.DEFAULT_MODEL
+    split: str | None = None
+    data: str | None = None
+    """File of problems; None for those that come with the package."""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """The task's own."""
+    limit: str | None = None
+    """Which problems: see `select`."""
+    by: str | None = None
+    ids: tuple[str, ...] | None = None
+    shuffle: int | None = None
+    temperature: float = Sampling().temperature
+    """Of draws for which the strategy names none; strategies with a parameter `temperature` name it."""
+    max_tokens: int = 512
+    context: int = 2048
+    """Longest prompt plus answer, in tokens."""
+    budget: Budget = field(default_factory=Budget)
+    """Per question."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """A plan that was checked, with everything it names."""
+
+    plan: Plan
+    task: Task
+    problems: Sequence[Problem]
+    """Those selected, in the order in which they are searched."""
+    strategy: Strategy
+    """Bound to its parameters."""
+    verifier: Verifier | None
+    identity: str
+    """Of the verifier: what its scores are filed under; empty for its own settings."""
+    shape: Shape
+    configuration: Mapping[str, Any]
+    """What the store files the run under."""
+
+    @property
+    def label(self) -> str:
+        """Strategy, verifier and n, for people."""
+        parameters = self.configuration["parameters"]
+        parts = [self.plan.strategy, *([] if self.verifier is None else [str(self.configuration["verifier"])])]
+        return " ".join([*parts, *([f"n={parameters['n']}"] if "n" in parameters else [])])
+
+
+class Shape(NamedTuple):
+    """What a strategy asks of the models for one problem, as far as a trial without weights shows."""
+
+    fewest: int
+    """Draws when all samples agree."""
+    most: int
+    """Draws when no two samples agree."""
+    verifies: bool
+    """Whether it has candidates scored or compared."""
+    steps: bool
+    """Whether it draws step by step: how many there are is then up to the model."""
+
+    @property
+    def fixed(self) -> bool:
+        """Whether every problem takes the same number of draws."""
+        return not self.steps and self.fewest == self.most
+
+
+def grid(plan: Plan, names: Sequence[str], judges: Sequence[str] = (), budgets: Sequence[int] = ()) -> list[Plan]:
+    """The plan for every strategy, with every verifier if it asks one, and every n of `budgets` if it has one.
+
+    Of the plan's parameters each strategy takes those it has. ConfigError for one that none has.
+    """
+    known = {parameter.name for name in names for parameter in strategies.describe(name).parameters}
+    for key in [*plan.parameters, *(["n"] if budgets else [])]:
+        if key not in known:
+            raise unknown(f"parameter of {', '.join(names)}", key, known)
+    plans = []
+    for name in names:
+        own = {parameter.name for parameter in strategies.describe(name).parameters}
+        fitting = {key: value for key, value in plan.parameters.items() if key in own}
+        settings = [{**fitting, "n": n} for n in budgets] if "n" in own and budgets else [fitting]
+        for parameters in settings:
+            bare = replace(plan, strategy=name, parameters=parameters)
+            asks = bool(judges) and shape(name, parameters).verifies
+            plans += [replace(bare, verifier=judge) for judge in judges] if asks else [bare]
+    return plans
+
+
+def check(plans: Iterable[Plan], *, grade: bool = True) -> list[Job]:
+    """The jobs of the plans, in order, each once. No model is loaded, no store opened.
+
+    ConfigError for anything that does not exist or does not fit together; SandboxError where a task's answers are code
+    and there is no sandbox. With `grade`, that every problem can be graded is checked too.
+    """
+    loaded: dict[str, Task] = {}
+    picked: dict[str, tuple[Sequence[Problem], str]] = {}
+    jobs: dict[str, Job] = {}
+    for plan in plans:
+        source = repr((plan.task, plan.data, plan.split, sorted(plan.settings.items())))
+        if source not in loaded:
+            data = None if plan.data is None else Path(plan.data)
+            loaded[source] = tasks.load(plan.task, data=data, split=plan.split, **plan.settings)
+        task = loaded[source]
+        choice = repr((source, plan.limit, plan.by, plan.ids, plan.shuffle))
+        if choice not in picked:
+            problems = select(task.problems(), plan)
+            picked[choice] = problems, _digest(problems)
+            _try(task, problems, grade)
+        job = _job(plan, task, *picked[choice])
+        jobs.setdefault(repr(job.configuration), job)
+    return list(jobs.values())
+
+
+def plan_of(configuration: Mapping[str, Any]) -> Plan:
+    """The plan of a run on record."""
+    select, sampling = configuration["select"], configuration["sampling"]
+    named = {name: configuration[name] for name in ("task", "strategy", "parameters", "verifier", "model", "split")}
+    named |= {name: configuration[name] for name in ("data", "settings", "context", "seed")}
+    ids = None if select["ids"] is None else tuple(select["ids"])
+    return Plan(**named, **{**select, "ids": ids}, **sampling, budget=Budget(**configuration["budget"]))
+
+
+def select(problems: Sequence[Problem], plan: Plan) -> Sequence[Problem]:
+    """The problems a plan is about.
+
+    `ids` are exactly those. `limit` is a number (the first 50), a range (the 10th to the 20th: "10-20") or a share
+    ("0.1"), in the order of `tasks.pick`, which nobody chose: fewer are always among more. `by` lets the values of a
+    name in `meta` take turns. `shuffle` is a seed for another order. ConfigError for what is not there.
+    """
+    if not problems:
+        raise ConfigError(f"the task {plan.task} has no problems")
+    known = {problem.id: problem for problem in problems}
+    if len(known) < len(problems):
+        raise ConfigError(f"the task {plan.task} has two problems of one id")
+    if plan.ids is not None:
+        if plan.limit is not None or plan.by is not None:
+            raise ConfigError("--ids says which problems: drop --limit and --by")
+        missing = next((id for id in plan.ids if id not in known), None)
+        if missing is not None:
+            raise _unknown_id(missing, known)
+        return [known[id] for id in dict.fromkeys(plan.ids)]
+    if plan.limit is None and plan.by is not None:
+        raise ConfigError(f"--by {plan.by} says how --limit picks: add --limit")
+    if plan.limit is None and plan.shuffle is None:
+        return problems
+    first, last = (1, len(problems)) if plan.limit is None else _range(plan.limit, len(problems))
+    if plan.shuffle is not None:
+        # Ids of its own for every seed: `pick` orders by their hash.
+        known = {f"{plan.shuffle} {id}": problem for id, problem in known.items()}
+    renamed = [replace(problem, id=id) for id, problem in known.items()]
+    return [known[problem.id] for problem in tasks.pick(renamed, last, plan.by or "")[first - 1 :]]
+
+
+def shape(name: str, parameters: Mapping[str, Value]) -> Shape:
+    """What a strategy asks for, found out by running it twice on a policy that answers at once."""
+    return _shape(name, tuple(sorted(parameters.items())))
+
+
+@functools.lru_cache
+def _shape(name: str, parameters: tuple[tuple[str, Value], ...]) -> Shape:
+    calls, verifies, stops = [], False, []
+    for answers in ("{0}", "{1}"):
+        policy = ToyPolicy(
+            lambda question, so_far, rng, sampling, answers=answers: Draft(  # type: ignore[misc]
+                "\\boxed" + "{" + answers.format(0, rng.random()) + "}"
+            ),
+            slots=4096,
+            fault=lambda request: stops.append(request.sampling.stop),
+        )
+        runner = Runner(policy, {"any": RuleVerifier(lambda question, solution: 0.5)}, answers=BoxedAnswers())
+        result = runner.solve(Problem("trial", "Add 1."), strategies.bind(name, dict(parameters)))
+        calls.append(result.usage.policy_calls)
+        verifies = verifies or result.usage.verifier_calls > 0
+    return Shape(min(calls), max(calls), verifies, any(stops))
+
+
+def _job(plan: Plan, task: Task, problems: Sequence[Problem], problems_sha256: str) -> Job:
+    bound = strategies.bind(plan.strategy, plan.parameters)
+    asks = shape(plan.strategy, plan.parameters)
+    for name, value in (("max_tokens", plan.max_tokens), ("context", plan.context)):
+        if value < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} {value} is not allowed: a whole number from 1")
+    if not 0 <= plan.temperature <= 5:
+        raise ConfigError(f"--temperature {plan.temperature:g} is not allowed: a number from 0 to 5")
+    judge = _judge(plan) if asks.verifies else None
+    configuration = {
+        "task": plan.task,
+        "split": plan.split,
+        "data": plan.data,
+        "problems_sha256": problems_sha256,
+        "settings": dict(plan.settings),
+        "select": {
+            "limit": plan.limit,
+            "by": plan.by,
+            "ids": None if plan.ids is None else list(plan.ids),
+            "shuffle": plan.shuffle,
+        },
+        "model": plan.model,
+        "strategy": plan.strategy,
+        "parameters": dict(cast("functools.partial[object]", bound).keywords),
+        "verifier": None if judge is None else plan.verifier,
+        "sampling": {"temperature": plan.temperature, "max_tokens": plan.max_tokens},
+        "context": plan.context,
+        "budget": {name: value for name, value in asdict(plan.budget).items() if value is not None},
+        "seed": plan.seed,
+    }
+    return Job(plan, task, problems, bound, judge, _identity(plan.verifier, judge), asks, configuration)
+
+
+def _judge(plan: Plan) -> Verifier:
+    if plan.verifier is None:
+        raise ConfigError(f"{plan.strategy} needs a verifier: pass --verifiers, or use self_consistency")
+    judge = verifiers.load(plan.verifier)
+    if judge.sees_answer:
+        raise ConfigError(
+            f"the verifier {plan.verifier} sees the answers, which proves nothing: coverage (pass@n) is in every report"
+        )
+    return judge
+
+
+def _identity(name: str | None, judge: Verifier | None) -> str:
+    """A Python callable is known by its module's source: what it returns may change with that."""
+    if judge is None or name is None or ":" not in name:
+        return ""
+    held = getattr(judge, "function", type(judge))
+    try:
+        return digest(name, Path(inspect.getfile(held)).read_text("utf-8"))
+    except (TypeError, OSError) as error:
+        raise ConfigError(f"verifier {name!r}: its source cannot be read, which tells when it changed") from error
+
+
+def _try(task: Task, problems: Sequence[Problem], grade: bool) -> None:
+    """Raise now what would be raised when the first search ends."""
+    if not grade:
+        task.classes(["pass"], problems[0])
+        return
+    for problem in (problems[0], *(problem for problem in problems if problem.answer is None)):
+        task.grade(problem, TRIAL)
+
+
+def _range(limit: str, count: int) -> tuple[int, int]:
+    """First and last place meant, from 1."""
+    wrong = ConfigError(f"--limit {limit} is not allowed: a number (50), a range (10-20) or a share (0.1)")
+    low, dash, high = limit.partition("-")
+    try:
+        if "." in limit:
+            share = float(limit)
+            if not 0 < share <= 1:
+                raise wrong
+            return 1, max(1, round(share * count))
+        first, last = (int(low), int(high)) if dash else (1, int(limit))
+    except ValueError:
+        raise wrong from None
+    if not 1 <= first <= last:
+        raise wrong
+    if last > count:
+        raise ConfigError(f"--limit {limit} is out of range: there are {count} problems")
+    return first, last
+
+
+def _unknown_id(id: str, known: Mapping[str, Problem]) -> ConfigError:
+    """The first few ids stand for all: a task may have thousands."""
+    close = str(unknown("problem", id, known)).partition(" (one of")[0]
+    return ConfigError(f"{close} ({len(known)} problems, such as {', '.join(list(known)[:3])})")
+
+
+def _digest(problems: Iterable[Problem]) -> str:
+    """What the problems are, whatever their order."""
+    parts: list[object] = []
+    for problem in sorted(problems, key=lambda problem: problem.id):
+        turns = (part for turn in problem.conversation for part in (turn.role, turn.content))
+        parts += [problem.id, problem.prompt, problem.answer, *turns]
+    return digest(*parts)
