@@ -250,6 +250,8 @@ def _simple(statement: ast.Assert, defined: set[str], alias: str, entry: str) ->
             return None
         at = 0 if literals[0] is not None else 1
         [value] = literals[at] or [None]
+        if isinstance(tested.ops[0], ast.Is) and isinstance(value, bool):
+            return None  # 1 is not True, but equals it
         called = sides[1 - at]
         wrap = "{}"
     else:

@@ -42,12 +42,11 @@ def _plain(value: object) -> object:
 
 
 def same(value: object, expected: object) -> bool:
-    """Whether two pieces of plain data are equal, type for type.
+    """Whether two pieces of plain data are equal, as Python's own `==` has it.
 
-    As Python's own `==`, but a bool is no number. Lists, tuples and iterators differ; a whole float equals the int.
+    So lists and tuples differ, a whole float equals the int, and False equals 0: benchmarks grade by `==`, and data of
+    plain types has no `==` of its own to cheat with. An iterator equals another one that gives the same.
     """
-    if isinstance(value, bool) or isinstance(expected, bool):
-        return value is expected
     if isinstance(value, int | float | complex) and isinstance(expected, int | float | complex):
         return value == expected
     if isinstance(value, set | frozenset) and isinstance(expected, set | frozenset):
@@ -65,7 +64,7 @@ def same(value: object, expected: object) -> bool:
 
 def canonical(value: object) -> str:
     """A spelling that is equal for values that are the same, floats to ten digits."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float):
         try:
             number = float(value)
         except OverflowError:

@@ -67,7 +67,8 @@ class HumanEval(code.Code):
             entry, public = str(problem.meta["entry"]), problem.meta["public"]
             assert isinstance(public, tuple)
             known = {repr(test) for test in (sandbox.asserts("\n".join(public)) if public else ())}
-            tests = sandbox.asserts(problem.answer or "", entry=entry)
+            graded = re.sub(r" is (True|False)\b", r" == \1", problem.answer or "")  # 72's, as its examples have it
+            tests = sandbox.asserts(graded, entry=entry)
             shared = sum(repr(test) in known for test in tests)
             for i, count in enumerate((len(public), len(tests), shared, int(shared > 0))):
                 totals[i] += count

@@ -100,7 +100,7 @@ def test_errors_and_lateness_are_outputs_but_nothing_else_is_no_answer(monkeypat
         "true": [Outcome("value", True), Outcome("error")],
     }
     monkeypatch.setattr(sandbox, "evaluate", lambda program, *args, **kwargs: outcomes[program])
-    assert Behaviour(EXAMPLES).classes(list(outcomes), SORT) == [[1, 2], [3], [4]]
+    assert Behaviour(EXAMPLES).classes(list(outcomes), SORT) == [[1, 2, 4], [3]]
 
 
 def test_without_examples_equal_source_is_one_answer() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,13 @@ def test_tests_inside_a_check_function() -> None:
         asserts(source)
 
 
+DATA = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(st.text() | st.integers(), inner),
+    max_leaves=20,
+)
+
+
 def test_types_count() -> None:
     given = [
         "True",
@@ -119,14 +127,36 @@ def test_types_count() -> None:
         for b, y in zip(given, values, strict=True)
         if wire.same(x, y)
     }
-    assert equal == {(a, a) for a in given} - {("float('nan')",) * 2} | {("1", "1.0"), ("1.0", "1")}
+    assert equal == {(a, a) for a in given} - {("float('nan')",) * 2} | set(permutations(("True", "1", "1.0"), 2))
+    nested: list[object] = [[(0, {"a": False})], [(False, {"a": 0})], [(0, {"a": 1})]]
+    assert [wire.same(nested[0], value) for value in nested] == [True, True, False]
+    assert len(set(map(wire.canonical, nested))) == 2
 
 
-DATA = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
-    lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(st.text() | st.integers(), inner),
-    max_leaves=20,
-)
+@given(DATA, DATA)
+def test_equal_is_what_python_calls_equal(a: object, b: object) -> None:
+    for x, y in ((a, b), (a, a), (a, inverted(a))):
+        assert wire.same(x, y) == (x == y)
+        assert (wire.canonical(x) == wire.canonical(y)) or x != y
+
+
+def inverted(value: object) -> object:
+    """Bools for 0 and 1, and 0 and 1 for bools."""
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, int) and value in (0, 1):
+        return bool(value)
+    if isinstance(value, list | tuple):
+        return type(value)(map(inverted, value))
+    return value
+
+
+def test_a_number_is_graded_as_the_bool_it_equals_unless_the_test_asks_for_identity() -> None:
+    program = "def f(x): return x"
+    asked = ("f(0) == False", "f([1]) == [True]", "f(1) is True", "f(True) is True", "f(2) == True")
+    tests = asserts("\n".join(f"assert {test}" for test in asked))
+    assert [type(test) for test in tests] == [Call, Call, Statements, Statements, Call]
+    assert check(program, tests).failures == ("", "", "AssertionError: ", "", "another value: 2")
 
 
 @given(DATA)
