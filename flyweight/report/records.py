@@ -1,0 +1,166 @@
+"""What a report keeps of a run: verdicts, scores and costs, no texts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flyweight.bench.graded import GradedSample, GradedSearch
+from flyweight.report.words import plain
+from flyweight.select import aggregate
+from flyweight.store import RunInfo
+from flyweight.types import Finish, Result, Stopped, Usage, digest
+
+__all__ = ["STRATA", "Draw", "Outcome", "Recorded", "identity", "names", "natural", "recorded"]
+
+STRATA = ("level", "subject")
+"""What problems are grouped by, where their `meta` has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """A candidate."""
+
+    id: str
+    """Of its place in the search and its text: equal in two runs that share the draw."""
+    right: bool
+    undecided: bool
+    """Whether grading could not tell."""
+    truncated: bool
+    group: int | None
+    """Its answer class; None when it could not vote."""
+    score: float | None
+    """What the run's verifier said, aggregated as the strategy does; in [0, 1]."""
+    logprob: float
+    """Mean natural-log probability per token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A search."""
+
+    right: bool
+    """Whether what was selected is correct; undecided is not."""
+    undecided: bool
+    complete: bool
+    """False for a search that ended by an error or was interrupted."""
+    confidence: float | None
+    usage: Usage
+    draws: tuple[Draw, ...]
+    strata: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run."""
+
+    info: RunInfo
+    name: str
+    """Of the model, as it is shown."""
+    outcomes: Mapping[str, Outcome]
+    """By problem id, in its order."""
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self.info.id
+
+    @property
+    def configuration(self) -> Mapping[str, Any]:
+        """What was asked for."""
+        return self.info.configuration
+
+    @property
+    def strategy(self) -> str:
+        """Name of the strategy."""
+        return plain(str(self.configuration["strategy"]))
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The strategy's."""
+        return self.configuration.get("parameters") or {}
+
+    @property
+    def n(self) -> int:
+        """Samples or beams asked for; 1 for a strategy without the parameter."""
+        return int(self.parameters.get("n", 1))
+
+    @property
+    def verifier(self) -> str | None:
+        """The verifier, with its aggregation unless that is `last`; None where the strategy asked none."""
+        name = self.configuration.get("verifier")
+        aggregation = self.parameters.get("aggregation", "last")
+        return None if name is None else plain(str(name) if aggregation == "last" else f"{name}, {aggregation}")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end and no search failed."""
+        return self.info.finished is not None and all(outcome.complete for outcome in self.outcomes.values())
+
+    @property
+    def task(self) -> tuple[str, str, str]:
+        """Task, split and digest of the problems: runs that agree in it belong together."""
+        asked = self.configuration
+        problems = asked.get("problems_sha256") or digest(*sorted(self.outcomes))
+        return plain(str(asked["task"])), plain(str(asked.get("split") or "")), plain(str(problems))
+
+
+def recorded(info: RunInfo, name: str, searches: Iterable[GradedSearch]) -> Recorded:
+    """The run, without its texts."""
+    aggregation = str((info.configuration.get("parameters") or {}).get("aggregation", "last"))
+    outcomes = {search.result.problem.id: _outcome(search, aggregation) for search in searches}
+    return Recorded(info, name, dict(sorted(outcomes.items())))
+
+
+def names(infos: Iterable[RunInfo]) -> dict[tuple[str, str], str]:
+    """(model, what it is) of every run -> a short name of its own: a file's name, without its folder."""
+    found = sorted({identity(info) for info in infos})
+    short = {key: plain(re.split(r"[/\\]", key[0])[-1] or key[0]) for key in found}
+    shared = {key for key in found if list(short.values()).count(short[key]) > 1}
+    return {key: f"{name} ({_what(key)})" if key in shared else name for key, name in short.items()}
+
+
+def identity(info: RunInfo) -> tuple[str, str]:
+    """Reference of the run's model, and what identifies its weights."""
+    model = str(info.configuration["model"])
+    return model, info.models.get(model, "")
+
+
+def natural(text: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key that puts "9" before "10"."""
+    parts = re.findall(r"\d+|\D+", text)
+    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts)
+
+
+def _what(key: tuple[str, str]) -> str:
+    """What tells a model from one of the same name, in short."""
+    sum, _, encoding = key[1].removeprefix("sha256:").partition(" ")
+    return f"{sum[:8]} {encoding}".strip() or digest(key[0])[:8]
+
+
+def _outcome(search: GradedSearch, aggregation: str) -> Outcome:
+    result: Result = search.result
+    return Outcome(
+        right=search.grade.value == "correct",
+        undecided=search.grade.value == "undecided",
+        complete=result.stopped not in (Stopped.ERROR, Stopped.INTERRUPTED),
+        confidence=result.confidence,
+        usage=result.usage,
+        draws=tuple(_draw(sample, aggregation) for sample in search.samples),
+        strata={name: plain(str(result.problem.meta[name])) for name in STRATA if name in result.problem.meta},
+    )
+
+
+def _draw(graded: GradedSample, aggregation: str) -> Draw:
+    node = graded.sample.node
+    return Draw(
+        id=digest(node.key, node.solution)[:32],
+        right=graded.grade.value == "correct",
+        undecided=graded.grade.value == "undecided",
+        truncated=node.finish in (Finish.LENGTH, Finish.CUT),
+        group=graded.sample.answer_class,
+        score=None if node.score is None else aggregate(node.score, aggregation),
+        logprob=node.mean_logprob,
+    )
