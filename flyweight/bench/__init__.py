@@ -18,7 +18,7 @@ graded.py    a run read back with its grades
 """
 
 from flyweight.bench.engine import Load
-from flyweight.bench.execute import Limits, Progress, Summary, Tally, execute
+from flyweight.bench.execute import Limits, Progress, Summary, Tally, execute, regrade, summaries
 from flyweight.bench.graded import GradedSample, GradedSearch, identity, read
 from flyweight.bench.plan import Job, Plan, check, grid, plan_of
 
@@ -38,4 +38,6 @@ __all__ = [
     "identity",
     "plan_of",
     "read",
+    "regrade",
+    "summaries",
 ]

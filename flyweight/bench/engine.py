@@ -18,7 +18,7 @@ from flyweight.protocols import Policy
 from flyweight.store import Store
 from flyweight.store.replay import StoredPolicy
 
-__all__ = ["CannotLoad", "Engine", "Load", "file_of", "recorded"]
+__all__ = ["CannotLoad", "Engine", "Load", "drawn_from", "file_of", "recorded"]
 
 Load = Callable[[str, int, str], Callable[[], Policy]]
 """(model, context, weights) -> what loads it. ConfigError or ModelError at once for a model that is not there."""
@@ -68,8 +68,7 @@ class Engine:
         match = IDENTITY.fullmatch(known or "")
         self._load = (load or _find)(model, context, match[2] if match else "auto")
         self.identity = known or self._identity(self._loaded())
-        # How long a path may grow decides which answers are cut: not the same draws.
-        self.stored: StoredPolicy = store.deferred(f"{self.identity} context {context}", self._make)
+        self.stored: StoredPolicy = store.deferred(drawn_from(self.identity, context), self._make)
 
     @property
     def loaded(self) -> bool:
@@ -113,6 +112,11 @@ class Engine:
     def _identity(self, policy: Policy) -> str:
         weights = getattr(policy, "weights", None)
         return policy.name if self._file is None else f"{self._file} {getattr(weights, 'kind', 'file')}"
+
+
+def drawn_from(identity: str, context: int) -> str:
+    """What draws are filed under: how long a path may grow decides which answers are cut."""
+    return f"{identity} context {context}"
 
 
 def recorded(store: Store, configuration: Mapping[str, Any]) -> str | None:

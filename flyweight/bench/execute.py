@@ -26,13 +26,13 @@ from flyweight import stats
 from flyweight.bench.engine import CannotLoad, Engine, Load, recorded
 from flyweight.bench.graded import identity
 from flyweight.bench.plan import Job, Plan, check
-from flyweight.errors import BackendError, FlyweightError
+from flyweight.errors import BackendError, ConfigError, FlyweightError
 from flyweight.protocols import Verifier
 from flyweight.runner import Runner
 from flyweight.store import Run, RunInfo, Store, StoreError
 from flyweight.types import Event, Finish, Grade, Node, Problem, Result, Sampling, Stopped
 
-__all__ = ["Limits", "Progress", "Searches", "Summary", "Tally", "execute", "peak_memory_mb", "tally_of"]
+__all__ = ["Limits", "Progress", "Searches", "Summary", "Tally", "execute", "regrade", "summaries"]
 
 ENOUGH = 20
 """Searches before the share of errors says anything."""
@@ -64,6 +64,8 @@ class Tally:
     """Selected nothing, or something wrong; errors are among them."""
     undecided: int = 0
     errors: int = 0
+    error: str = ""
+    """What the latest of them said."""
     candidates: int = 0
     truncated: int = 0
     """Candidates cut by max_tokens or the context."""
@@ -85,6 +87,7 @@ class Tally:
         self.wrong += grade is not None and grade.value == "wrong"
         self.undecided += grade is not None and grade.value == "undecided"
         self.errors += result.stopped is Stopped.ERROR
+        self.error = result.error or self.error
         self.candidates += len(result.candidates)
         self.truncated += sum(c.node.finish in (Finish.LENGTH, Finish.CUT) for c in result.candidates)
         self.tokens += result.usage.generated_tokens
@@ -163,18 +166,29 @@ def execute(
     the store fails, ModelError when the model cannot be loaded, SandboxError when code can no longer be graded.
     """
     jobs = check(plans, grade=grade)
-    return list(summaries(store, jobs, on_progress, grade, retry, limits or Limits(), in_flight, load))
+    made = summaries(
+        store,
+        jobs,
+        on_progress=on_progress,
+        grade=grade,
+        retry=retry,
+        limits=limits or Limits(),
+        in_flight=in_flight,
+        load=load,
+    )
+    return list(made)
 
 
 def summaries(
     store: Store,
     jobs: Sequence[Job],
+    *,
     on_progress: Callable[[Progress], None],
-    grade: bool,
-    retry: bool,
+    grade: bool = True,
+    retry: bool = False,
     limits: Limits,
-    in_flight: int,
-    load: Load | None,
+    in_flight: int = 64,
+    load: Load | None = None,
 ) -> Iterator[Summary]:
     """`execute` for jobs that were checked: each summary as soon as it is there; a stopped one is the last."""
     bench = _Bench(store, on_progress, grade, retry, limits, in_flight, load)
@@ -212,7 +226,7 @@ class _Bench:
         self._began = time.perf_counter()
         self._spent = 0
         """Tokens drawn by engines that were closed."""
-        self._workers = _Workers(min(4, os.cpu_count() or 1))
+        self._workers = _Workers(_threads())
 
     def run(self, job: Job, progress: Progress) -> Summary:
         """Go on with a run until it is finished or something stops it."""
@@ -234,8 +248,8 @@ class _Bench:
         progress.generated = generated
         if calls:
             # What a later estimate goes by, and part of where the numbers come from.
-            measured = {"calls": calls, "generated_tokens": generated, "seconds": round(progress.elapsed, 1)}
-            measured["peak_memory_mb"] = peak_memory_mb()
+            measured = {"generated_tokens": generated, "seconds": round(progress.elapsed, 2)}
+            measured |= {"peak_memory_mb": peak_memory_mb()} | ({} if job.shape.steps else {"samples": calls})
             facts = {name: str(value) for name, value in measured.items()}
             self.store.run(job.configuration, models=models, versions={**versions, **facts})
         if len(record.stopped) == len(job.problems) and Stopped.INTERRUPTED not in record.stopped.values():
@@ -250,16 +264,20 @@ class _Bench:
     def _survey(self, run: str, grading: _Grading | None, progress: Progress) -> set[str]:
         """Count what is on record, grading what was not; the problems that need no further search."""
         again = (Stopped.INTERRUPTED, Stopped.ERROR) if self.retry else (Stopped.INTERRUPTED,)
-        ended = set()
-        try:
-            for result in self.store.results(run):
-                if result.stopped not in again:
-                    ended.add(result.problem.id)
-                    progress.tally.add(result, None if grading is None else grading.now(result))
-        except StoreError:
-            if self.store.error is not None:
-                raise
-            # Damaged searches are forgotten by having been met: they are among the missing.
+        ended: set[str] = set()
+
+        def kept() -> Iterator[Result]:
+            try:
+                for result in self.store.results(run):
+                    if result.stopped not in again:
+                        ended.add(result.problem.id)
+                        yield result
+            except StoreError:
+                if self.store.error is not None:
+                    raise
+                # Damaged searches are forgotten by having been met: they are among the missing.
+
+        _count(kept(), grading, progress.tally)
         progress.before = progress.tally.searched
         return ended
 
@@ -441,14 +459,33 @@ class _Workers:
                 future.set_exception(error)
 
 
-def tally_of(store: Store, run: str, job: Job) -> Tally:
-    """What a run on record adds up to, graded."""
+def regrade(store: Store, job: Job) -> Summary:
+    """A run on record with everything in it graded, now if not before. ConfigError if there is none."""
+    info = _known(store, job)
+    if info is None:
+        raise ConfigError(f"{store.path} holds no run of {job.label} on {job.plan.task}")
     tally = Tally()
-    grading = _Grading(store, job, _Workers(1))
-    for result in store.results(run):
-        if result.stopped is not Stopped.INTERRUPTED:
-            tally.add(result, grading.now(result))
-    return tally
+    results = (result for result in store.results(info.id) if result.stopped is not Stopped.INTERRUPTED)
+    _count(results, _Grading(store, job, _Workers(_threads())), tally)
+    ending: Ending = "finished" if info.finished is not None else "interrupted"
+    return Summary(info.id, job, tally, ending, 0, 0, 0.0, peak_memory_mb())
+
+
+def _count(results: Iterable[Result], grading: _Grading | None, tally: Tally) -> None:
+    """Add results to a tally, graded."""
+    for result in results:
+        if grading is None:
+            tally.add(result, None)
+            continue
+        grading.add(result)
+        for graded in grading.done(len(grading) - BACKLOG):
+            tally.add(*graded)
+    for graded in () if grading is None else grading.done(len(grading)):
+        tally.add(*graded)
+
+
+def _threads() -> int:
+    return min(4, os.cpu_count() or 1)
 
 
 def peak_memory_mb() -> int:

@@ -32,7 +32,7 @@ class Plan:
     parameters: Mapping[str, Value] = field(default_factory=dict)
     """Of the strategy; the others have their defaults."""
     verifier: str | None = None
-    """Ignored where the strategy asks none."""
+    """Of strategies that ask one; None is arithmetic, or the public tests where the answers are code that has some."""
     model: str = api.DEFAULT_MODEL
     split: str | None = None
     data: str | None = None
@@ -214,7 +214,8 @@ def _job(plan: Plan, task: Task, problems: Sequence[Problem], problems_sha256: s
             raise ConfigError(f"--{name.replace('_', '-')} {value} is not allowed: a whole number from 1")
     if not 0 <= plan.temperature <= 5:
         raise ConfigError(f"--temperature {plan.temperature:g} is not allowed: a number from 0 to 5")
-    judge = _judge(plan) if asks.verifies else None
+    name = plan.verifier or ("tests" if "public" in problems[0].meta else api.DEFAULT_VERIFIER)
+    judge = _judge(name) if asks.verifies else None
     configuration = {
         "task": plan.task,
         "split": plan.split,
@@ -230,29 +231,27 @@ def _job(plan: Plan, task: Task, problems: Sequence[Problem], problems_sha256: s
         "model": plan.model,
         "strategy": plan.strategy,
         "parameters": dict(cast("functools.partial[object]", bound).keywords),
-        "verifier": None if judge is None else plan.verifier,
+        "verifier": None if judge is None else name,
         "sampling": {"temperature": plan.temperature, "max_tokens": plan.max_tokens},
         "context": plan.context,
         "budget": {name: value for name, value in asdict(plan.budget).items() if value is not None},
         "seed": plan.seed,
     }
-    return Job(plan, task, problems, bound, judge, _identity(plan.verifier, judge), asks, configuration)
+    return Job(plan, task, problems, bound, judge, _identity(name, judge), asks, configuration)
 
 
-def _judge(plan: Plan) -> Verifier:
-    if plan.verifier is None:
-        raise ConfigError(f"{plan.strategy} needs a verifier: pass --verifiers, or use self_consistency")
-    judge = verifiers.load(plan.verifier)
+def _judge(name: str) -> Verifier:
+    judge = verifiers.load(name)
     if judge.sees_answer:
         raise ConfigError(
-            f"the verifier {plan.verifier} sees the answers, which proves nothing: coverage (pass@n) is in every report"
+            f"the verifier {name} sees the answers, which proves nothing: coverage (pass@n) is in every report"
         )
     return judge
 
 
-def _identity(name: str | None, judge: Verifier | None) -> str:
+def _identity(name: str, judge: Verifier | None) -> str:
     """A Python callable is known by its module's source: what it returns may change with that."""
-    if judge is None or name is None or ":" not in name:
+    if judge is None or ":" not in name:
         return ""
     held = getattr(judge, "function", type(judge))
     try:

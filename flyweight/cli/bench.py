@@ -1,0 +1,579 @@
+"""`flyweight bench`: tasks run by strategies, on record; stopped by anything, a run goes on where it was."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import math
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flyweight import api, strategies
+from flyweight.cli import options, render
+from flyweight.cli.progress import REFRESH, SPARSE, Progress
+from flyweight.cli.stopping import Stop
+from flyweight.errors import ConfigError, unknown
+from flyweight.strategies import Value
+
+if TYPE_CHECKING:
+    from flyweight import bench
+    from flyweight.store import RunInfo, Store
+
+__all__ = ["register"]
+
+DATABASE = "flyweight.db"
+
+HELP = """Run benchmarks, keep everything that was drawn, go on where a run was stopped.
+
+\b
+Examples:
+  flyweight bench run gsm8k --limit 50 --strategies greedy,self_consistency
+  flyweight bench resume last
+  flyweight bench grade last
+"""
+
+RUN = """Run a task with strategies, verifiers and values of n: one run for each combination.
+
+\b
+Examples:
+  flyweight bench run gsm8k --limit 50 --strategies greedy,best_of_n --budgets 4,16
+  flyweight bench run math500 --limit 100 --by level -s beam_search --verifiers arithmetic,confidence
+  flyweight bench run jsonl --data questions.jsonl --set-task checker=text --dry-run
+
+The same command again goes on, and does nothing more once it is finished. What was drawn for one run
+serves every other one that would draw the same: a larger n takes only the new samples. A strategy may
+carry parameters of its own, name:key=value; -n, --set and --budgets hold for all that have such a
+parameter. Ctrl-C stops in good order. Exit code 5: a limit on the whole was reached.
+"""
+
+RESUME = """Go on with runs from what is on record about them.
+
+\b
+Examples:
+  flyweight bench resume last
+  flyweight bench resume 3fa9 81cc --max-time 3600
+  flyweight bench resume last --out results
+"""
+
+RETRY = """Go on with runs, and search again what ended in an error.
+
+\b
+Examples:
+  flyweight bench retry last
+  flyweight bench retry 3fa9 --fail-on-error 1
+  flyweight bench retry last --out results
+"""
+
+GRADE = """Grade what runs made with --predict-only selected and all their candidates.
+
+\b
+Examples:
+  flyweight bench grade last
+  flyweight bench grade 3fa9 81cc
+  flyweight bench grade last --json
+"""
+
+Runs = Annotated[
+    list[str], typer.Argument(metavar="RUN...", help='Runs by id or its first characters (4 or more), or "last".')
+]
+Out = Annotated[
+    Path,
+    typer.Option("--out", "--runs", envvar="FLYWEIGHT_RUNS", metavar="DIR", help="Folder in which all is kept."),
+]
+Concurrency = Annotated[
+    int, typer.Option(envvar="FLYWEIGHT_CONCURRENCY", metavar="N", help="Most questions searched at a time.")
+]
+TokensTotal = Annotated[
+    int | None, typer.Option("--max-tokens-total", metavar="TOKENS", help="Stop after so many newly drawn tokens.")
+]
+MaxTime = Annotated[float | None, typer.Option(metavar="SECONDS", help="Stop after so many seconds.")]
+FailOnError = Annotated[
+    float, typer.Option(metavar="SHARE", help="Stop when more than this share of 20 or more searches fails.")
+]
+PredictOnly = Annotated[bool, typer.Option("--predict-only", help="Do not grade; see flyweight bench grade.")]
+Durable = Annotated[bool, typer.Option("--durable", help="Keep what is committed through a power cut too.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group."""
+    group = typer.Typer(rich_markup_mode=None, no_args_is_help=False)
+
+    @group.callback(invoke_without_command=True)
+    def top(context: typer.Context) -> None:
+        if context.invoked_subcommand is None:
+            typer.echo(context.get_help())
+
+    group.command("run", help=RUN, short_help="Run a task, or go on with it.")(run)
+    group.command("resume", help=RESUME, short_help="Go on with runs.")(resume)
+    group.command("retry", help=RETRY, short_help="Search again what ended in an error.")(retry)
+    group.command("grade", help=GRADE, short_help="Grade runs made with --predict-only.")(grade)
+    app.add_typer(group, name="bench", help=HELP, short_help="Run benchmarks, and go on with them.")
+
+
+def run(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="Name of a task (flyweight list tasks).")],
+    names: Annotated[
+        str,
+        typer.Option("--strategies", "-s", metavar="A,B,...", help="How the compute is spent (flyweight list)."),
+    ] = "greedy,self_consistency",
+    judges: Annotated[
+        str | None,
+        typer.Option(
+            "--verifiers",
+            metavar="V,W,...",
+            help="What scores candidates; a strategy that asks a verifier runs once with each.",
+            show_default="arithmetic; the public tests for code",
+        ),
+    ] = None,
+    budgets: Annotated[
+        str | None, typer.Option(metavar="N,M,...", help="Values of n; a strategy that has n runs once with each.")
+    ] = None,
+    n: options.N = None,
+    set_: options.Set = None,
+    model: options.Model = api.DEFAULT_MODEL,
+    data: Annotated[str | None, typer.Option(metavar="FILE", help="File of problems.")] = None,
+    split: Annotated[str | None, typer.Option(metavar="NAME", help="Part of the task (flyweight list tasks).")] = None,
+    set_task: Annotated[
+        list[str] | None, typer.Option("--set-task", metavar="KEY=VALUE", help="A setting of the task; repeatable.")
+    ] = None,
+    limit: Annotated[
+        str | None,
+        typer.Option(metavar="WHICH", help="The first 50, the 10th to the 20th (10-20), or a share (0.1)."),
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Let the values of this take turns in --limit, such as level.")
+    ] = None,
+    ids: Annotated[str | None, typer.Option(metavar="ID,ID,...", help="Exactly these problems.")] = None,
+    shuffle: Annotated[int | None, typer.Option(metavar="SEED", help="Another order to take --limit from.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(metavar="T", help="Of every strategy that samples.", show_default="the strategy's")
+    ] = None,
+    max_tokens: options.MaxTokens = 512,
+    context: options.Context = 2048,
+    budget_tokens: options.BudgetTokens = None,
+    budget_verifications: options.BudgetVerifications = None,
+    deadline: options.Deadline = None,
+    confidence: options.Confidence = None,
+    seed: options.Seed = 0,
+    out: Out = Path("runs"),
+    durable: Durable = False,
+    concurrency: Concurrency = 64,
+    max_tokens_total: TokensTotal = None,
+    max_time: MaxTime = None,
+    fail_on_error: FailOnError = 0.1,
+    predict_only: PredictOnly = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take; do nothing.")] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> int:
+    from flyweight import bench
+
+    how = How(out, durable, concurrency, max_tokens_total, max_time, fail_on_error, predict_only, json, quiet)
+    plan = bench.Plan(
+        task,
+        model=model,
+        split=split,
+        data=data,
+        settings={key: _scalar(value) for key, value in _pairs("--set-task", set_task or ()).items()},
+        limit=limit,
+        by=by,
+        ids=None if ids is None else tuple(_listed("--ids", ids)),
+        shuffle=shuffle,
+        max_tokens=max_tokens,
+        context=context,
+        budget=options.budget(budget_tokens, budget_verifications, deadline, confidence),
+        seed=seed,
+    )
+    if temperature is not None:
+        plan = replace(plan, temperature=temperature)
+    if n is not None and budgets is not None:
+        raise ConfigError("-n is one value and --budgets are several: give one of them")
+    values = [n] if n is not None else [_whole("--budgets", each) for each in _listed("--budgets", budgets or "")]
+    plans = _plans(plan, names, options.pairs(set_), _listed("--verifiers", judges or ""), values, temperature)
+    jobs = bench.check(plans, grade=not predict_only)
+    api.find_policy(model, context=context)
+    return how.estimated(jobs) if dry_run else how.carried_out(jobs)
+
+
+def resume(
+    runs: Runs,
+    out: Out = Path("runs"),
+    durable: Durable = False,
+    concurrency: Concurrency = 64,
+    max_tokens_total: TokensTotal = None,
+    max_time: MaxTime = None,
+    fail_on_error: FailOnError = 0.1,
+    predict_only: PredictOnly = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> int:
+    how = How(out, durable, concurrency, max_tokens_total, max_time, fail_on_error, predict_only, json, quiet)
+    return how.carried_out(_on_record(out, runs, not predict_only))
+
+
+def retry(
+    runs: Runs,
+    out: Out = Path("runs"),
+    durable: Durable = False,
+    concurrency: Concurrency = 64,
+    max_tokens_total: TokensTotal = None,
+    max_time: MaxTime = None,
+    fail_on_error: FailOnError = 0.1,
+    predict_only: PredictOnly = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> int:
+    how = How(out, durable, concurrency, max_tokens_total, max_time, fail_on_error, predict_only, json, quiet)
+    return how.carried_out(_on_record(out, runs, not predict_only), again=True)
+
+
+def grade(runs: Runs, out: Out = Path("runs"), json: options.Json = False, quiet: options.Quiet = False) -> int:
+    from flyweight import bench
+
+    jobs = _on_record(out, runs, True)
+    with Stop() as stop, Progress(quiet=quiet) as progress, _opened(out, False) as store:
+        summaries = []
+        for job in jobs:
+            progress.say(f"grading {job.label}")
+            summaries.append(bench.regrade(store, job))
+    for summary in summaries if json else ():
+        typer.echo(render.dumps(_facts(summary)))
+    if not json:
+        typer.echo(_table(summaries))
+    return stop.code
+
+
+@dataclass(frozen=True)
+class How:
+    """Everything that does not change what a run is."""
+
+    out: Path
+    durable: bool
+    concurrency: int
+    max_tokens_total: int | None
+    max_time: float | None
+    fail_on_error: float
+    predict_only: bool
+    json: bool
+    quiet: bool
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.concurrency <= 4096:
+            raise ConfigError(f"--concurrency {self.concurrency} is not allowed: a whole number from 1 to 4096")
+        if self.max_tokens_total is not None and self.max_tokens_total < 1:
+            raise ConfigError(f"--max-tokens-total {self.max_tokens_total} is not allowed: a whole number from 1")
+        if self.max_time is not None and not 0 < self.max_time < math.inf:
+            raise ConfigError(f"--max-time {self.max_time:g} is not allowed: seconds above 0")
+        if not 0 <= self.fail_on_error <= 1:
+            raise ConfigError(f"--fail-on-error {self.fail_on_error:g} is not allowed: a share from 0 to 1")
+
+    def carried_out(self, jobs: Sequence[bench.Job], *, again: bool = False) -> int:
+        """Run them; the exit code."""
+        from flyweight import bench
+
+        limits = bench.Limits(self.max_tokens_total, self.max_time, self.fail_on_error)
+        summaries = []
+        with ExitStack() as stack:
+            stop = stack.enter_context(Stop())
+            store = stack.enter_context(_opened(self.out, self.durable))
+            view = _View(stack.enter_context(Progress(quiet=self.quiet)), stop)
+            made = bench.summaries(
+                store,
+                jobs,
+                on_progress=view,
+                grade=not self.predict_only,
+                retry=again,
+                limits=limits,
+                in_flight=self.concurrency,
+            )
+            for summary in made:
+                summaries.append(summary)
+                if self.json:
+                    view.progress.clear()
+                    typer.echo(render.dumps(_facts(summary)))
+        if not self.json:
+            typer.echo(_table(summaries))
+        return self._ended(summaries, jobs, stop.code)
+
+    def _ended(self, summaries: Sequence[bench.Summary], jobs: Sequence[bench.Job], signalled: int) -> int:
+        """Say how to go on; the exit code."""
+        from flyweight.cli.main import complain
+
+        last = summaries[-1]
+        ids = " ".join(summary.run[:8] for summary in summaries)
+        folder = "" if self.out == Path("runs") else f" --runs {shlex.quote(str(self.out))}"
+        go_on = f"the same command goes on, or: flyweight bench resume {last.run[:8]}{folder}"
+        if last.ending == "finished" and not signalled:
+            if not self.quiet:
+                typer.echo(f"flyweight report {ids}{folder}", err=True)
+            return 0
+        if last.ending == "errors":
+            complain(
+                f"{last.tally.errors} of {last.tally.searched} searches failed, the last with: {last.tally.error}; "
+                f"once repaired: flyweight bench retry {last.run[:8]}{folder} (--fail-on-error 1 never stops)"
+            )
+            return 3
+        why = {
+            "tokens": f"--max-tokens-total {self.max_tokens_total} reached",
+            "seconds": f"--max-time {self.max_time} reached",
+        }.get(last.ending, "interrupted")
+        unbegun = f", {len(jobs) - len(summaries)} of {len(jobs)} runs not begun" if len(summaries) < len(jobs) else ""
+        typer.echo(f"{why}{unbegun}: {go_on}", err=True)
+        return signalled or 5
+
+    def estimated(self, jobs: Sequence[bench.Job]) -> int:
+        """Say what they would take; 0."""
+        from flyweight.bench.estimate import estimate, measured
+        from flyweight.store import Store
+
+        path = self.out / DATABASE
+        with ExitStack() as stack:
+            store = stack.enter_context(Store(path, readonly=True)) if path.is_file() else None
+            found = [(job, estimate(store, job)) for job in jobs]
+            basis = measured(store, jobs[0]).basis
+        if self.json:
+            for job, each in found:
+                typer.echo(render.dumps({**_what(job), **each._asdict()}))
+            return 0
+        head = ("strategy", "verifier", "n", "questions", "on record", "draws", "in the store", "tokens", "time")
+        rows = [
+            (
+                *_who(job),
+                f"{each.problems:,}",
+                f"{each.on_record:,}",
+                f"{'' if each.exact else '≥ ' if job.shape.steps else '≤ '}{each.draws:,}",
+                f"{each.stored:,}" if each.exact else "?",
+                f"{each.tokens:,.0f}",
+                _time(each.seconds),
+            )
+            for job, each in found
+        ]
+        typer.echo(render.table(head, rows, right=7))
+        typer.echo(
+            f"\n{basis}. On record: searches that ended. Draws: what is asked of the model for the other questions;"
+            "\nin the store: of those, drawn before by any run. Runs listed later may find what earlier ones draw."
+        )
+        return 0
+
+
+class _View:
+    """One line about the run under way, and the way signals take."""
+
+    def __init__(self, progress: Progress, stop: Stop) -> None:
+        self.progress = progress
+        self._stop = stop
+        self._every = REFRESH if sys.stderr.isatty() else SPARSE
+        self._shown = time.monotonic()
+
+    def __call__(self, state: bench.Progress) -> None:
+        self._stop.runner = state.runner
+        if self._stop.code and state.runner is not None:
+            state.runner.interrupt()
+        now = time.monotonic()
+        if self.progress.quiet or (now - self._shown < self._every and not state.loading):
+            return
+        self._shown = now
+        if sys.stderr.isatty():
+            self.progress.say(_line(state))
+        elif not state.loading:
+            self.progress.note(_line(state))
+
+
+def _line(state: bench.Progress) -> str:
+    if state.loading:
+        return f"loading {state.job.plan.model}"
+    tally, parts = state.tally, [f"{state.tally.searched} of {len(state.job.problems)} questions"]
+    if (accuracy := tally.accuracy) is not None:
+        parts.append(f"{_percent(accuracy.value)} % right ({_percent(accuracy.low)}–{_percent(accuracy.high)})")
+    if tally.errors:
+        parts.append(f"{tally.errors} failed")
+    if state.elapsed > 0:
+        parts.append(f"{state.generated / state.elapsed:.0f} tokens/s")
+    if state.left is not None:
+        parts.append(f"{_time(state.left)} left")
+    which = f" (run {state.number} of {state.of})" if state.of > 1 else ""
+    return f"{state.job.label}{which}: " + " · ".join(parts)
+
+
+# Results -----------------------------------------------------------------------------------------------------------
+
+
+def _table(summaries: Sequence[bench.Summary]) -> str:
+    head = ["run", "strategy", "verifier", "n", "questions", "right", "95 %", "tokens/question"]
+    head += ["undecided", "truncated", "failed"]
+    rows = []
+    for summary in summaries:
+        tally, accuracy = summary.tally, summary.tally.accuracy
+        row = [summary.run[:8], *_who(summary.job), f"{tally.searched:,}", "-", "-"]
+        if accuracy is not None:
+            row[-2:] = [f"{_percent(accuracy.value)} %", f"{_percent(accuracy.low)}–{_percent(accuracy.high)}"]
+        row.append(f"{tally.tokens / tally.searched:,.0f}" if tally.searched else "-")
+        truncated = render.percent(tally.truncated / tally.candidates) if tally.candidates else "-"
+        rows.append([*row, f"{tally.undecided:,}", truncated, f"{tally.errors:,}"])
+    return render.table(head, rows, right=8)
+
+
+def _facts(summary: bench.Summary) -> dict[str, object]:
+    tally, accuracy = summary.tally, summary.tally.accuracy
+    return {
+        "run": summary.run,
+        **_what(summary.job),
+        "problems": len(summary.job.problems),
+        "searched": tally.searched,
+        "correct": tally.correct,
+        "wrong": tally.wrong,
+        "undecided": tally.undecided,
+        "errors": tally.errors,
+        "accuracy": None if accuracy is None else accuracy.value,
+        "interval": None if accuracy is None else [accuracy.low, accuracy.high],
+        "candidates": tally.candidates,
+        "truncated": tally.truncated,
+        "generated_tokens": tally.tokens,
+        "ending": summary.ending,
+        "new_draws": summary.calls,
+        "new_tokens": summary.generated,
+        "seconds": round(summary.elapsed, 3),
+        "peak_memory_mb": summary.peak_memory_mb,
+    }
+
+
+def _what(job: bench.Job) -> dict[str, object]:
+    names = ("task", "split", "model", "strategy", "parameters", "verifier", "seed")
+    return {name: job.configuration[name] for name in names}
+
+
+def _who(job: bench.Job) -> tuple[str, str, str]:
+    configuration = job.configuration
+    n = configuration["parameters"].get("n", "-")
+    return configuration["strategy"], configuration["verifier"] or "-", str(n)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _time(seconds: float) -> str:
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{seconds:.0f} s" if seconds < 100 else f"{minutes:.0f} min" if minutes < 100 else f"{hours:.1f} h"
+
+
+# What was asked for ------------------------------------------------------------------------------------------------
+
+
+def _plans(
+    plan: bench.Plan,
+    names: str,
+    parameters: dict[str, Value],
+    judges: Sequence[str],
+    budgets: Sequence[int],
+    temperature: float | None,
+) -> list[bench.Plan]:
+    """One plan per combination. A strategy's own parameters, name:key=value, come before those meant for all."""
+    from flyweight import bench
+
+    asked = []
+    for entry in _listed("--strategies", names):
+        name, *settings = entry.split(":")
+        asked.append((name, options.pairs(settings)))
+    if not asked:
+        raise ConfigError("--strategies names no strategy: write for example greedy,self_consistency")
+    known = {parameter.name for name, _ in asked for parameter in strategies.describe(name).parameters}
+    for key in (*parameters, *(("n",) if budgets else ())):
+        if key not in known:
+            raise unknown(f"parameter of {', '.join(name for name, _ in asked)}", key, known)
+    if temperature is not None and "temperature" in parameters:
+        raise ConfigError("temperature is given twice: --temperature and --set temperature=...")
+    common = parameters if temperature is None else {**parameters, "temperature": temperature}
+    plans = []
+    for name, own in asked:
+        fitting = {**options.fitting(name, common), **own}
+        has_n = any(parameter.name == "n" for parameter in strategies.describe(name).parameters)
+        values = budgets if has_n and "n" not in fitting else ()
+        plans += bench.grid(replace(plan, parameters=fitting), [name], judges, values)
+    return plans
+
+
+def _on_record(out: Path, names: Sequence[str], grade: bool) -> list[bench.Job]:
+    """The jobs of runs on record. ConfigError if their problems are no longer the same."""
+    from flyweight import bench
+    from flyweight.store import Store
+
+    path = out / DATABASE
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist: record runs with flyweight bench run, or name their folder (--runs)")
+    with Store(path, readonly=True) as store:
+        infos = [_named(store.runs(), name, path) for name in names]
+    jobs = []
+    for info in dict.fromkeys(info.id for info in infos):
+        configuration = next(each.configuration for each in infos if each.id == info)
+        (job,) = bench.check([bench.plan_of(configuration)], grade=grade)
+        if job.configuration != configuration:
+            raise ConfigError(f"run {info} is not what {configuration['task']} is now: its problems have changed")
+        jobs.append(job)
+    return jobs
+
+
+def _named(runs: Sequence[RunInfo], name: str, path: Path) -> RunInfo:
+    """The run of that id, its beginning, or the last one."""
+    if not runs:
+        raise ConfigError(f"{path} holds no runs")
+    if name == "last":
+        return runs[-1]
+    found = [run for run in runs if run.id.startswith(name)] if len(name) >= 4 else []
+    if len(found) != 1:
+        what = "at least 4 characters" if len(name) < 4 else f"{len(found)} runs begin so" if found else "no such run"
+        raise ConfigError(f"RUN {name!r}: {what} (latest: {', '.join(run.id for run in runs[-3:])})")
+    return found[0]
+
+
+@contextmanager
+def _opened(out: Path, durable: bool) -> Iterator[Store]:
+    """The store of a folder, which is made. ConfigError for a folder that cannot be, StoreError as of the store."""
+    from flyweight.store import Store
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {out} cannot be made: {error.strerror or error}") from error
+    with Store(out / DATABASE, durable) as store:
+        yield store
+
+
+def _listed(option: str, text: str) -> list[str]:
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    if text and not found:
+        raise ConfigError(f"{option} {text!r} names nothing")
+    return found
+
+
+def _whole(option: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{option}: {text!r} is not a whole number") from None
+
+
+def _pairs(option: str, settings: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.strip() or key.strip() in found:
+            raise ConfigError(f"{option} {setting!r}: write key=value, each key once")
+        found[key.strip()] = value.strip()
+    return found
+
+
+def _scalar(text: str) -> Any:
+    """Numbers, true and false as such; everything else as it is written."""
+    try:
+        value = jsonlib.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, bool | int | float) else text
