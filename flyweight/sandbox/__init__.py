@@ -4,7 +4,7 @@
 of inputs. Nothing ever runs without the sandbox.
 """
 
-from flyweight.sandbox.cell import Ended, working
+from flyweight.sandbox.cell import Ended, mechanism, working
 from flyweight.sandbox.checking import (
     Call,
     Checked,
@@ -36,6 +36,7 @@ __all__ = [
     "check",
     "evaluate",
     "execute",
+    "mechanism",
     "program",
     "public",
     "read_tests",

@@ -16,9 +16,16 @@ from pathlib import Path
 from flyweight.errors import SandboxError
 from flyweight.sandbox import seccomp
 
-__all__ = ["DISK", "binaries", "command", "sealed", "user"]
+__all__ = ["DISK", "binaries", "command", "cure", "sealed", "user"]
 
 INSTALL = "apt install bubblewrap, or pip install 'flyweight[sandbox]'"
+CONTAINER = "--cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined"
+SWITCHES = (
+    ("kernel.unprivileged_userns_clone", "0", "1"),
+    ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
+    ("user.max_user_namespaces", "0", "10000"),
+)
+"""(name, value that forbids user namespaces, value that allows them) of the kernel's settings."""
 DISK = 16 * 2**20
 """Bytes of the only place a sandboxed program can write to, which is in memory and gone with it."""
 USERS = range(60_600, 61_100)
@@ -46,6 +53,21 @@ def binaries() -> list[str]:
     if not found:
         raise SandboxError(f"generated code runs only in a sandbox, and bubblewrap is missing: {INSTALL}")
     return found
+
+
+def cure() -> str:
+    """What would let bubblewrap work on this machine, for a person; names the settings that are in its way."""
+    off = [f"{name}={allows}" for name, forbids, allows in SWITCHES if _setting(name) == forbids]
+    if off and (os.geteuid() or not _real_root()):
+        return f"allow user namespaces: sysctl -w {' '.join(off)}"
+    return f"it needs user namespaces, or root, and seccomp filters; a container needs {CONTAINER}"
+
+
+def _setting(name: str) -> str:
+    try:
+        return Path("/proc/sys", *name.split(".")).read_text("ascii").strip()
+    except OSError:
+        return ""
 
 
 @contextlib.contextmanager

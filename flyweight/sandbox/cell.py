@@ -23,7 +23,7 @@ from typing import Literal, Self
 from flyweight.errors import SandboxError
 from flyweight.sandbox import bubblewrap, seccomp
 
-__all__ = ["Cell", "Ended", "private_memory", "processes_below", "working"]
+__all__ = ["Cell", "Ended", "mechanism", "private_memory", "processes_below", "working"]
 
 Ended = Literal["exited", "timeout", "memory", "output", "killed"]
 
@@ -74,8 +74,11 @@ class Cell:
         self._stack = contextlib.ExitStack()
         try:
             self._start(binary or working(), mode, code, channel, words, stdin, cpu, visible, files or {})
-        except BaseException:
+        except BaseException as error:
             self._stack.close()
+            if isinstance(error, OSError):
+                reason = f"generated code runs only in a sandbox, and none can be made here ({error})"
+                raise SandboxError(f"{reason}: {bubblewrap.cure()}") from error
             raise
 
     def _start(
@@ -127,8 +130,6 @@ class Cell:
                 cwd="/",
                 bufsize=0,
             )
-        except OSError as error:
-            raise SandboxError(f"bubblewrap cannot be started: {error}") from error
         finally:
             os.close(ready_inside)
             if theirs is not None:
@@ -143,12 +144,14 @@ class Cell:
         self._stack.callback(os.close, alive)
         self._selector.register(alive, selectors.EVENT_READ, "process")
         if not select.select([self._ready], [], [], START)[0] or not os.read(self._ready, 1):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(1)  # it may still be saying why
             self._end()
             said = (self._process.stderr.read() or b"") if self._process.stderr else b""
             last = said.decode("utf-8", "replace").strip().splitlines()[-1:] or ["it did not start"]
             raise SandboxError(
                 f"generated code runs only in a sandbox, and bubblewrap does not work here ({last[0][:200]}): "
-                "it needs user namespaces, or root"
+                f"{bubblewrap.cure()}"
             )
         self._look = time.monotonic() + LOOK
 
@@ -355,3 +358,19 @@ def working() -> str:
             assert failure is not None
             raise failure
         return _working
+
+
+def mechanism() -> str:
+    """What contains programs here, for a record: bubblewrap's version and path, namespaces, filter, fixed limits.
+
+    SandboxError as in `working`.
+    """
+    binary = working()
+    said = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=START, check=False).stdout
+    with bubblewrap.user() as uid:
+        users = "users of their own" if uid else "user namespace"
+    return (
+        f"{said.strip() or 'bubblewrap'} ({binary}); process, network, IPC, host name and mount namespaces, {users}; "
+        f"seccomp; {PROCESSES} processes, {bubblewrap.DISK >> 20} MB and {FILES} files to write, "
+        f"{OUTPUT} bytes of output"
+    )

