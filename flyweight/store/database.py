@@ -131,7 +131,7 @@ class Database:
     # Reading and writing -------------------------------------------------------------------------------------
 
     def write(self, batches: Iterable[Batch]) -> None:
-        """Execute all of it in one transaction, or nothing."""
+        """Execute all of it in one transaction, or nothing, also if making the batches raises."""
         if self.readonly:
             raise ConfigError(f"{self.path} was opened for reading only")
         if self.error is not None:
@@ -149,6 +149,10 @@ class Database:
             with suppress(*FAILURES):
                 self.connection.execute("ROLLBACK")
             raise self.error from error
+        except BaseException:  # raised by whoever made the batches: half of them is nothing
+            with suppress(*FAILURES):
+                self.connection.execute("ROLLBACK")
+            raise
 
     def read(self, query: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
         """Rows as they are found."""

@@ -22,13 +22,34 @@ from flyweight.store.units import Content, Units, mark, unpack
 from flyweight.trace import write as plain
 from flyweight.types import Candidate, Event, Finish, Message, Node, Problem, Result, Score, Stopped, Usage, digest
 
-__all__ = ["Run", "RunInfo", "Sample", "Search", "known_run", "list_runs", "read_problems", "read_search", "start_run"]
+__all__ = [
+    "AGAIN",
+    "KEEP",
+    "Run",
+    "RunInfo",
+    "Sample",
+    "Search",
+    "known_run",
+    "list_runs",
+    "pack_record",
+    "read_problems",
+    "read_record",
+    "read_search",
+    "start_run",
+    "unpack_record",
+]
 
 Json = dict[str, Any]
 
 EMPTY = Content(b"", b"", b"", b"")
 AGAIN = (Stopped.INTERRUPTED, Stopped.ERROR)
 """Ends that a later search of the same problem replaces."""
+KEEP = (
+    "INSERT INTO searches (run, problem, stopped, record, mark) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT (run, problem) DO UPDATE SET stopped = excluded.stopped, record = excluded.record,"
+    f" mark = excluded.mark WHERE stopped IN ({', '.join(repr(end.value) for end in AGAIN)})"
+)
+"""Writes a search where there is none, or one to be replaced."""
 
 
 @dataclass(frozen=True)
@@ -146,8 +167,7 @@ class _Book:
             "confidence": result.confidence,
             "error": result.error,
         }
-        whole = {"result": written, "nodes": self.nodes, "log": self.log}
-        return zlib.compress(json.dumps(whole, separators=(",", ":")).encode("ascii"), 1)
+        return pack_record({"result": written, "nodes": self.nodes, "log": self.log})
 
 
 class Run:
@@ -198,13 +218,8 @@ class Run:
         del self._books[event.problem_id]
         problem, stopped, record = _utf8(event.problem_id), result.stopped.value, book.record(result)
         row = (self.id, problem, stopped, record, mark(self.id, problem, stopped, record))
-        keep = (
-            "INSERT INTO searches (run, problem, stopped, record, mark) VALUES (?, ?, ?, ?, ?)"
-            " ON CONFLICT (run, problem) DO UPDATE SET stopped = excluded.stopped, record = excluded.record,"
-            f" mark = excluded.mark WHERE stopped IN ({', '.join(repr(end.value) for end in AGAIN)})"
-        )
         try:
-            self._units.put([], book.contents, [(keep, [row])])
+            self._units.put([], book.contents, [(KEEP, [row])])
         except StoreError:
             return  # kept in `error`
         if self.stopped.get(event.problem_id, Stopped.ERROR) in AGAIN:
@@ -303,15 +318,29 @@ def read_problems(database: Database, run: str) -> list[bytes]:
 def read_search(database: Database, units: Units, run: str, problem: bytes) -> Search | None:
     """The search of one problem; None, and forgotten by a writer, if it or a part of it is damaged or missing."""
     row = database.one("SELECT stopped, record, mark FROM searches WHERE run = ? AND problem = ?", (run, problem))
-    whole = None
-    if row is not None and mark(run, problem, *row[:2]) == row[2]:
-        whole = json.loads(zlib.decompress(row[1]))
-    read = None if whole is None else _nodes(units, whole)
-    if whole is None or read is None:
-        if not database.readonly:
-            database.write([("DELETE FROM searches WHERE run = ? AND problem = ?", [(run, problem)])])
-        return None
-    return Search(_result(whole, read), read, whole["log"])
+    intact = row is not None and mark(run, problem, *row[:2]) == row[2]
+    search = read_record(units, row[1]) if row is not None and intact else None
+    if search is None and not database.readonly:
+        database.write([("DELETE FROM searches WHERE run = ? AND problem = ?", [(run, problem)])])
+    return search
+
+
+def read_record(units: Units, record: bytes) -> Search | None:
+    """The search of an intact record; None if a content is missing."""
+    whole = unpack_record(record)
+    nodes = _nodes(units, whole)
+    return None if nodes is None else Search(_result(whole, nodes), nodes, whole["log"])
+
+
+def pack_record(whole: Json) -> bytes:
+    """A search as it is kept."""
+    return zlib.compress(json.dumps(whole, separators=(",", ":")).encode("ascii"), 1)
+
+
+def unpack_record(record: bytes) -> Json:
+    """What `pack_record` packed."""
+    whole: Json = json.loads(zlib.decompress(record))
+    return whole
 
 
 def _nodes(units: Units, whole: Json) -> dict[str, Node] | None:

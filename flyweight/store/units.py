@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 import sys
 from array import array
@@ -21,7 +22,7 @@ from flyweight.protocols import Request
 from flyweight.store.database import Batch, Database
 from flyweight.types import Node, Problem, Sampling
 
-__all__ = ["Content", "Kind", "Paths", "Unit", "Units", "fingerprint", "mark", "pack", "unpack"]
+__all__ = ["Content", "Kind", "Paths", "Unit", "Units", "fingerprint", "halves", "mark", "pack", "unpack"]
 
 KEYS = 1
 """Version of how keys are made; another one finds nothing of what was stored under this one."""
@@ -90,14 +91,19 @@ class Units:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._repairs: list[Batch] = []
-        last = database.one("SELECT max(moment) FROM units")
-        moment = 0 if last is None or last[0] is None else last[0]
-        if not isinstance(moment, int) or not 0 <= moment < 1 << 62:
-            raise database.damaged(f"a unit of step {moment!r}")
-        self.moment = moment + 1
+        self.moment = 1
         """The next step's number."""
+        self.refresh()
         self.damaged = 0
         """Rows met so far that were not what had been written; they count as absent and are replaced."""
+
+    def refresh(self) -> None:
+        """Count steps from the last one on record."""
+        last = self._database.one("SELECT max(moment) FROM units")
+        moment = 0 if last is None or last[0] is None else last[0]
+        if not isinstance(moment, int) or not 0 <= moment < 1 << 62:
+            raise self._database.damaged(f"a unit of step {moment!r}")
+        self.moment = moment + 1
 
     def get(self, key: bytes) -> Unit | None:
         """The unit of that key; None if there is none, or none intact."""
@@ -218,7 +224,8 @@ def _said(node: Node) -> tuple[bytes, ...]:
     turns = tuple(part for turn in node.messages for part in (turn.role.encode(), _text(turn.content)))
     tokens = b"forced" if node.tokens is None else pack("i", node.tokens)
     finish = str(node.finish or "").encode()
-    drawn = (_text(node.text), tokens, pack("f", node.logprobs), pack("f", node.certainty))
+    # As coarse as the coarsest form in which a store travels, so that what is asked about a path is found there too.
+    drawn = (_text(node.text), tokens, halves(node.logprobs), halves(node.certainty))
     return (finish, _text(node.policy), *drawn, *turns)
 
 
@@ -242,6 +249,14 @@ def unpack(kind: Literal["i", "f", "d"], data: bytes) -> tuple[float, ...]:
     if sys.byteorder == "big":
         packed.byteswap()
     return tuple(packed)
+
+
+def halves(numbers: Sequence[float]) -> bytes:
+    """Little-endian float16; infinite where that is too small."""
+    try:
+        return struct.pack(f"<{len(numbers)}e", *numbers)
+    except OverflowError:
+        return halves([math.copysign(math.inf, x) if abs(x) >= 65520 else x for x in numbers])
 
 
 def mark(*values: object) -> bytes:
