@@ -39,9 +39,9 @@ class CannotLoad(BaseException):
 class Engine:
     """A model that runs share, behind a store.
 
-    `identity` is what the store files its draws under: of a file the hash and the encoding that runs, else the
-    policy's name. Known from an earlier run, the model is loaded when it is first needed, in that encoding; otherwise
-    at once.
+    `identity` is what the store files its draws under: of a file the hash and the encoding that runs, else what it was
+    asked for as and the policy's name. Known from an earlier run, the model is loaded when it is first needed, in that
+    encoding; otherwise at once.
     """
 
     def __init__(
@@ -110,8 +110,9 @@ class Engine:
         return self._policy
 
     def _identity(self, policy: Policy) -> str:
-        weights = getattr(policy, "weights", None)
-        return policy.name if self._file is None else f"{self._file} {getattr(weights, 'kind', 'file')}"
+        if self._file is not None:
+            return f"{self._file} {getattr(getattr(policy, 'weights', None), 'kind', 'file')}"
+        return policy.name if policy.name == self.model else f"{self.model} ({policy.name})"
 
 
 def drawn_from(identity: str, context: int) -> str:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent import futures
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -38,6 +39,9 @@ ENOUGH = 20
 """Searches before the share of errors says anything."""
 BACKLOG = 256
 """Results that may wait for their grades."""
+PATIENCE = 0.1
+"""Seconds between two looks at whether to go on waiting for a grade."""
+NO_ANSWER = Grade("wrong", "no answer")
 
 Ending = Literal["finished", "interrupted", "tokens", "seconds", "errors"]
 
@@ -234,7 +238,7 @@ class _Bench:
         info = _known(self.store, job)
         missing: list[Problem] = list(job.problems)
         if info is not None:
-            ended = self._survey(info.id, grading, progress)
+            ended = self._survey(info, grading, progress)
             missing = [problem for problem in job.problems if problem.id not in ended]
             if not missing and info.finished is not None:
                 return self._summary(info.id, progress, "finished", 0)
@@ -252,8 +256,10 @@ class _Bench:
             measured |= {"peak_memory_mb": peak_memory_mb()} | ({} if job.shape.steps else {"samples": calls})
             facts = {name: str(value) for name, value in measured.items()}
             self.store.run(job.configuration, models=models, versions={**versions, **facts})
-        if len(record.stopped) == len(job.problems) and Stopped.INTERRUPTED not in record.stopped.values():
+        whole = len(record.stopped) == len(job.problems) and Stopped.INTERRUPTED not in record.stopped.values()
+        if whole and (grading is None or not len(grading)):
             record.finish()
+            ending = "finished" if ending in ("tokens", "seconds") else ending  # reached with the last search
         return self._summary(record.id, progress, ending, calls)
 
     def close(self) -> None:
@@ -261,14 +267,14 @@ class _Bench:
         if self._engine is not None:
             self._engine.close()
 
-    def _survey(self, run: str, grading: _Grading | None, progress: Progress) -> set[str]:
+    def _survey(self, info: RunInfo, grading: _Grading | None, progress: Progress) -> set[str]:
         """Count what is on record, grading what was not; the problems that need no further search."""
         again = (Stopped.INTERRUPTED, Stopped.ERROR) if self.retry else (Stopped.INTERRUPTED,)
         ended: set[str] = set()
 
         def kept() -> Iterator[Result]:
             try:
-                for result in self.store.results(run):
+                for result in self.store.results(info.id):
                     if result.stopped not in again:
                         ended.add(result.problem.id)
                         yield result
@@ -277,7 +283,7 @@ class _Bench:
                     raise
                 # Damaged searches are forgotten by having been met: they are among the missing.
 
-        _count(kept(), grading, progress.tally)
+        _count(kept(), grading, progress.tally, finished=info.finished is not None)
         progress.before = progress.tally.searched
         return ended
 
@@ -286,8 +292,8 @@ class _Bench:
         model, context = job.plan.model, job.plan.context
         known = recorded(self.store, job.configuration)
         if self._engine is None or self._key != (model, context, self._engine.identity if known is None else known):
-            self.close()
             self._spent += 0 if self._engine is None else self._engine.generated
+            self.close()
 
             def loading(began: bool) -> None:
                 runner, progress.runner = progress.runner, None
@@ -343,6 +349,11 @@ class _Bench:
             seed=job.plan.seed,
             on_event=watch,
         )
+
+        def stopped() -> bool:
+            return runner.interrupted
+
+        made = 0
         results = runner.run(missing, job.strategy, job.plan.budget, in_flight=self.in_flight)
         with closing(results):  # type: ignore[type-var]
             for made, result in enumerate(results, 1):
@@ -356,17 +367,19 @@ class _Bench:
                         grading.add(result)
                 if made >= ENOUGH and errors > self.limits.errors * made:
                     limit("errors")
-                for graded in () if grading is None else grading.done(len(grading) - BACKLOG):
+                for graded in () if grading is None else grading.done(len(grading) - BACKLOG, stopped):
                     progress.tally.add(*graded)
                 self._on_progress(progress)
         if record.error is not None:
             raise record.error
+        # Interrupted, what is not graded yet is left to whoever goes on.
+        for graded in () if grading is None else grading.done(len(grading), stopped):
+            progress.tally.add(*graded)
         progress.runner = None
         if runner.interrupted and reason == "finished":
-            reason = "interrupted"
-        # Interrupted, what is not graded yet is left to whoever goes on.
-        for graded in () if grading is None else grading.done(0 if runner.interrupted else len(grading)):
-            progress.tally.add(*graded)
+            return "interrupted"
+        if reason == "finished" and errors > self.limits.errors * made:
+            return "errors"
         return reason
 
     def _summary(self, run: str, progress: Progress, ending: Ending, calls: int) -> Summary:
@@ -397,12 +410,24 @@ class _Grading:
                 self._under_way[key] = self._workers.submit(partial(self._fresh, *key))
         self._waiting.append(result)
 
-    def done(self, wait: int) -> Iterator[tuple[Result, Grade]]:
-        """Searches in the order added, each graded and kept: the first `wait` of them, and who is ready anyway."""
-        while self._waiting and (wait > 0 or self._ready(self._waiting[0])):
+    def done(self, wait: int, stopped: Callable[[], bool] = lambda: False) -> Iterator[tuple[Result, Grade]]:
+        """Searches in the order added, each graded and kept: who is ready, and the first `wait` until `stopped`."""
+        while self._waiting:
+            late = self._under_way_of(self._waiting[0])
+            if late and (wait <= 0 or stopped()):
+                return
+            if late:
+                futures.wait(late, PATIENCE)
+                continue
             wait -= 1
             result = self._waiting.popleft()
             yield result, self.now(result)
+
+    def known(self, result: Result) -> Grade | None:
+        """The grade on record of what a search selected; None if there is none."""
+        if result.best is None or result.answer is None:
+            return NO_ANSWER
+        return self._grader.known(result.problem, [result.best])[0]
 
     def now(self, result: Result) -> Grade:
         """The grade of what a search selected; those of all its candidates are on record then."""
@@ -411,12 +436,13 @@ class _Grading:
         for node in nodes:
             self._under_way.pop((result.problem.id, node.solution), None)
         if result.best is None or result.answer is None:
-            return Grade("wrong", "no answer")
+            return NO_ANSWER
         return grades[result.best.key]
 
-    def _ready(self, result: Result) -> bool:
+    def _under_way_of(self, result: Result) -> list[Future[Grade]]:
         keys = ((result.problem.id, node.solution) for node in _answered(result))
-        return all(key not in self._under_way or self._under_way[key].done() for key in keys)
+        found = [self._under_way[key] for key in keys if key in self._under_way]
+        return [future for future in found if not future.done()]
 
     def _made(self, problem: Problem, text: str) -> Grade:
         future = self._under_way.get((problem.id, text))
@@ -471,11 +497,12 @@ def regrade(store: Store, job: Job) -> Summary:
     return Summary(info.id, job, tally, ending, 0, 0, 0.0, peak_memory_mb())
 
 
-def _count(results: Iterable[Result], grading: _Grading | None, tally: Tally) -> None:
-    """Add results to a tally, graded."""
+def _count(results: Iterable[Result], grading: _Grading | None, tally: Tally, *, finished: bool = False) -> None:
+    """Add results to a tally, graded. Of a finished run it is enough to look up what was selected."""
     for result in results:
-        if grading is None:
-            tally.add(result, None)
+        grade = None if grading is None or not finished else grading.known(result)
+        if grading is None or grade is not None:
+            tally.add(result, grade)
             continue
         grading.add(result)
         for graded in grading.done(len(grading) - BACKLOG):

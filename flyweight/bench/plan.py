@@ -106,6 +106,8 @@ def grid(plan: Plan, names: Sequence[str], judges: Sequence[str] = (), budgets: 
     for key in [*plan.parameters, *(["n"] if budgets else [])]:
         if key not in known:
             raise unknown(f"parameter of {', '.join(names)}", key, known)
+    for judge in judges:
+        _judge(judge)
     plans = []
     for name in names:
         own = {parameter.name for parameter in strategies.describe(name).parameters}

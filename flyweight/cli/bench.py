@@ -357,8 +357,9 @@ class How:
         ]
         typer.echo(render.table(head, rows, right=7))
         typer.echo(
-            f"\n{basis}. On record: searches that ended. Draws: what is asked of the model for the other questions;"
-            "\nin the store: of those, drawn before by any run. Runs listed later may find what earlier ones draw."
+            f"\nTokens and time, {basis}.\n"
+            "On record: searches that ended. Draws: what is asked of the model for the other questions; in the store:\n"
+            "of those, drawn before by any run. Runs further down may find what those above them draw."
         )
         return 0
 
