@@ -5,7 +5,8 @@
 
 Contained: the 60 programs of tests/sandbox_abuse.py, three times. Memory: the most that the four programs after memory
 held at any time, in all processes together, read every 5 ms. Hijacks: the 25 programs of tests/sandbox_hijacks.py.
-Grading: 50 tasks, each with a right program, four mutants, and a right program that is slow, using 80 % of its time.
+Grading: the 50 tasks of tests/sandbox_programs.py, each with a right program, four mutants, and the right program made
+slow, using 80 % of its time.
 Company: eight sandboxes at once that write the same file and look for each other. Speed: checks of one call.
 """
 
@@ -22,6 +23,7 @@ from flyweight import sandbox
 from flyweight.sandbox import Call, cell
 from tests.sandbox_abuse import ABUSES, Host, attack
 from tests.sandbox_hijacks import HIJACKS, TESTS
+from tests.sandbox_programs import PROGRAMS
 
 MEMORY_MB = 128
 HUNGRY = ("memory bomb", "memory bomb of many processes", "inode bomb", "tmpfs fill")
@@ -42,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer repeats")
     quick = parser.parse_args().quick
-    print(f"| what | figure |\n|---|---|\n| bubblewrap | {sandbox.working()} |")
+    print(f"| what | figure |\n|---|---|\n| sandbox | {sandbox.mechanism()} |")
     measures: tuple[tuple[str, Callable[[], str]], ...] = (
         ("abusive programs contained", lambda: contained(1 if quick else 3)),
         ("most memory held at a limit of 128 MB", memory),
@@ -98,13 +100,11 @@ def hijacked() -> str:
 def graded(tasks: int) -> str:
     """Verdicts on programs whose verdict is known."""
     right = wrong = slow = 0
-    for k in range(1, tasks + 1):
-        tests = [Call(f"f({a}, {b})", a * k + b) for a, b in ((1, 2), (3, 5), (-7, 4))]
-        body = f"def f(a, b): return a * {k} {{}} b"
-        right += sandbox.check(body.format("+"), tests).passed
-        wrong += sum(not sandbox.check(body.format(sign), tests).passed for sign in ("-", "*", "- 1 +", "+ 1 +"))
-        lazy = f"import time\ndef f(a, b):\n    time.sleep(0.4)\n    return a * {k} + b"
-        slow += sandbox.check(lazy, tests[:1], seconds=0.5).passed
+    for task in PROGRAMS[:tasks]:
+        right += sandbox.check(task.right, task.tests).passed
+        wrong += sum(not sandbox.check(mutant, task.tests).passed for mutant in task.mutants)
+        lazy = f"import time\ntime.sleep(0.4)\n{task.right}"
+        slow += sandbox.check(lazy, task.tests[:1], seconds=0.5).passed
     return f"{right} of {tasks} right, {wrong} of {4 * tasks} mutants found, {slow} of {tasks} slow ones right"
 
 

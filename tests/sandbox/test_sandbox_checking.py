@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import permutations
 from pathlib import Path
 
@@ -27,6 +31,7 @@ from flyweight.sandbox import (
 )
 from flyweight.sandbox.cell import Cell
 from tests.sandbox_hijacks import HIJACKS, HONEST, TESTS
+from tests.sandbox_programs import PROGRAMS, Program
 
 TASK = asserts(TESTS)
 
@@ -250,14 +255,40 @@ def test_files_of_tests(tmp_path: Path) -> None:
         read_tests(tmp_path / "missing")
 
 
-def test_many_right_and_wrong_programs() -> None:
-    """A right program and four mutants for each of ten tasks: all verdicts as they must be."""
-    tasks = [
-        (f"def f(a, b): return a * {k} {{}} b", [Call(f"f({a}, {b})", a * k + b) for a, b in ((1, 2), (3, 5), (-7, 4))])
-        for k in range(1, 11)
-    ]
-    for source, tests in tasks:
-        assert check(source.format("+"), tests).passed
-    mutants = [source.format(sign) for source, _ in tasks for sign in ("-", "*", "|", "+ 1 +")]
-    expected = [tests for _, tests in tasks for _ in range(4)]
-    assert not any(check(mutant, tests).passed for mutant, tests in zip(mutants[:12], expected[:12], strict=True))
+def verdicts(programs: Sequence[Program], workers: int) -> list[tuple[bool, ...]]:
+    """Whether the right program of each task passes, then its mutants."""
+    with ThreadPoolExecutor(workers) as pool:
+        every = [(code, task.tests) for task in programs for code in (task.right, *task.mutants)]
+        passed = list(pool.map(lambda given: check(*given).passed, every))
+    return [tuple(passed[at : at + 5]) for at in range(0, len(passed), 5)]
+
+
+RIGHT = (True, False, False, False, False)
+
+
+def test_fifty_tasks_of_every_kind() -> None:
+    assert len(PROGRAMS) == 50 and {len(set(task.mutants) - {task.right}) for task in PROGRAMS} == {4}
+    kinds = {kind for task in PROGRAMS for kind in {type(test) for test in task.tests}}
+    assert kinds == {Call, Stdin, Statements}
+    for task in PROGRAMS:
+        for mutant in task.mutants:
+            compile(mutant, "<mutant>", "exec")  # wrong, not broken
+
+
+def test_right_programs_pass_and_mutants_fail() -> None:
+    few = [*PROGRAMS[::13], PROGRAMS[37], PROGRAMS[41]]  # 37 reads stdin, 41 is judged
+    assert verdicts(few, 2) == [RIGHT] * len(few)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_fifty_right_programs_pass_and_two_hundred_mutants_fail_whatever_else_runs() -> None:
+    """Three times, eight at once, beside two processes that want all the time there is."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        for _ in range(3):
+            assert verdicts(PROGRAMS, 8) == [RIGHT] * 50
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
