@@ -32,7 +32,7 @@ ARROWS: dict[str, set[str]] = {
     "live": {"calls", "errors", "protocols", "select", "types"},
     "trace": {"errors", "types"},
     "store": {"errors", "protocols", "trace", "types"},
-    "report": {"bench", "errors", "select", "stats", "store", "tasks", "types"},
+    "report": {"bench", "errors", "protocols", "select", "stats", "store", "tasks", "types"},
     "runner": {"calls", "errors", "live", "protocols", "types"},
     "sandbox": {"errors"},
     "answers": {"errors", "sandbox", "types"},

@@ -11,14 +11,17 @@ A pure function of what the runs recorded: the same runs give the same bytes in 
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from flyweight import tasks
 from flyweight.bench.graded import identity, read
 from flyweight.errors import ConfigError
+from flyweight.protocols import Task
 from flyweight.report import html, page, plots, records, text, warnings
 from flyweight.report.numbers import Section, sections
 from flyweight.report.pools import Pool
@@ -26,6 +29,9 @@ from flyweight.store import Grader, RunInfo, Store
 from flyweight.types import Grade, Problem
 
 __all__ = ["Report", "grader"]
+
+ASKED = {"task", "model", "strategy"}
+"""What a run's configuration must hold to be reported on."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,8 @@ class Report:
         for id in wanted:
             if id not in known:
                 raise ConfigError(f"the store holds no run {id!r}")
+            if missing := sorted(ASKED - known[id].configuration.keys()):
+                raise ConfigError(f"run {id} is no benchmark: its configuration lacks {', '.join(missing)}")
         infos = [known[id] for id in wanted]
         called = records.names(infos)
         make = grader_of or grader
@@ -116,7 +124,7 @@ class Report:
                 {
                     "id": run.id,
                     "configuration": page.configuration(run),
-                    "models": dict(sorted(run.info.models.items())),
+                    "models": {records.file(name): what for name, what in sorted(run.info.models.items())},
                     "versions": sorted((dict(sorted(each.items())) for each in run.info.versions), key=str),
                     "problems": len(run.outcomes),
                     "finished": run.finished,
@@ -140,23 +148,17 @@ class Report:
 
 def grader(store: Store, info: RunInfo) -> Grader:
     """Grades a run as its task does, each text once; the task is loaded only for what has no grade yet."""
-    loaded: list[Any] = []
+    asked = info.configuration
+
+    @functools.cache
+    def task() -> Task:
+        data = asked.get("data")
+        return tasks.load(asked["task"], Path(data) if data else None, asked.get("split"), **asked.get("settings", {}))
 
     def grade(problem: Problem, solution: str) -> Grade:
-        if not loaded:
-            loaded.append(_task(info.configuration))
-        graded: Grade = loaded[0].grade(problem, solution)
-        return graded
+        return task().grade(problem, solution)
 
-    return store.grader(grade, identity(info.configuration))
-
-
-def _task(configuration: Mapping[str, Any]) -> Any:
-    from flyweight import tasks
-
-    data = configuration.get("data")
-    settings = configuration.get("settings") or {}
-    return tasks.load(configuration["task"], Path(data) if data else None, configuration.get("split"), **settings)
+    return store.grader(grade, identity(asked))
 
 
 def _plain(value: Any) -> Any:

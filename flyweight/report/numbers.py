@@ -134,6 +134,8 @@ class Section:
     rows: tuple[Row, ...]
     bigger: tuple[Bigger, ...]
     differences: tuple[Difference, ...]
+    greedy: tuple[Difference, ...]
+    """Searches against greedy of the same model, whatever the baseline."""
     pools: tuple[Pool, ...]
     strata: Mapping[str, tuple[Stratum, ...]]
     """By "level" and "subject"."""
@@ -176,6 +178,7 @@ def _section(key: tuple[str, str, str], runs: Sequence[Recorded], baseline: str 
         rows=rows,
         bigger=tuple(_bigger(rows)),
         differences=tuple(_differences(runs, baseline)),
+        greedy=tuple(_searches(runs)),
         pools=tuple(pools(runs)),
         strata={name: found for name in STRATA if (found := tuple(_strata(runs, name)))},
         abstention=tuple(answered for run in runs for answered in _abstention(run)),
@@ -290,6 +293,15 @@ def _differences(runs: Sequence[Recorded], baseline: str | None) -> list[Differe
             made.append(_difference(run, against, common))
     corrected = holm([entry.p for entry in made])
     return [Difference(**{**vars(entry), "holm": p}) for entry, p in zip(made, corrected, strict=True)]
+
+
+def _searches(runs: Sequence[Recorded]) -> list[Difference]:
+    strategies = {run.id: run.strategy for run in runs}
+    return [
+        entry
+        for entry in _differences(runs, None)
+        if strategies[entry.baseline] == "greedy" and strategies[entry.run] != "greedy"
+    ]
 
 
 def _baseline(run: Recorded, runs: Sequence[Recorded], wanted: str | None) -> Recorded:

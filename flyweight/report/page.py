@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from flyweight.report import words
 from flyweight.report.numbers import SHARES, Section
 from flyweight.report.pools import Curve, Pool
-from flyweight.report.records import Recorded, natural
+from flyweight.report.records import Recorded, file, natural
 from flyweight.report.warnings import Warned, about, across
 
 __all__ = [
@@ -95,7 +94,9 @@ def blocks(sections: Sequence[Section], runs: Sequence[Recorded], empty: Sequenc
         yield from _section(index, section)
     if runs:
         yield Heading(2, "Provenance")
+        labels = {row.run: f": {row.label}, {row.model}" for section in sections for row in section.rows}
         for run in runs:
+            yield Heading(3, f"Run {run.id}{labels.get(run.id, '')}")
             yield from _provenance(run)
 
 
@@ -109,7 +110,8 @@ def title(section: Section) -> str:
 def configuration(run: Recorded) -> dict[str, Any]:
     """The run's, without the folders of one machine."""
     return {
-        key: _file(value) if key in ("model", "data") else value for key, value in sorted(run.configuration.items())
+        key: file(value) if key in ("model", "data") and isinstance(value, str) else value
+        for key, value in sorted(run.configuration.items())
     }
 
 
@@ -154,7 +156,7 @@ def _section(index: int, section: Section) -> Iterator[Block]:
         yield Heading(3, "Answering only when confident")
         yield Text(
             "Accuracy on the most confident share of the problems. Equal confidences come together, and problems "
-            "without a confidence are never answered: in square brackets the number answered."
+            "without a confidence are never answered: hence the number answered in each cell."
         )
         yield _abstention(section)
 
@@ -242,7 +244,8 @@ def _shared(section: Section, pool: Pool) -> str:
     return (
         f"All of these figures come from one pool of {pool.n} samples for each of {pool.problems} problems "
         f"(run {', '.join(pool.runs)}): they share samples, so they move together. At k they are means over all "
-        "draws of k from the pool; a weighted vote over some. Seconds at k are k shares of the slowest run's."
+        "draws of k from the pool; a weighted vote over some. Seconds at k are k shares of the slowest run's; the "
+        "table's FLOPs are without verifiers."
     )
 
 
@@ -280,7 +283,7 @@ def _total(section: Section, value: str, name: str) -> list[int]:
 def _abstention(section: Section) -> Table:
     found: dict[str, dict[float, str]] = {}
     for entry in section.abstention:
-        text = f"{words.between(entry.accuracy)} [{entry.answered}]"
+        text = f"{words.between(entry.accuracy)} of {entry.answered}"
         found.setdefault(entry.run, {})[entry.wanted] = text
     return Table(
         ("run", "model", *(f"{100 * share:.0f} %" for share in SHARES)),
@@ -298,12 +301,11 @@ def _warned(found: Sequence[Warned]) -> Items:
 
 
 def _provenance(run: Recorded) -> Iterator[Block]:
-    yield Heading(3, f"Run {run.id}")
     known = sorted(run.info.models.items())
     versions = sorted(", ".join(f"{name} {said}" for name, said in sorted(each.items())) for each in run.info.versions)
     yield Items(
         (
-            *(f"model {words.plain(_file(name))}: {words.plain(what)}" for name, what in known),
+            *(f"model {words.plain(file(name))}: {words.plain(what)}" for name, what in known),
             f"problems: {len(run.outcomes)}, sha256 {run.task[2]}",
             f"seed: {run.configuration.get('seed', 0)}",
             *(f"versions: {words.plain(each)}" for each in versions),
@@ -311,10 +313,3 @@ def _provenance(run: Recorded) -> Iterator[Block]:
     )
     yield Code(json.dumps(configuration(run), sort_keys=True))
     yield Code(f"flyweight bench resume {run.id}")
-
-
-def _file(value: object) -> Any:
-    """A path without its folders; anything else as it is."""
-    if isinstance(value, str) and not value.startswith("hf:"):
-        return re.split(r"[/\\]", value)[-1]
-    return value

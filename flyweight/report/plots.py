@@ -21,7 +21,7 @@ from flyweight.report.pools import Pool
 from flyweight.report.words import operations
 from flyweight.stats import Interval
 
-__all__ = ["MISSING", "available", "png", "svg"]
+__all__ = ["MISSING", "available", "figure", "png", "settings", "svg"]
 
 MISSING = "pip install 'flyweight[plots]'"
 
@@ -32,8 +32,8 @@ COLOURS = ("#c9771e", "#2f9e62", "#a866cc", "#d4554d", "#1f99a8", "#9a8a1c")
 OTHERS = "#cf5f92"
 """Of runs that are points."""
 
-WIDTH, HEIGHT = 8.6, 3.3
-"""Of a panel, in inches."""
+WIDTH, HEIGHT, BETWEEN = 8.6, 2.3, 0.85
+"""Of a panel with its margins, without them, and from one to the next, in inches."""
 TEXT = 8.0
 """Size of labels, in points."""
 LINE = 11.5
@@ -63,10 +63,6 @@ class _Mark(NamedTuple):
     y: Interval
 
 
-_Line = tuple[Sequence[float], Sequence[float]]
-"""x and y of the corners of a line."""
-
-
 class _End(NamedTuple):
     """What a name in the margin belongs to."""
 
@@ -74,6 +70,15 @@ class _End(NamedTuple):
     x: float
     y: float
     colour: str
+
+
+class _Line(NamedTuple):
+    """What names must not lie on."""
+
+    xs: Sequence[float]
+    ys: Sequence[float]
+    where: Any
+    """The transformation to pixels."""
 
 
 class _Panel(NamedTuple):
@@ -130,32 +135,34 @@ def _saved(drawn: Sequence[tuple[Section, Pool]], kind: str, metadata: dict[str,
         raise ConfigError(
             "nothing to draw: no run of self_consistency, best_of_n or weighted_best_of_n without a budget"
         )
-    with _settings():
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        rows = len(PANELS) * len(drawn)
-        figure = Figure(figsize=(WIDTH, HEIGHT * rows), dpi=150)
-        FigureCanvasAgg(figure)
-        axes = figure.subplots(rows, 1)
-        figure.subplots_adjust(
-            left=0.62 / WIDTH,
-            right=1 - 2.5 / WIDTH,
-            top=1 - 0.4 / (HEIGHT * rows),
-            bottom=0.6 / (HEIGHT * rows),
-            hspace=0.75 / (HEIGHT - 1.0),
-        )
-        for index, (section, pool) in enumerate(drawn):
-            for panel, ax in zip(PANELS, axes[3 * index : 3 * index + 3], strict=True):
-                _draw(ax, section, pool, panel)
-        file = io.BytesIO()
-        # A drawing has no ground of its own: the page shows through. A photograph of it is on white.
-        figure.savefig(file, format=kind, metadata=metadata, transparent=kind == "svg")
+    file = io.BytesIO()
+    with settings():
+        # An SVG has no ground of its own: the page shows through.
+        figure(drawn).savefig(file, format=kind, metadata=metadata, transparent=kind == "svg")
     return file.getvalue()
 
 
+def figure(drawn: Sequence[tuple[Section, Pool]]) -> Any:
+    """The matplotlib figure, to be made and saved within `settings`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = [(*each, panel) for each in drawn for panel in PANELS if _measured(*each, panel)]
+    names = max(len(pool.curves) + len(_marks(section, pool, PANELS[0])) for section, pool in drawn)
+    inner = max(HEIGHT, LINE * names / 72)
+    height = (inner + BETWEEN) * len(panels)
+    made = Figure(figsize=(WIDTH, height), dpi=150)
+    FigureCanvasAgg(made)
+    made.subplots_adjust(
+        left=0.62 / WIDTH, right=1 - 2.5 / WIDTH, top=1 - 0.35 / height, bottom=0.5 / height, hspace=BETWEEN / inner
+    )
+    for ax, (section, pool, panel) in zip(made.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
+        _draw(ax, section, pool, panel)
+    return made
+
+
 @contextmanager
-def _settings() -> Iterator[None]:
+def settings() -> Iterator[None]:
     """matplotlib's own defaults and ours, whatever the user's are."""
     import matplotlib
 
@@ -181,6 +188,11 @@ def _settings() -> Iterator[None]:
         yield
 
 
+def _measured(section: Section, pool: Pool, panel: _Panel) -> bool:
+    """Whether there is something to draw against; tokens always are."""
+    return panel is PANELS[0] or any(getattr(point, panel.field) > 0 for point in pool.curves[0].points)
+
+
 def _draw(ax: Any, section: Section, pool: Pool, panel: _Panel) -> None:
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
     from matplotlib.transforms import ScaledTranslation
@@ -193,7 +205,7 @@ def _draw(ax: Any, section: Section, pool: Pool, panel: _Panel) -> None:
         xs = [getattr(point, panel.field) for point in curve.points]
         ys = [100 * point.accuracy.value for point in curve.points]
         ax.plot(xs, ys, style, color=colour, linewidth=1.4, zorder=3)
-        lines.append((xs, ys))
+        lines.append(_Line(xs, ys, ax.transData))
         # Side by side where they are at the same k.
         aside = ax.transData + ScaledTranslation(
             1.6 * (place - len(pool.curves) / 2) / 72, 0, ax.figure.dpi_scale_trans
@@ -206,7 +218,7 @@ def _draw(ax: Any, section: Section, pool: Pool, panel: _Panel) -> None:
     for mark in marks:
         lines.append(_interval(ax, mark.x, mark.y, OTHERS, ax.transData))
         ax.plot([mark.x], [100 * mark.y.value], "o", color=OTHERS, markersize=4.5, zorder=4)
-    ends = [*(x for xs, _ in lines for x in xs)]
+    ends = [x for line in lines for x in line.xs]
     if min(ends) > 0:
         ax.set_xscale("log")
     ax.margins(x=0.04, y=0.06)
@@ -215,6 +227,8 @@ def _draw(ax: Any, section: Section, pool: Pool, panel: _Panel) -> None:
         ax.xaxis.set_major_locator(FixedLocator(ticks))
         ax.xaxis.set_major_formatter(FixedFormatter([panel.tick(tick) for tick in ticks]))
         ax.xaxis.set_minor_locator(NullLocator())
+    # Names are placed in pixels: from here on nothing moves.
+    ax.set(xlim=ax.get_xlim(), ylim=ax.get_ylim())
     ax.set_xlabel(panel.text)
     ax.set_ylabel("accuracy, %")
     if panel is PANELS[0]:
@@ -237,10 +251,10 @@ def _ticks(low: float, high: float) -> list[float]:
 def _interval(ax: Any, x: float, y: Interval, colour: str, where: Any) -> _Line:
     """Draws an upright line; where it is in the data."""
     shown = {"color": colour, "linewidth": 0.8, "alpha": 0.5, "zorder": 2}
-    line = (x, x), (100 * y.low, 100 * y.high)
-    ax.plot(*line, "-", transform=where, **shown)
-    ax.update_datalim(list(zip(*line, strict=True)))
-    return line
+    xs, ys = (x, x), (100 * y.low, 100 * y.high)
+    ax.plot(xs, ys, "-", transform=where, **shown)
+    ax.update_datalim(list(zip(xs, ys, strict=True)))
+    return _Line(xs, ys, where)
 
 
 def _colours(pool: Pool) -> dict[tuple[str, str | None], tuple[str, str]]:
@@ -266,7 +280,7 @@ def _named(row: Row, pool: Pool) -> str:
 
 def _name(ax: Any, ends: Sequence[_End], marks: Sequence[_Mark], lines: Sequence[_Line]) -> None:
     """Names everything: curves in the margin, points beside themselves where there is room, else in the margin too."""
-    taken = [pixel for xs, ys in lines for pixel in _along(ax.transData.transform(list(zip(xs, ys, strict=True))))]
+    taken = [pixel for xs, ys, where in lines for pixel in _along(where.transform(list(zip(xs, ys, strict=True))))]
     margin, beside = list(ends), list(marks)
     while True:
         leaders = [pixel for leader in _leaders(ax, margin) for pixel in _along(leader[1:])]

@@ -6,18 +6,23 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from flyweight.report.records import Draw, Outcome, Recorded, identity
 from flyweight.stats import Interval, best_at_k, bootstrap_mean, maj_at_k, pass_at_k
 from flyweight.types import digest
 
-__all__ = ["DRAWING", "Curve", "Point", "Pool", "parameters", "pools", "voted"]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["DRAWING", "Curve", "Point", "Pool", "parameters", "pools", "voted", "votes"]
 
 DRAWING = ("self_consistency", "best_of_n", "weighted_best_of_n")
 """Strategies that draw n independent complete samples, whatever they choose among them by."""
 RESAMPLES = 2000
 """Of the bootstrap behind each point of a curve."""
-SHUFFLES = 200
+SHUFFLES = 800
 """Least number of orders of a problem's samples that a weighted vote is averaged over."""
 
 
@@ -78,9 +83,9 @@ def pools(runs: Sequence[Recorded]) -> list[Pool]:
 def _families(runs: Sequence[Recorded]) -> list[list[Recorded]]:
     """Runs that share their draws, largest first; within one, those with most samples first.
 
-    A budget cuts samples short or leaves some out, so a run with one is no pool.
+    A budget cuts samples short or leaves some out, so a run with one is no pool; nor is a single sample.
     """
-    drawing = [run for run in runs if run.strategy in DRAWING and not run.configuration.get("budget")]
+    drawing = [run for run in runs if run.strategy in DRAWING and run.n > 1 and not run.configuration.get("budget")]
     families: list[list[Recorded]] = []
     for run in sorted(drawing, key=lambda run: (-run.n, -len(run.outcomes), run.id)):
         home = next((family for family in families if _shares(family[0], run)), None)
@@ -181,7 +186,7 @@ def _values(kind: str, problem: str, draws: Sequence[Draw], sizes: Sequence[int]
         ranks = _ranks(draws)
         chosen = [draw.right and draw.score is not None for draw in draws]
         return [best_at_k(ranks, chosen, k) for k in sizes]
-    found = voted(draws, shuffles=SHUFFLES, seed=int(digest("vote", problem)[:16], 16))
+    found = voted(draws, int(digest("vote", problem)[:16], 16))
     return [found[k - 1] for k in sizes]
 
 
@@ -220,44 +225,55 @@ def _expected_top(draws: Sequence[Draw], k: int) -> float:
     return math.fsum(way * score for way, score in zip(ways, scores, strict=True)) / math.comb(len(scores), k)
 
 
-def voted(draws: Sequence[Draw], *, shuffles: int, seed: int) -> list[float]:
-    """Probability that a score-weighted vote of the first k is right, k = 1 .. n, over `shuffles` orders or more.
+def voted(draws: Sequence[Draw], seed: int) -> list[float]:
+    """Probability that a score-weighted vote of k of the draws is right, k = 1 .. n, from `SHUFFLES` orders or more.
 
-    Every order comes with all its rotations, so that each draw is at each place equally often: k = 1 is exact. As
-    `select.weighted_vote` on the draws that have a score and an answer: the heaviest class, then the one with more
-    votes, then the more confident one; the right or wrong of its best-scored member. At k = n nothing is random.
+    Every order comes with all its rotations, so that each draw is at each place equally often: k = 1 is exact, and so
+    is k = n, where nothing is random.
     """
     import numpy as np
 
     n = len(draws)
-    shuffled = np.random.default_rng(seed).permuted(np.tile(np.arange(n), (-(-shuffles // n), 1)), axis=1)
-    order = np.concatenate([np.roll(shuffled, turn, axis=1) for turn in range(n)])
-    ranks = np.asarray(_ranks(draws))
-    # Equal ranks are told apart by draw order, as `select.top` does.
+    shuffled = np.random.default_rng(seed).permuted(np.tile(np.arange(n), (-(-SHUFFLES // n), 1)), axis=1)
+    orders = np.concatenate([np.roll(shuffled, turn, axis=1) for turn in range(n)])
+    return [float(share) for share in votes(draws, orders).mean(axis=0)]
+
+
+def votes(draws: Sequence[Draw], orders: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """[order, k - 1]: whether a score-weighted vote of the first k is right.
+
+    As `select.weighted_vote` on the draws that have a score and an answer: the heaviest class, then the one with more
+    votes, then the more confident one, then the one drawn first; right if its best-scored member is.
+    """
+    import numpy as np
+
+    n = len(draws)
+    # Equal ranks are told apart by draw order, as `select.top` does. Behind the last place stands: nobody, wrong.
     place = np.empty(n, dtype=np.int64)
-    place[np.lexsort((-np.arange(n), ranks))] = np.arange(n)
-    by_place = np.zeros(n + 1, dtype=bool)
-    by_place[place] = [draw.right for draw in draws]
-    groups = sorted({draw.group for draw in draws if draw.group is not None and draw.score is not None})
-    votes, weights, sureness, best = [], [], [], []
-    for group in groups:
+    place[np.lexsort((-np.arange(n), np.asarray(_ranks(draws))))] = np.arange(n)
+    right = np.zeros(n + 1, dtype=bool)
+    right[place] = [draw.right for draw in draws]
+    scores = np.asarray([draw.score or 0.0 for draw in draws])
+    logprobs = np.asarray([draw.logprob for draw in draws])
+    keys: list[tuple[NDArray[np.float64], ...]] = []
+    best = []
+    for group in sorted({draw.group for draw in draws if draw.group is not None and draw.score is not None}):
         mine = np.asarray([draw.group == group and draw.score is not None for draw in draws])
-        scores = np.where(mine, [draw.score or 0.0 for draw in draws], 0.0)
-        logprobs = np.where(mine, [draw.logprob for draw in draws], 0.0)
-        count = np.cumsum(mine[order], axis=1)
-        votes.append(count)
-        weights.append(np.where(count > 0, np.cumsum(scores[order], axis=1).round(12), -1.0))
-        sureness.append((np.cumsum(logprobs[order], axis=1) / np.maximum(count, 1)).round(12))
-        best.append(np.maximum.accumulate(np.where(mine, place, -1)[order], axis=1))
-    if not groups:
-        return [0.0] * n
-    still = np.ones((len(groups), *order.shape), dtype=bool)
-    for key in (weights, votes, sureness):
+        count = np.cumsum(mine[orders], axis=1)
+        weight = np.where(count > 0, np.cumsum(np.where(mine, scores, 0.0)[orders], axis=1).round(12), -1.0)
+        sure = (np.cumsum(np.where(mine, logprobs, 0.0)[orders], axis=1) / np.maximum(count, 1)).round(12)
+        first = -np.minimum.accumulate(np.where(mine[orders], orders, n), axis=1).astype(np.float64)
+        keys.append((weight, count.astype(np.float64), sure, first))
+        best.append(np.maximum.accumulate(np.where(mine, place, -1)[orders], axis=1))
+    if not keys:
+        return np.zeros(orders.shape, dtype=bool)
+    still = np.ones((len(keys), *orders.shape), dtype=bool)
+    for key in zip(*keys, strict=True):
         held = np.where(still, np.stack(key), -np.inf)
         still &= held == held.max(axis=0)
-    # The place -1 of a class without a vote points behind the last one, which is wrong.
     chosen = np.take_along_axis(np.stack(best), still.argmax(axis=0)[None], axis=0)[0]
-    return [float(share) for share in by_place[chosen].mean(axis=0)]
+    found: NDArray[np.bool_] = right[chosen]
+    return found
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -13,7 +13,7 @@ from flyweight.select import aggregate
 from flyweight.store import RunInfo
 from flyweight.types import Finish, Result, Stopped, Usage, digest
 
-__all__ = ["STRATA", "Draw", "Outcome", "Recorded", "identity", "names", "natural", "recorded"]
+__all__ = ["STRATA", "Draw", "Outcome", "Recorded", "file", "identity", "names", "natural", "recorded"]
 
 STRATA = ("level", "subject")
 """What problems are grouped by, where their `meta` has it."""
@@ -115,17 +115,21 @@ def recorded(info: RunInfo, name: str, searches: Iterable[GradedSearch]) -> Reco
 
 
 def names(infos: Iterable[RunInfo]) -> dict[tuple[str, str], str]:
-    """(model, what it is) of every run -> a short name of its own: a file's name, without its folder."""
+    """Identity of every run's model -> what it is called: its name, and of several with one name also its weights."""
     found = sorted({identity(info) for info in infos})
-    short = {key: plain(re.split(r"[/\\]", key[0])[-1] or key[0]) for key in found}
-    shared = {key for key in found if list(short.values()).count(short[key]) > 1}
-    return {key: f"{name} ({_what(key)})" if key in shared else name for key, name in short.items()}
+    shared = {name for name in dict(found) if sum(name == other for other, _ in found) > 1}
+    return {key: plain(f"{key[0]} ({_weights(key[1])})" if key[0] in shared else key[0]) for key in found}
 
 
 def identity(info: RunInfo) -> tuple[str, str]:
-    """Reference of the run's model, and what identifies its weights."""
+    """Name of the run's model, a file's without its folder, and what identifies its weights."""
     model = str(info.configuration["model"])
-    return model, info.models.get(model, "")
+    return file(model), str(info.models.get(model, ""))
+
+
+def file(reference: str) -> str:
+    """A path without its folders; anything else as it is."""
+    return reference if reference.startswith("hf:") else re.split(r"[/\\]", reference)[-1]
 
 
 def natural(text: str) -> tuple[tuple[int, int, str], ...]:
@@ -134,10 +138,10 @@ def natural(text: str) -> tuple[tuple[int, int, str], ...]:
     return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts)
 
 
-def _what(key: tuple[str, str]) -> str:
-    """What tells a model from one of the same name, in short."""
-    sum, _, encoding = key[1].removeprefix("sha256:").partition(" ")
-    return f"{sum[:8]} {encoding}".strip() or digest(key[0])[:8]
+def _weights(identifies: str) -> str:
+    """What identifies the weights, in short."""
+    sha, _, encoding = identifies.removeprefix("sha256:").partition(" ")
+    return f"{sha[:8]} {encoding}".strip() or "unknown weights"
 
 
 def _outcome(search: GradedSearch, aggregation: str) -> Outcome:

@@ -43,7 +43,8 @@ def _markdown(block: Block) -> str:
 
 def _escaped(text: str) -> str:
     """Text in which nothing is markup."""
-    return re.sub(r"([\\`*_\[\]<>|~#&])", r"\\\1", text)
+    text = re.sub(r"([\\`*\[\]<>|~&]|(?<!\w)_|_(?!\w))", r"\\\1", text)
+    return re.sub(r"^([#+-]|\d+[.)])(?=\s)", r"\\\1", text)
 
 
 def _fence(text: str) -> str:

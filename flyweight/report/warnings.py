@@ -46,10 +46,7 @@ def about(section: Section) -> list[Warned]:
 def _greedy(section: Section) -> list[Warned]:
     """Search that loses to the same model's greedy answer."""
     found = []
-    for entry in section.differences:
-        row, other = section.row(entry.run), section.row(entry.baseline)
-        if other.strategy != "greedy" or row.strategy == "greedy" or row.model != other.model:
-            continue
+    for entry in section.greedy:
         low, value, high = entry.difference
         name = _name(section, entry.run)
         if high < 0:
@@ -70,7 +67,7 @@ def _small(section: Section) -> list[Warned]:
         text = (
             f"{_name(section, entry.run)} against {section.row(entry.baseline).label}: {entry.problems} problems see "
             f"differences of {points(entry.visible)} points; this is {points(abs(entry.difference.value))}. "
-            f"To see it takes {entry.needed:,}."
+            f"To see that takes {entry.needed:,}."
         )
         found.append(Warned("small", text))
     return found
