@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from flyweight import api
+from flyweight import api, textfile
 from flyweight.errors import ConfigError
 from flyweight.types import Problem
 
@@ -35,14 +35,8 @@ def questions(path: Path, system: str | None) -> list[Problem]:
     An object has `question` (or `prompt`), and may have `id` and `answer`. Blank lines are skipped. A question that
     occurs again gets an id of its own. ConfigError names the line that cannot be used.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
     found: dict[str, Problem] = {}
-    for number, problem, given in _problems(path, text, system):
+    for number, problem, given in _problems(path, textfile.read(path), system):
         if given and problem.id in found:
             raise ConfigError(f"{path}, line {number}: the id {problem.id!r} is already taken")
         copy = 2

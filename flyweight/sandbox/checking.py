@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from flyweight import textfile
 from flyweight.errors import ConfigError
 from flyweight.sandbox import wire
 from flyweight.sandbox.cell import Cell
@@ -317,12 +318,7 @@ def read_tests(path: Path, *, entry: str = "") -> list[Test]:
 
     ConfigError names the file, and the line where there is one, that cannot be used.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+    text = textfile.read(path)
     if not text.strip():
         raise ConfigError(f"{path} holds no tests")
     if text.lstrip().startswith("{"):
