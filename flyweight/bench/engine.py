@@ -123,7 +123,7 @@ def drawn_from(identity: str, context: int) -> str:
 def recorded(store: Store, configuration: Mapping[str, Any]) -> str | None:
     """What the run of this configuration was drawn from, else the latest run of its model; None if there is none.
 
-    ModelError if the model's file is not there, ConfigError if that run's was another one.
+    ConfigError if that run's was another one, ModelError as of `file_of`.
     """
     model = configuration["model"]
     file = file_of(model)
@@ -133,9 +133,8 @@ def recorded(store: Store, configuration: Mapping[str, Any]) -> str | None:
         for name, identity in run.models.items():
             same = name == model if file is None else identity.startswith(f"{file} ")
             if mine and not same:
-                raise ConfigError(
-                    f"run {run.id} was drawn from {_short(identity)}; {model} is now another file, {file}"
-                )
+                was = f"run {run.id} was drawn from {_short(identity)}"
+                raise ConfigError(f"{was}; {model} is another file now ({file}): use another --out")
             found = identity if same else found
         if mine:
             break
@@ -143,15 +142,16 @@ def recorded(store: Store, configuration: Mapping[str, Any]) -> str | None:
 
 
 def file_of(model: str) -> str | None:
-    """ "sha256:" and the hash of the model's file; None for a policy that is none. ModelError if it is not there."""
+    """ "sha256:" and the hash of the model's file; None for other policies. ModelError for a file that is not there."""
     from flyweight import models, policies
 
     if model == "toy" or policies.plugin(model) is not None:
         return None
+    if (listed := models.catalog().get(model)) is not None:
+        return f"sha256:{listed.sha256}"  # the model store holds no other file under that name
     path = models.resolve(model)
-    listed = models.catalog().get(model)
-    pulled = {} if listed is not None else {each.path: each.sha256 for each in models.installed()}
-    return f"sha256:{listed.sha256 if listed is not None else pulled.get(path) or _sha256(path)}"
+    pulled = {each.path: each.sha256 for each in models.installed()}
+    return f"sha256:{pulled.get(path) or _sha256(path)}"
 
 
 def _find(model: str, context: int, weights: str) -> Callable[[], Policy]:
@@ -176,11 +176,8 @@ def _sha256(path: Path) -> str:
             known = dict(json.loads(cache.read_text("utf-8")))
     key = json.dumps(stamp)
     if key not in known:
-        try:
-            with path.open("rb") as stream:
-                known[key] = hashlib.file_digest(stream, "sha256").hexdigest()
-        except OSError as error:
-            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        with path.open("rb") as stream:
+            known[key] = hashlib.file_digest(stream, "sha256").hexdigest()
         if facts.st_size >= BIG:
             with suppress(OSError):
                 cache.parent.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ from flyweight import stats
 from flyweight.bench.engine import CannotLoad, Engine, Load, recorded
 from flyweight.bench.graded import identity
 from flyweight.bench.plan import Job, Plan, check
-from flyweight.errors import BackendError, ConfigError, FlyweightError
+from flyweight.errors import BackendError, ConfigError, FlyweightError, ModelError
 from flyweight.protocols import Verifier
 from flyweight.runner import Runner
 from flyweight.store import Run, RunInfo, Store, StoreError
@@ -167,7 +167,7 @@ def execute(
 
     What is on record is not searched again; with `retry`, what ended in an error is. Without `grade` nothing is
     graded. `load` replaces `api.find_policy`. Raises what `plan.check` raises before anything else, StoreError when
-    the store fails, ModelError when the model cannot be loaded, SandboxError when code can no longer be graded.
+    the store fails, ModelError when the model cannot be loaded, SandboxError where there is no sandbox for code.
     """
     jobs = check(plans, grade=grade)
     made = summaries(
@@ -241,7 +241,10 @@ class _Bench:
             ended = self._survey(info, grading, progress)
             missing = [problem for problem in job.problems if problem.id not in ended]
             if not missing and info.finished is not None:
+                with suppress(ModelError):  # it is not needed; but if it is there, it must be the one
+                    recorded(self.store, job.configuration)
                 return self._summary(info.id, progress, "finished", 0)
+        job.ready(self.grade)
         engine = self._engine_for(job, progress)
         versions = _versions()
         models = {job.plan.model: engine.identity}

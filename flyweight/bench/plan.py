@@ -20,7 +20,7 @@ from flyweight.types import Budget, Problem, Sampling, digest
 __all__ = ["Job", "Plan", "Shape", "check", "grid", "plan_of", "select", "shape"]
 
 TRIAL = "```python\npass\n```"
-"""A text every task can grade: what a missing answer or sandbox would say of the first real one, it says now."""
+"""A text every task can grade: what is missing for the first real one, such as a sandbox, is said at once."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,13 @@ class Job:
     shape: Shape
     configuration: Mapping[str, Any]
     """What the store files the run under."""
+
+    def ready(self, grade: bool) -> None:
+        """Raise now what would be raised when the first search ends: SandboxError where the answers are code."""
+        if grade:
+            self.task.grade(self.problems[0], TRIAL)
+        else:
+            self.task.classes(["pass"], self.problems[0])
 
     @property
     def label(self) -> str:
@@ -123,8 +130,8 @@ def grid(plan: Plan, names: Sequence[str], judges: Sequence[str] = (), budgets: 
 def check(plans: Iterable[Plan], *, grade: bool = True) -> list[Job]:
     """The jobs of the plans, in order, each once. No model is loaded, no store opened.
 
-    ConfigError for anything that does not exist or does not fit together; SandboxError where a task's answers are code
-    and there is no sandbox. With `grade`, that every problem can be graded is checked too.
+    ConfigError for anything that does not exist or does not fit together; with `grade`, for a problem whose answer is
+    not known too.
     """
     loaded: dict[str, Task] = {}
     picked: dict[str, tuple[Sequence[Problem], str]] = {}
@@ -139,7 +146,9 @@ def check(plans: Iterable[Plan], *, grade: bool = True) -> list[Job]:
         if choice not in picked:
             problems = select(task.problems(), plan)
             picked[choice] = problems, _digest(problems)
-            _try(task, problems, grade)
+            for problem in problems if grade else ():
+                if problem.answer is None:
+                    task.grade(problem, TRIAL)  # says so, if that is what it grades by
         job = _job(plan, task, *picked[choice])
         jobs.setdefault(repr(job.configuration), job)
     return list(jobs.values())
@@ -260,15 +269,6 @@ def _identity(name: str, judge: Verifier | None) -> str:
         return digest(name, Path(inspect.getfile(held)).read_text("utf-8"))
     except (TypeError, OSError) as error:
         raise ConfigError(f"verifier {name!r}: its source cannot be read, which tells when it changed") from error
-
-
-def _try(task: Task, problems: Sequence[Problem], grade: bool) -> None:
-    """Raise now what would be raised when the first search ends."""
-    if not grade:
-        task.classes(["pass"], problems[0])
-        return
-    for problem in (problems[0], *(problem for problem in problems if problem.answer is None)):
-        task.grade(problem, TRIAL)
 
 
 def _range(limit: str, count: int) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from flyweight import api, strategies
 from flyweight.cli import options, render
 from flyweight.cli.progress import REFRESH, SPARSE, Progress
 from flyweight.cli.stopping import Stop
-from flyweight.errors import ConfigError, unknown
+from flyweight.errors import ConfigError, ModelError, unknown
 from flyweight.strategies import Value
 
 if TYPE_CHECKING:
@@ -198,7 +198,11 @@ def run(
     values = [n] if n is not None else [_whole("--budgets", each) for each in _listed("--budgets", budgets or "")]
     plans = _plans(plan, names, options.pairs(set_), _listed("--verifiers", judges or ""), values, temperature)
     jobs = bench.check(plans, grade=not predict_only)
-    api.find_policy(model, context=context)
+    try:
+        api.find_policy(model, context=context)
+    except ModelError:
+        if not (out / DATABASE).is_file():
+            raise  # else all may be on record, which needs no model
     return how.estimated(jobs) if dry_run else how.carried_out(jobs)
 
 
