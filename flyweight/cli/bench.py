@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flyweight import api, strategies
-from flyweight.cli import options, render
+from flyweight.cli import options, render, runs
 from flyweight.cli.progress import REFRESH, SPARSE, Progress
 from flyweight.cli.stopping import Stop
 from flyweight.errors import ConfigError, ModelError, unknown
@@ -114,6 +114,7 @@ def register(app: typer.Typer) -> None:
     group.command("resume", help=RESUME, short_help="Go on with runs.")(resume)
     group.command("retry", help=RETRY, short_help="Search again what ended in an error.")(retry)
     group.command("grade", help=GRADE, short_help="Grade runs made with --predict-only.")(grade)
+    runs.register(group)
     app.add_typer(group, name="bench", help=HELP, short_help="Run benchmarks, and go on with them.")
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,26 +18,7 @@ from flyweight.store import Store
 from flyweight.tasks.countdown import Countdown
 from flyweight.testing import ToyPolicy
 from flyweight.types import Grade, Problem
-from tests.bench.test_plan import questions
-
-CLOCKS = ("seconds", "peak_kv_bytes", "prompt_tokens", "cached_tokens", "flops")
-"""What depends on the moment, and on what was in the cache when a run went on."""
-
-
-def said(path: Path) -> str:
-    """Everything graded runs say, without what clocks and caches said."""
-    lines: list[object] = []
-    with Store(path) as store:
-        for info in sorted(store.runs(), key=lambda info: info.id):
-            (job,) = bench.check([bench.plan_of(info.configuration)])
-            grader = store.grader(job.task.grade, bench.identity(info.configuration))
-            for search in bench.read(store, info.id, grader):
-                result = search.result
-                usage = {name: value for name, value in asdict(result.usage).items() if name not in CLOCKS}
-                samples = [(s.sample.node.key, s.sample.node.text, s.sample.answer, s.grade) for s in search.samples]
-                lines.append((info.configuration, info.problems, result.problem.id, result.answer, result.stopped))
-                lines.append((usage, search.grade, samples))
-    return json.dumps(lines, default=str)
+from tests.bench.kit import questions, said
 
 
 class Counting:

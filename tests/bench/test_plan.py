@@ -14,6 +14,7 @@ from flyweight.bench import Plan, check, grid, plan_of
 from flyweight.bench.plan import Shape, select, shape
 from flyweight.errors import ConfigError, SandboxError
 from flyweight.types import Budget, Problem
+from tests.bench.kit import questions
 
 PROBLEMS = [Problem(f"p{number:02}", f"Add {number} and 1.", meta={"level": number % 3}) for number in range(30)]
 ORDER = [problem.id for problem in tasks.pick(PROBLEMS, 30)]
@@ -21,13 +22,6 @@ ORDER = [problem.id for problem in tasks.pick(PROBLEMS, 30)]
 
 def chosen(**settings: object) -> list[str]:
     return [problem.id for problem in select(PROBLEMS, Plan("mine", **settings))]  # type: ignore[arg-type]
-
-
-def questions(folder: Path, rows: int = 6, **more: object) -> str:
-    file = folder / "mine.jsonl"
-    row = [{"prompt": f"Add {number} and 4.", "answer": number + 4, **more} for number in range(rows)]
-    file.write_text("".join(json.dumps(each) + "\n" for each in row), "utf-8")
-    return str(file)
 
 
 # Which problems ----------------------------------------------------------------------------------------------------

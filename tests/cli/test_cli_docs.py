@@ -36,7 +36,9 @@ def test_every_command_is_on_the_page() -> None:
         "flyweight",
         *(f"flyweight {name}" for name in ("solve", "compare", "chat", "demo", "report", "list", "models", "doctor")),
         *(f"flyweight models {name}" for name in ("ls", "pull", "path", "rm")),
-        *(f"flyweight {name}" for name in ("bench", "bench run", "bench resume", "bench retry", "bench grade")),
+        "flyweight bench",
+        *(f"flyweight bench {name}" for name in ("run", "resume", "retry", "grade")),
+        *(f"flyweight bench {name}" for name in ("ls", "show", "diff", "export", "pack", "unpack")),
     }
 
 
