@@ -24,7 +24,7 @@ LS = """List the runs on record.
 \b
 Examples:
   flyweight bench ls
-  flyweight bench ls --runs results
+  flyweight bench ls --out results
   flyweight bench ls --json | jq '.[] | select(.state == "interrupted") | .run'
 """
 
@@ -43,6 +43,7 @@ DIFF = """Compare two runs on the problems that both have searched.
 Examples:
   flyweight bench diff 3fa9 81cc
   flyweight bench diff 3fa9 last --json
+  flyweight bench diff 3fa9 81cc --out results
 
 The difference is B minus A, with its paired bootstrap interval; p is McNemar's exact test.
 """
@@ -63,7 +64,7 @@ PACK = """Write everything in the store to one compressed file, to keep in versi
 \b
 Examples:
   flyweight bench pack runs.jsonl.gz
-  flyweight bench pack runs.jsonl.gz --runs results
+  flyweight bench pack runs.jsonl.gz --out results
   flyweight bench pack exact.jsonl.gz --precision float32
 
 Equal stores give equal files. With float16 log-probabilities keep three significant digits, at about
@@ -75,7 +76,8 @@ UNPACK = """Take what `pack` wrote into the store. What is there stays; the file
 \b
 Examples:
   flyweight bench unpack runs.jsonl.gz
-  flyweight bench unpack runs.jsonl.gz --runs results
+  flyweight bench unpack runs.jsonl.gz --out results
+  flyweight bench unpack here.jsonl.gz && flyweight bench unpack there.jsonl.gz
 """
 
 Run = Annotated[
