@@ -400,10 +400,10 @@ def _line(state: bench.Progress) -> str:
         parts.append(f"{_percent(accuracy.value)} % right ({_percent(accuracy.low)}–{_percent(accuracy.high)})")
     if tally.errors:
         parts.append(f"{tally.errors} failed")
-    if state.elapsed > 0:
-        parts.append(f"{state.generated / state.elapsed:.0f} tokens/s")
     if state.left is not None:
         parts.append(f"{_time(state.left)} left")
+    if state.elapsed > 0:
+        parts.append(f"{state.generated / state.elapsed:,.0f} tokens/s")
     which = f" (run {state.number} of {state.of})" if state.of > 1 else ""
     return f"{state.job.label}{which}: " + " · ".join(parts)
 
@@ -417,7 +417,9 @@ def _table(summaries: Sequence[bench.Summary]) -> str:
     rows = []
     for summary in summaries:
         tally, accuracy = summary.tally, summary.tally.accuracy
-        row = [summary.run[:8], *_who(summary.job), f"{tally.searched:,}", "-", "-"]
+        wanted = len(summary.job.problems)
+        searched = f"{tally.searched:,}{f' of {wanted:,}' if tally.searched < wanted else ''}"
+        row = [summary.run[:8], *_who(summary.job), searched, "-", "-"]
         if accuracy is not None:
             row[-2:] = [f"{_percent(accuracy.value)} %", f"{_percent(accuracy.low)}–{_percent(accuracy.high)}"]
         row.append(f"{tally.tokens / tally.searched:,.0f}" if tally.searched else "-")

@@ -80,7 +80,7 @@ def test_a_signal_commits_and_the_same_command_goes_on(
     out, err = child.communicate(timeout=GUARD)
     assert child.returncode == code
     assert "Traceback" not in err and "interrupted, 1 of 2 runs not begun: the same command goes on" in err
-    assert 2 <= int(rows(out)[0][4]) < 6 and alone(child)
+    assert 2 <= int(rows(out)[0][4]) < 6 and rows(out)[0][5:7] == ["of", "6"] and alone(child)
     with Store(tmp_path / "stopped" / "flyweight.db", readonly=True) as store:
         (info,) = store.runs()
         ends = [result.stopped for result in store.results(info.id)]
