@@ -114,8 +114,9 @@ def svg(drawn: Sequence[tuple[Section, Pool]], *, inline: str | None = None) -> 
 
     ConfigError without matplotlib, or for no pool.
     """
-    text = _saved(drawn, "svg", {"Date": None, "Creator": None, "Format": None, "Type": None}).decode()
+    text = _saved(drawn, "svg", {}).decode()
     text = re.sub(r"<!DOCTYPE.*?>\s*", "", text, count=1, flags=re.DOTALL)
+    # The date and matplotlib's version.
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     if inline is None:
         return text

@@ -257,7 +257,7 @@ def votes(draws: Sequence[Draw], orders: NDArray[np.int64]) -> NDArray[np.bool_]
     logprobs = np.asarray([draw.logprob for draw in draws])
     keys: list[tuple[NDArray[np.float64], ...]] = []
     best = []
-    for group in sorted({draw.group for draw in draws if draw.group is not None and draw.score is not None}):
+    for group in sorted({draw.group for draw in draws if draw.group is not None}):
         mine = np.asarray([draw.group == group and draw.score is not None for draw in draws])
         count = np.cumsum(mine[orders], axis=1)
         weight = np.where(count > 0, np.cumsum(np.where(mine, scores, 0.0)[orders], axis=1).round(12), -1.0)

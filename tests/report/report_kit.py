@@ -146,7 +146,7 @@ def small(store: Store, *, backwards: bool = False) -> dict[str, str]:
 
     a: right, right. b: right, wrong. c: wrong, wrong. d: right, truncated. The verifier prefers the wrong one of b.
     """
-    meta = {"a": {"level": 1}, "b": {"level": 1}, "c": {"level": 10}, "d": {"level": 10}}
+    meta = {"a": {"level": 2}, "b": {"level": 2}, "c": {"level": 10}, "d": {"level": 10}}
     greedy, bigger, drawn, judged = (
         spent(1000, 10, 20, 0.5),
         spent(4000, 10, 20, 2.0),

@@ -150,7 +150,7 @@ def test_strata_and_their_order(store: Store) -> None:
     section = only(report(store))
     assert section.strata.keys() == {"level"}
     mine = [entry for entry in section.strata["level"] if entry.run == ids["majority"]]
-    assert [(entry.value, entry.problems, entry.accuracy.value) for entry in mine] == [("1", 2, 1), ("10", 2, 0.5)]
+    assert [(entry.value, entry.problems, entry.accuracy.value) for entry in mine] == [("2", 2, 1), ("10", 2, 0.5)]
     assert sorted(["10", "9", "a10", "a9", "Level ?"], key=natural) == ["9", "10", "Level ?", "a9", "a10"]
 
 
@@ -233,6 +233,27 @@ def test_models_of_one_name_are_told_apart_by_their_weights() -> None:
     assert sorted(found.values()) == ["x.gguf (12345678 file)", "x.gguf (abcdefab file)"]
     alike = names([info("a/x.gguf", "sha256:1 file"), info("b/x.gguf", "sha256:1 file"), info("hf:o/r/y.gguf", "")])
     assert sorted(alike.values()) == ["hf:o/r/y.gguf", "x.gguf"]
+
+
+def test_a_failed_search_does_not_part_runs_that_share_the_others(store: Store) -> None:
+    large = write(store, "self_consistency", {**SPREAD, "p1": Found([], None, stopped=Stopped.ERROR)}, n=4)
+    small = write(store, "best_of_n", shifted(2), n=2, verifier="v")
+    (pool,) = only(report(store)).pools
+    assert pool.runs == (large, small) and pool.problems == 2
+
+
+def test_what_has_no_score_is_never_chosen(store: Store) -> None:
+    """One right sample without a score, one wrong with: nobody is right, whichever is drawn."""
+    write(store, "best_of_n", {"p": Found([Said("R", 0), Said("W", 1, 0.1)], best=1)}, n=2, verifier="v")
+    section = only(report(store))
+    assert along(curve(section, "best", "v")) == along(curve(section, "vote", "v")) == [0, 0]
+
+
+def test_a_model_of_the_same_size_is_no_bigger_one(store: Store) -> None:
+    found = {"p": Found([Said("R")], usage=spent(1000, 1, 1, 1.0))}
+    write(store, "dvts", found)
+    write(store, "greedy", found, model="big")
+    assert [(entry.model, entry.runs) for entry in only(report(store)).bigger] == [("m", ())]
 
 
 def test_a_smaller_model_is_no_bigger_one(store: Store) -> None:

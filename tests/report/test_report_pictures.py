@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from flyweight.errors import ConfigError
-from flyweight.report import Report, plots
+from flyweight.report import plots
 from flyweight.report.plots import _spread
 from flyweight.store import Store
 from tests.report.report_kit import Found, Said, opened, report, small, spent, write
@@ -22,7 +22,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield store
 
 
-def crowded(store: Store) -> Report:
+def crowded(store: Store) -> None:
     """Four verifiers, as many other strategies, some at the same cost."""
     for number, verifier in enumerate(("arithmetic", "confidence", "p_true", "self-certainty")):
         pool = {
@@ -35,11 +35,25 @@ def crowded(store: Store) -> Report:
         write(store, "best_of_n", pool, n=8, verifier=verifier)
     for number, strategy in enumerate(("greedy", "dvts", "beam_search", "adaptive_consistency")):
         for n in (4, 8):
-            found = {
-                f"p{i}": Found([Said("RW"[(i + number) % 2])], usage=spent(1000, 20, 100 * n, n / 2)) for i in range(9)
-            }
-            write(store, strategy, found, n=n)
-    return report(store)
+            usage = spent(1000, 20, 100 * n, n / 2)
+            write(store, strategy, {f"p{i}": Found([Said("RW"[(i + number) % 2])], usage=usage) for i in range(9)}, n=n)
+
+
+def sparse(store: Store) -> None:
+    """A pool far up, a point right under its curves, and far below two points at the same place."""
+    pool = {f"p{i}": Found([Said("R"), Said("R")], usage=spent(1000, 20, 800, 4.0)) for i in range(90)}
+    write(store, "self_consistency", pool, n=2)
+    for strategy in ("dvts", "beam_search"):
+        found = {f"p{i}": Found([Said("RWWW"[i % 4])], usage=spent(1000, 20, 550, 2.5)) for i in range(90)}
+        write(store, strategy, found)
+    near = {f"p{i}": Found([Said("W" if i == 7 else "R")], usage=spent(1000, 20, 500, 2.3)) for i in range(90)}
+    write(store, "adaptive_consistency", near)
+
+
+def free(store: Store) -> None:
+    """Nothing cost anything."""
+    write(store, "self_consistency", {f"p{i}": Found([Said("R"), Said("W", 1)]) for i in range(9)}, n=2)
+    write(store, "greedy", {f"p{i}": Found([Said("W")]) for i in range(9)})
 
 
 def test_an_svg_is_well_formed_and_dateless(store: Store) -> None:
@@ -59,25 +73,34 @@ def test_an_svg_is_well_formed_and_dateless(store: Store) -> None:
     assert "metadata" not in text and "DOCTYPE" not in text and not re.search(r"20\d\d-\d\d", text)
 
 
-def test_nothing_written_overlaps(store: Store) -> None:
+@pytest.mark.parametrize(("scene", "panels", "names"), [(crowded, 3, 11 + 8), (sparse, 3, 3 + 3), (free, 1, 3 + 1)])
+def test_nothing_written_overlaps(store: Store, scene: Callable[[Store], None], panels: int, names: int) -> None:
+    """Words are within the picture, off each other and off every line; a line to a name keeps to its panel's height."""
     pytest.importorskip("matplotlib")
-    made = crowded(store)
+    scene(store)
+    made = report(store)
     drawn = [(section, pool) for section in made.sections for pool in section.pools]
     with plots.settings():
         figure = plots.figure(drawn)
         figure.draw_without_rendering()
         renderer = figure.canvas.get_renderer()
         width, height = figure.canvas.get_width_height()
+        assert len(figure.axes) == panels
         for ax in figure.axes:
             low, high = ax.get_ylim()
             heights = [tick for tick in ax.get_yticklabels() if low <= tick.get_position()[1] <= high]
             texts = [*ax.texts, *ax.get_xticklabels(), *heights, ax.xaxis.label, ax.yaxis.label, ax.title]
             boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in texts if text.get_text()]
-            assert len(ax.texts) == 11 + 8
+            assert len(ax.texts) == names
             for i, (name, box) in enumerate(boxes):
                 assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, name
                 for other, second in boxes[:i]:
                     assert not box.overlaps(second), f"{name} on {other}"
+            for line in ax.lines:
+                along = line.get_path().transformed(line.get_transform()).interpolated(100).vertices
+                assert not any(box.count_contains(along) for _, box in boxes)
+            leaders = [line for line in ax.lines if line.get_transform() == ax.transAxes]
+            assert leaders and all(-0.05 <= y <= 1.05 for line in leaders for y in line.get_ydata())
 
 
 def test_nothing_to_draw(store: Store) -> None:

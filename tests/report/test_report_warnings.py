@@ -85,6 +85,14 @@ def test_a_clear_difference_is_not_too_small(store: Store) -> None:
     assert said(store, "small") == [], "half won is seen; no difference claims nothing"
 
 
+def test_a_difference_that_was_seen_is_not_too_small(store: Store) -> None:
+    """A quarter lost of 20: it would take 25 to see that with a chance of 80 %, but it was seen."""
+    write(store, "greedy", single("R" * 20))
+    write(store, "dvts", single("W" * 5 + "R" * 15))
+    assert len(said(store, "loses")) == 1 and said(store, "small") == []
+    assert report(store).sections[0].differences[0].needed == 25
+
+
 # Over-optimisation
 
 
