@@ -12,7 +12,6 @@ from flyweight.report.records import STRATA, Outcome, Recorded, identity, natura
 from flyweight.report.words import plain
 from flyweight.stats import (
     Interval,
-    bootstrap_mean,
     clustered_mean,
     holm,
     mcnemar,
@@ -49,6 +48,9 @@ class Row:
     """Share of problems with a right candidate, Wilson; None as `random`."""
     generated_tokens: float
     prompt_tokens: float
+    """Computed."""
+    cached_tokens: float
+    """Prompt tokens found in the cache."""
     verifier_tokens: float
     flops: float
     seconds: float
@@ -62,7 +64,7 @@ class Row:
     """Candidates whose grade is undecided; they count as wrong."""
     truncated: int
     failed: int
-    """Searches that ended by an error or were interrupted; they count with what they had."""
+    """Searches that ended in an error; they count as wrong."""
     finished: bool
     parameters: float
     """Of the model, from its operations per token."""
@@ -226,8 +228,7 @@ def _row(run: Recorded, label: str) -> Row:
     usage = [outcome.usage for outcome in outcomes]
     draws = [draw for outcome in outcomes for draw in outcome.draws]
     several = any(len(outcome.draws) > 1 for outcome in outcomes)
-    # Choosing at random among no candidates is wrong.
-    marks = [[float(draw.right) for draw in outcome.draws] or [0.0] for outcome in outcomes]
+    marks = [[float(draw.right) for draw in outcome.draws] for outcome in outcomes if outcome.draws]
     covered = sum(any(draw.right for draw in outcome.draws) for outcome in outcomes)
     return Row(
         run=run.id,
@@ -242,6 +243,7 @@ def _row(run: Recorded, label: str) -> Row:
         coverage=wilson(covered, count) if several else None,
         generated_tokens=sum(u.generated_tokens for u in usage) / count,
         prompt_tokens=sum(u.prompt_tokens for u in usage) / count,
+        cached_tokens=sum(u.cached_tokens for u in usage) / count,
         verifier_tokens=sum(u.verifier_tokens for u in usage) / count,
         flops=math.fsum(u.flops for u in usage) / count,
         seconds=math.fsum(u.seconds for u in usage) / count,
@@ -259,7 +261,7 @@ def _row(run: Recorded, label: str) -> Row:
 
 def _random(marks: Sequence[Sequence[float]]) -> Interval:
     if len(marks) < 2:
-        return bootstrap_mean([sum(marks[0]) / len(marks[0])])
+        return wilson(round(sum(marks[0])), len(marks[0]))
     found = clustered_mean(marks)
     return Interval(max(0.0, found.low), found.value, min(1.0, found.high))
 

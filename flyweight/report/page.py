@@ -119,7 +119,7 @@ def _section(index: int, section: Section) -> Iterator[Block]:
     yield Text(
         "Accuracy is that of what each run selected. Random choice takes any of its candidates, coverage counts a "
         "problem as solved if any of them is right: selecting well lies between the two. Costs are means per "
-        "question. In brackets: 95 % intervals."
+        "question, prompt tokens those computed rather than found in a cache. In brackets: 95 % intervals."
     )
     yield _rows(section)
     yield Items(tuple(_bigger(section)))
@@ -302,13 +302,14 @@ def _warned(found: Sequence[Warned]) -> Items:
 
 def _provenance(run: Recorded) -> Iterator[Block]:
     known = sorted(run.info.models.items())
-    versions = sorted(", ".join(f"{name} {said}" for name, said in sorted(each.items())) for each in run.info.versions)
+    kept = [each for each in run.info.versions if not any(each.items() < other.items() for other in run.info.versions)]
+    versions = sorted(", ".join(f"{name} {said}" for name, said in sorted(each.items())) for each in kept)
     yield Items(
         (
             *(f"model {words.plain(file(name))}: {words.plain(what)}" for name, what in known),
             f"problems: {len(run.outcomes)}, sha256 {run.task[2]}",
             f"seed: {run.configuration.get('seed', 0)}",
-            *(f"versions: {words.plain(each)}" for each in versions),
+            *(f"made with: {words.plain(each)}" for each in versions),
         )
     )
     yield Code(json.dumps(configuration(run), sort_keys=True))

@@ -38,6 +38,8 @@ TEXT = 8.0
 """Size of labels, in points."""
 LINE = 11.5
 """Distance between labels, in points."""
+APART = 0.09
+"""Least distance of numbers along an axis, as a share of it."""
 LONGEST = 36
 """Characters of a label."""
 AROUND = (
@@ -239,14 +241,18 @@ def _draw(ax: Any, section: Section, pool: Pool, panel: _Panel) -> None:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 of every power of ten between the limits, or the powers alone where that is too many."""
+    """Round numbers between the limits: as many leading digits of every power of ten as stay apart."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for leading in ((1, 2, 5), (1, 3), (1,)):
+    for leading in (range(1, 10), (1, 2, 3, 5), (1, 2, 5), (1, 3), (1,)):
         ticks = [digit * 10.0**power for power in powers for digit in leading]
         ticks = [tick for tick in ticks if low <= tick <= high]
-        if len(ticks) <= 8:
+        gaps = [math.log(b / a) / math.log(high / low) for a, b in itertools.pairwise(ticks)]
+        if min(gaps, default=1.0) >= APART:
             break
-    return ticks
+    if len(ticks) > 1:
+        return ticks
+    step = 10.0 ** math.floor(math.log10(high - low))
+    return [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _interval(ax: Any, x: float, y: Interval, colour: str, where: Any) -> _Line:

@@ -45,7 +45,7 @@ class Outcome:
     """Whether what was selected is correct; undecided is not."""
     undecided: bool
     complete: bool
-    """False for a search that ended by an error or was interrupted."""
+    """False for a search that ended in an error."""
     confidence: float | None
     usage: Usage
     draws: tuple[Draw, ...]
@@ -60,7 +60,7 @@ class Recorded:
     name: str
     """Of the model, as it is shown."""
     outcomes: Mapping[str, Outcome]
-    """By problem id, in its order."""
+    """By problem id, in its order; without searches that were interrupted, which are as good as not begun."""
 
     @property
     def id(self) -> str:
@@ -96,8 +96,8 @@ class Recorded:
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end and no search failed."""
-        return self.info.finished is not None and all(outcome.complete for outcome in self.outcomes.values())
+        """Whether the run came to its end."""
+        return self.info.finished is not None
 
     @property
     def task(self) -> tuple[str, str, str]:
@@ -110,7 +110,11 @@ class Recorded:
 def recorded(info: RunInfo, name: str, searches: Iterable[GradedSearch]) -> Recorded:
     """The run, without its texts."""
     aggregation = str((info.configuration.get("parameters") or {}).get("aggregation", "last"))
-    outcomes = {search.result.problem.id: _outcome(search, aggregation) for search in searches}
+    outcomes = {
+        search.result.problem.id: _outcome(search, aggregation)
+        for search in searches
+        if search.result.stopped is not Stopped.INTERRUPTED
+    }
     return Recorded(info, name, dict(sorted(outcomes.items())))
 
 
@@ -149,7 +153,7 @@ def _outcome(search: GradedSearch, aggregation: str) -> Outcome:
     return Outcome(
         right=search.grade.value == "correct",
         undecided=search.grade.value == "undecided",
-        complete=result.stopped not in (Stopped.ERROR, Stopped.INTERRUPTED),
+        complete=result.stopped is not Stopped.ERROR,
         confidence=result.confidence,
         usage=result.usage,
         draws=tuple(_draw(sample, aggregation) for sample in search.samples),

@@ -23,7 +23,7 @@ class Warned:
     """A warning."""
 
     kind: str
-    """loses, below, small, optimised, undecided, truncated, problems or unfinished."""
+    """loses, below, small, optimised, cached, undecided, truncated, problems, failed or unfinished."""
     text: str
 
 
@@ -40,7 +40,14 @@ def across(sections: Sequence[Section]) -> list[Warned]:
 
 def about(section: Section) -> list[Warned]:
     """What holds within a section."""
-    return [*_greedy(section), *_small(section), *_optimised(section), *_candidates(section), *_unfinished(section)]
+    return [
+        *_greedy(section),
+        *_small(section),
+        *_optimised(section),
+        *_cached(section),
+        *_candidates(section),
+        *_unfinished(section),
+    ]
 
 
 def _greedy(section: Section) -> list[Warned]:
@@ -110,6 +117,24 @@ def _turns(curve: Curve) -> str | None:
     )
 
 
+def _cached(section: Section) -> list[Warned]:
+    """Runs that did not pay for the prompts: FLOPs and seconds compare them with others unfairly."""
+    found = []
+    for model in sorted({row.model for row in section.rows}):
+        rows = [row for row in section.rows if row.model == model and row.policy_calls]
+        # A request reads the prompt, and what was written after it; in a cache or anew.
+        prompt = min(((row.prompt_tokens + row.cached_tokens) / row.policy_calls for row in rows), default=0.0)
+        warm = [row for row in rows if row.prompt_tokens < prompt / 2]
+        if warm and len(warm) < len(rows):
+            text = (
+                f"{'; '.join(_name(section, row.run) for row in warm)}: these found the prompts of about "
+                f"{prompt:,.0f} tokens in the cache of an earlier run: their FLOPs and seconds lack them. To compare these "
+                "to the last token, make each run with a command of its own."
+            )
+            found.append(Warned("cached", text))
+    return found
+
+
 def _candidates(section: Section) -> list[Warned]:
     found = []
     for row in section.rows:
@@ -134,9 +159,9 @@ def _unfinished(section: Section) -> list[Warned]:
             text = f"{name} has {row.problems} of the {section.problems} problems; differences use the common ones."
             found.append(Warned("problems", text))
         if row.failed:
-            text = f"{name}: {row.failed} of {row.problems} searches failed or were interrupted."
-            found.append(Warned("unfinished", f"{text} Go on with: flyweight bench resume {row.run}"))
-        elif not row.finished:
+            text = f"{name}: {row.failed} of {row.problems} searches ended in an error and count as wrong."
+            found.append(Warned("failed", f"{text} Again: flyweight bench retry {row.run}"))
+        if not row.finished:
             text = f"{name} is unfinished. Go on with: flyweight bench resume {row.run}"
             found.append(Warned("unfinished", text))
     return found

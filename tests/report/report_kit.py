@@ -23,7 +23,7 @@ from flyweight.types import (
     Usage,
 )
 
-__all__ = ["Found", "Said", "configuration", "grader", "opened", "report", "small", "spent", "write"]
+__all__ = ["Found", "Said", "configuration", "grade", "grader", "opened", "report", "small", "spent", "write"]
 
 MODELS = {"m": "sha256:" + "ab" * 32 + " file", "big": "sha256:" + "cd" * 32 + " bf16"}
 
@@ -48,10 +48,12 @@ class Found(NamedTuple):
 
 
 def grade(problem: Problem, text: str) -> Grade:
+    """By its first letter."""
     return Grade({"R": "correct", "W": "wrong", "U": "undecided"}[text[0]])  # type: ignore[arg-type]
 
 
 def grader(store: Store, info: RunInfo) -> Grader:
+    """Of every run of these tests."""
     return store.grader(grade, "letters")
 
 

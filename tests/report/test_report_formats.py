@@ -29,7 +29,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def page(made: Report) -> str:
     """Markdown without the versions of this machine."""
-    return re.sub(r"versions: .*", "versions: ...", made.markdown())
+    return re.sub(r"made with: .*", "made with: ...", made.markdown())
 
 
 # Markdown and terminal

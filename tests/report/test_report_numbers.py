@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from flyweight import select, strategies
+from flyweight.bench import counted
+from flyweight.bench.graded import identity
 from flyweight.report import Report
 from flyweight.report.numbers import Section
 from flyweight.report.pools import Curve, votes
@@ -23,7 +25,7 @@ from flyweight.store import RunInfo, Store
 from flyweight.testing import RuleVerifier, ToyPolicy
 from flyweight.types import Node, Problem, Score, Stopped, Usage
 from tests.recorded import NormalAnswers, load, normal
-from tests.report.report_kit import Found, Said, configuration, opened, report, small, spent, write
+from tests.report.report_kit import Found, Said, configuration, grade, opened, report, small, spent, write
 from tests.store_child import rule
 
 
@@ -205,8 +207,35 @@ def test_a_failed_search_leaves_the_pool_and_stays_in_the_row(store: Store) -> N
     section = only(report(store))
     assert section.pools[0].problems == 2
     row = section.row(run)
-    assert (row.problems, row.failed, row.candidates, row.finished) == (3, 1, 8, False)
-    assert row.random is not None and row.random.value == pytest.approx(4 / 9), "choosing among none is wrong"
+    assert (row.problems, row.failed, row.candidates) == (3, 1, 8)
+    assert row.accuracy.value == pytest.approx(2 / 3), "p0 and p2 begin with a right one, p1 failed"
+    assert row.random is not None and row.random.value == 0.5
+
+
+def test_an_interrupted_search_is_as_good_as_not_begun(store: Store) -> None:
+    run = write(store, "self_consistency", {**SPREAD, "p1": SPREAD["p1"]._replace(stopped=Stopped.INTERRUPTED)}, n=4)
+    section = only(report(store))
+    assert (section.problems, section.row(run).problems, section.row(run).candidates) == (2, 2, 8)
+
+
+def test_counted_as_the_other_commands_count(store: Store) -> None:
+    """`bench show` and the report say the same of a run with all kinds of searches."""
+    found = {
+        **SPREAD,
+        "p3": Found([], None, stopped=Stopped.ERROR),
+        "p4": SPREAD["p1"]._replace(stopped=Stopped.INTERRUPTED),
+        "p5": Found([Said("U0"), Said("R1T", None)]),
+    }
+    run = write(store, "self_consistency", found, n=4)
+    row = only(report(store)).row(run)
+    grades = store.grader(grade, identity({"task": "letters"}))
+    for search in store.searches(run):
+        grades.grades(search.result.problem, [c.node for c in search.result.candidates if c.answer is not None])
+    (info,) = store.runs()
+    questions = counted.Counted.of(store, info).questions
+    assert row.problems == len(questions) == 5
+    assert row.accuracy == counted.accuracy(questions) and row.coverage == counted.coverage(questions)
+    assert row.random == counted.random_choice(questions)
 
 
 def test_sections_by_task_and_problems(store: Store) -> None:
