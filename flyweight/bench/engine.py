@@ -71,11 +71,6 @@ class Engine:
         self.stored: StoredPolicy = store.deferred(drawn_from(self.identity, context), self._make)
 
     @property
-    def loaded(self) -> bool:
-        """Whether the model was needed so far."""
-        return self._policy is not None
-
-    @property
     def generated(self) -> int:
         """Tokens drawn by the engine itself, those of unfinished requests included."""
         return 0 if self._policy is None else self._policy.counters.generated_tokens - self._before

@@ -47,13 +47,12 @@ class Estimate(NamedTuple):
     seconds: float
 
 
-def estimate(store: Store | None, job: Job, *, retry: bool = False) -> Estimate:
+def estimate(store: Store | None, job: Job) -> Estimate:
     """What the run of a job would still take; `store` may be read-only, or None where there is none yet."""
-    again = (Stopped.INTERRUPTED, Stopped.ERROR) if retry else (Stopped.INTERRUPTED,)
     ended: set[str] = set()
     info = None if store is None else next((r for r in store.runs() if r.configuration == job.configuration), None)
     if store is not None and info is not None:
-        ended = {result.problem.id for result in store.results(info.id) if result.stopped not in again}
+        ended = {r.problem.id for r in store.results(info.id) if r.stopped is not Stopped.INTERRUPTED}
     missing = [problem for problem in job.problems if problem.id not in ended]
     # A token budget may refuse some of a problem's draws, a confidence or a deadline too.
     fixed = job.shape.fixed and not job.configuration["budget"]

@@ -20,7 +20,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Literal
 
 from flyweight import stats
@@ -75,8 +75,6 @@ class Tally:
     """Candidates cut by max_tokens or the context."""
     tokens: int = 0
     """Generated for all of them, whenever that was."""
-    seconds: float = 0.0
-    """Sum of the searches' own times, which overlap."""
 
     @property
     def accuracy(self) -> stats.Interval | None:
@@ -84,18 +82,20 @@ class Tally:
         graded = self.correct + self.wrong + self.undecided
         return stats.wilson(self.correct, graded) if graded else None
 
-    def add(self, result: Result, grade: Grade | None) -> None:
-        """Take in one search; `grade` is that of what it selected, None if nobody asked."""
+    def grade(self, grade: Grade) -> None:
+        """Take in what a search's selection is worth."""
+        self.correct += grade.value == "correct"
+        self.wrong += grade.value == "wrong"
+        self.undecided += grade.value == "undecided"
+
+    def add(self, result: Result) -> None:
+        """Take in a search."""
         self.searched += 1
-        self.correct += grade is not None and grade.value == "correct"
-        self.wrong += grade is not None and grade.value == "wrong"
-        self.undecided += grade is not None and grade.value == "undecided"
         self.errors += result.stopped is Stopped.ERROR
         self.error = result.error or self.error
         self.candidates += len(result.candidates)
         self.truncated += sum(c.node.finish in (Finish.LENGTH, Finish.CUT) for c in result.candidates)
         self.tokens += result.usage.generated_tokens
-        self.seconds += result.usage.seconds
 
 
 @dataclass(frozen=True)
@@ -230,10 +230,11 @@ class _Bench:
         self._began = time.perf_counter()
         self._spent = 0
         """Tokens drawn by engines that were closed."""
-        self._workers = _Workers(_threads())
+        self._workers = _Workers()
 
     def run(self, job: Job, progress: Progress) -> Summary:
         """Go on with a run until it is finished or something stops it."""
+        self._on_progress(progress)
         grading = _Grading(self.store, job, self._workers) if self.grade else None
         info = _known(self.store, job)
         missing: list[Problem] = list(job.problems)
@@ -266,9 +267,15 @@ class _Bench:
         return self._summary(record.id, progress, ending, calls)
 
     def close(self) -> None:
-        """Release the model."""
+        """Release the model and the threads."""
+        self._workers.close()
+        self._release()
+
+    def _release(self) -> None:
         if self._engine is not None:
+            self._spent += self._engine.generated
             self._engine.close()
+            self._engine = None
 
     def _survey(self, info: RunInfo, grading: _Grading | None, progress: Progress) -> set[str]:
         """Count what is on record, grading what was not; the problems that need no further search."""
@@ -295,8 +302,7 @@ class _Bench:
         model, context = job.plan.model, job.plan.context
         known = recorded(self.store, job.configuration)
         if self._engine is None or self._key != (model, context, self._engine.identity if known is None else known):
-            self._spent += 0 if self._engine is None else self._engine.generated
-            self.close()
+            self._release()
 
             def loading(began: bool) -> None:
                 runner, progress.runner = progress.runner, None
@@ -364,20 +370,19 @@ class _Bench:
                     raise record.error
                 if result.stopped is not Stopped.INTERRUPTED:
                     errors += result.stopped is Stopped.ERROR
-                    if grading is None:
-                        progress.tally.add(result, None)
-                    else:
+                    progress.tally.add(result)
+                    if grading is not None:
                         grading.add(result)
                 if made >= ENOUGH and errors > self.limits.errors * made:
                     limit("errors")
                 for graded in () if grading is None else grading.done(len(grading) - BACKLOG, stopped):
-                    progress.tally.add(*graded)
+                    progress.tally.grade(graded)
                 self._on_progress(progress)
         if record.error is not None:
             raise record.error
         # Interrupted, what is not graded yet is left to whoever goes on.
         for graded in () if grading is None else grading.done(len(grading), stopped):
-            progress.tally.add(*graded)
+            progress.tally.grade(graded)
         progress.runner = None
         if runner.interrupted and reason == "finished":
             return "interrupted"
@@ -413,8 +418,8 @@ class _Grading:
                 self._under_way[key] = self._workers.submit(partial(self._fresh, *key))
         self._waiting.append(result)
 
-    def done(self, wait: int, stopped: Callable[[], bool] = lambda: False) -> Iterator[tuple[Result, Grade]]:
-        """Searches in the order added, each graded and kept: who is ready, and the first `wait` until `stopped`."""
+    def done(self, wait: int, stopped: Callable[[], bool] = lambda: False) -> Iterator[Grade]:
+        """Of searches in the order added, the grade: whose is ready, and the first `wait` until `stopped`."""
         while self._waiting:
             late = self._under_way_of(self._waiting[0])
             if late and (wait <= 0 or stopped()):
@@ -424,7 +429,7 @@ class _Grading:
                 continue
             wait -= 1
             result = self._waiting.popleft()
-            yield result, self.now(result)
+            yield self.now(result)
 
     def known(self, result: Result) -> Grade | None:
         """The grade on record of what a search selected; None if there is none."""
@@ -465,9 +470,9 @@ class _Grading:
 class _Workers:
     """A few threads that do not keep the process from ending."""
 
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._queue: SimpleQueue[tuple[Future[Grade], Callable[[], Grade]]] = SimpleQueue()
+    def __init__(self) -> None:
+        self._count = min(4, os.cpu_count() or 1)
+        self._queue: SimpleQueue[tuple[Future[Grade], Callable[[], Grade]] | None] = SimpleQueue()
         self._started = False
 
     def submit(self, work: Callable[[], Grade]) -> Future[Grade]:
@@ -479,9 +484,17 @@ class _Workers:
         self._started = True
         return future
 
+    def close(self) -> None:
+        """Let the threads end once what is waiting is dropped."""
+        with suppress(Empty):
+            while True:
+                self._queue.get_nowait()
+        for _ in range(self._count):
+            self._queue.put(None)
+
     def _work(self) -> None:
-        while True:
-            future, work = self._queue.get()
+        while (task := self._queue.get()) is not None:
+            future, work = task
             try:
                 future.set_result(work())
             except Exception as error:
@@ -495,7 +508,11 @@ def regrade(store: Store, job: Job) -> Summary:
         raise ConfigError(f"{store.path} holds no run of {job.label} on {job.plan.task}")
     tally = Tally()
     results = (result for result in store.results(info.id) if result.stopped is not Stopped.INTERRUPTED)
-    _count(results, _Grading(store, job, _Workers(_threads())), tally)
+    workers = _Workers()
+    try:
+        _count(results, _Grading(store, job, workers), tally)
+    finally:
+        workers.close()
     ending: Ending = "finished" if info.finished is not None else "interrupted"
     return Summary(info.id, job, tally, ending, 0, 0, 0.0, peak_memory_mb())
 
@@ -503,19 +520,16 @@ def regrade(store: Store, job: Job) -> Summary:
 def _count(results: Iterable[Result], grading: _Grading | None, tally: Tally, *, finished: bool = False) -> None:
     """Add results to a tally, graded. Of a finished run it is enough to look up what was selected."""
     for result in results:
-        grade = None if grading is None or not finished else grading.known(result)
-        if grading is None or grade is not None:
-            tally.add(result, grade)
-            continue
-        grading.add(result)
-        for graded in grading.done(len(grading) - BACKLOG):
-            tally.add(*graded)
+        tally.add(result)
+        known = grading.known(result) if grading is not None and finished else None
+        if known is not None:
+            tally.grade(known)
+        elif grading is not None:
+            grading.add(result)
+            for graded in grading.done(len(grading) - BACKLOG):
+                tally.grade(graded)
     for graded in () if grading is None else grading.done(len(grading)):
-        tally.add(*graded)
-
-
-def _threads() -> int:
-    return min(4, os.cpu_count() or 1)
+        tally.grade(graded)
 
 
 def peak_memory_mb() -> int:

@@ -32,7 +32,7 @@ class Plan:
     parameters: Mapping[str, Value] = field(default_factory=dict)
     """Of the strategy; the others have their defaults."""
     verifier: str | None = None
-    """Of strategies that ask one; None is arithmetic, or the public tests where the answers are code that has some."""
+    """Of strategies that ask one; None is arithmetic, for code the public tests, or confidence where some lack them."""
     model: str = api.DEFAULT_MODEL
     split: str | None = None
     data: str | None = None
@@ -225,7 +225,7 @@ def _job(plan: Plan, task: Task, problems: Sequence[Problem], problems_sha256: s
             raise ConfigError(f"--{name.replace('_', '-')} {value} is not allowed: a whole number from 1")
     if not 0 <= plan.temperature <= 5:
         raise ConfigError(f"--temperature {plan.temperature:g} is not allowed: a number from 0 to 5")
-    name = plan.verifier or ("tests" if "public" in problems[0].meta else api.DEFAULT_VERIFIER)
+    name = plan.verifier or _usual(problems)
     judge = _judge(name) if asks.verifies else None
     configuration = {
         "task": plan.task,
@@ -249,6 +249,13 @@ def _job(plan: Plan, task: Task, problems: Sequence[Problem], problems_sha256: s
         "seed": plan.seed,
     }
     return Job(plan, task, problems, bound, judge, _identity(name, judge), asks, configuration)
+
+
+def _usual(problems: Sequence[Problem]) -> str:
+    """The verifier where none is named: arithmetic says nothing about code, and tests nothing where there are none."""
+    if "public" not in problems[0].meta:
+        return api.DEFAULT_VERIFIER
+    return "tests" if all(problem.meta.get("public") for problem in problems) else "confidence"
 
 
 def _judge(name: str) -> Verifier:

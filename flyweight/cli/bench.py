@@ -130,7 +130,7 @@ def run(
             "--verifiers",
             metavar="V,W,...",
             help="What scores candidates; a strategy that asks a verifier runs once with each.",
-            show_default="arithmetic; the public tests for code",
+            show_default="arithmetic; for code its public tests",
         ),
     ] = None,
     budgets: Annotated[
@@ -195,7 +195,7 @@ def run(
     if temperature is not None:
         plan = replace(plan, temperature=temperature)
     if n is not None and budgets is not None:
-        raise ConfigError("-n is one value and --budgets are several: give one of them")
+        raise ConfigError("-n (or FLYWEIGHT_N) is one value and --budgets are several: give one of them")
     values = [n] if n is not None else [_whole("--budgets", each) for each in _listed("--budgets", budgets or "")]
     plans = _plans(plan, names, options.pairs(set_), _listed("--verifiers", judges or ""), values, temperature)
     jobs = bench.check(plans, grade=not predict_only)
@@ -298,11 +298,17 @@ class How:
                 limits=limits,
                 in_flight=self.concurrency,
             )
-            for summary in made:
-                summaries.append(summary)
-                if self.json:
-                    view.progress.clear()
-                    typer.echo(render.dumps(_facts(summary)))
+            try:
+                for summary in made:
+                    summaries.append(summary)
+                    if self.json:
+                        view.progress.clear()
+                        typer.echo(render.dumps(_facts(summary)))
+                    if stop.code:
+                        break
+            except KeyboardInterrupt:  # while nothing was being searched
+                if not (stop.code and summaries):
+                    raise
         if not self.json:
             typer.echo(_table(summaries))
         return self._ended(summaries, jobs, stop.code)

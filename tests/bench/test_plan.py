@@ -118,7 +118,7 @@ def test_a_grid_multiplies_only_what_a_strategy_has() -> None:
     [
         (Plan("gsm8k", parameters={"widht": 4}), ["beam_search"], [], [], "did you mean 'width'"),
         (Plan("gsm8k"), ["greedy"], [], [4], "unknown parameter of greedy 'n'"),
-        (Plan("gsm8k"), ["greedy"], ["arithmetics"], [], "unknown verifier 'arithmetics'"),
+        (Plan("gsm8k"), ["greedy"], ["arithmetik"], [], "unknown verifier 'arithmetik'"),
         (Plan("gsm8k"), ["best_of_n"], ["oracle"], [], "the verifier oracle sees the answers"),
         (Plan("gsm8k"), ["greedi"], [], [], "unknown strategy 'greedi'"),
     ],
@@ -203,6 +203,8 @@ def test_code_is_verified_by_its_public_tests_unless_told_otherwise(tmp_path: Pa
         "tests",
         "confidence",
     ]
+    data = questions(tmp_path, public=[])
+    assert check([replace(plan, data=data)])[0].configuration["verifier"] == "confidence"
 
 
 def test_a_callable_is_known_by_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
