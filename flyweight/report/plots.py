@@ -243,16 +243,17 @@ def _draw(ax: Any, section: Section, pool: Pool, panel: _Panel) -> None:
 def _ticks(low: float, high: float) -> list[float]:
     """Round numbers between the limits: as many leading digits of every power of ten as stay apart."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for leading in (range(1, 10), (1, 2, 3, 5), (1, 2, 5), (1, 3), (1,)):
-        ticks = [digit * 10.0**power for power in powers for digit in leading]
-        ticks = [tick for tick in ticks if low <= tick <= high]
+    leading = (range(1, 10), (1, 2, 3, 5), (1, 2, 5), (1, 3), (1,))
+    found = [[digit * 10.0**power for power in powers for digit in digits] for digits in leading]
+    # Where the limits are near each other: equal steps.
+    for step in (size * 10.0 ** math.floor(math.log10((high - low) / 4)) for size in (1, 2, 5)):
+        found.append([step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)])
+    apart = []
+    for ticks in ([tick for tick in ticks if low <= tick <= high] for ticks in found):
         gaps = [math.log(b / a) / math.log(high / low) for a, b in itertools.pairwise(ticks)]
         if min(gaps, default=1.0) >= APART:
-            break
-    if len(ticks) > 1:
-        return ticks
-    step = 10.0 ** math.floor(math.log10(high - low))
-    return [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+            apart.append(ticks)
+    return next((ticks for ticks in apart if len(ticks) > 2), max(apart, key=len, default=[]))
 
 
 def _interval(ax: Any, x: float, y: Interval, colour: str, where: Any) -> _Line:

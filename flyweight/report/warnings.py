@@ -128,8 +128,8 @@ def _cached(section: Section) -> list[Warned]:
         if warm and len(warm) < len(rows):
             text = (
                 f"{'; '.join(_name(section, row.run) for row in warm)}: these found the prompts of about "
-                f"{prompt:,.0f} tokens in the cache of an earlier run: their FLOPs and seconds lack them. To compare these "
-                "to the last token, make each run with a command of its own."
+                f"{prompt:,.0f} tokens in the cache of an earlier run: their FLOPs and seconds lack them. To compare "
+                "these to the last token, make each run with a command of its own."
             )
             found.append(Warned("cached", text))
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 
 from flyweight.errors import ConfigError
 from flyweight.report import plots
-from flyweight.report.plots import _spread
+from flyweight.report.plots import _spread, _ticks
 from flyweight.store import Store
 from tests.report.report_kit import Found, Said, opened, report, small, spent, write
 
@@ -131,3 +133,15 @@ def test_labels_spread_no_further_than_they_must() -> None:
     assert _spread([0, 1, 100], 10, 0, 100) == [0, 10, 100]
     assert _spread([99, 99], 10, 0, 100) == [90, 100]
     assert _spread([], 10, 0, 100) == []
+
+
+@pytest.mark.parametrize("limits", [(50, 900), (8.1e5, 1.65e6), (1e5, 1e12), (0.005, 0.4), (100, 101), (0.9, 1e9)])
+def test_an_axis_has_enough_numbers_and_room_for_them(limits: tuple[float, float]) -> None:
+    low, high = limits
+    ticks = _ticks(low, high)
+    gaps = [math.log(b / a) / math.log(high / low) for a, b in itertools.pairwise(ticks)]
+    assert len(ticks) >= 3 and min(gaps) >= 0.05 and low <= ticks[0] and ticks[-1] <= high
+
+
+def test_an_axis_beyond_all_measure_has_none() -> None:
+    assert _ticks(1, 1e40) == []
