@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -59,35 +60,37 @@ def report(
         raise ConfigError("--json prints; to write a file use -o FILE.json alone")
     if out is not None and out.suffix not in ENDINGS:
         raise ConfigError(f"-o {out}: the ending must be one of {', '.join(ENDINGS)}")
-    with closing(_open(folder)) as store:
-        made = _made(store, runs or [], baseline)
+    store, keep = _open(folder)
+    with closing(store):
+        made = _made(store, runs or [], baseline, keep)
     if out is not None:
         _write(made, out)
     else:
         typer.echo(made.json() if json else made.terminal(), nl=False)
 
 
-def _open(folder: Path) -> Store:
-    """To write grades that are missing; to read where another process writes or nobody may."""
+def _open(folder: Path) -> tuple[Store, bool]:
+    """The store, and whether grades that are missing can be kept: not where another process writes or nobody may."""
     from flyweight.store import Store, StoreError
 
     path = folder / DATABASE
     if not path.is_file():
         raise ConfigError(f"{path} does not exist: record runs with flyweight bench, or name their folder with --runs")
     try:
-        return Store(path)
+        return Store(path), True
     except (ConfigError, StoreError):
-        return Store(path, readonly=True)
+        return Store(path, readonly=True), False
 
 
-def _made(store: Store, names: list[str], baseline: str | None) -> Report:
-    from flyweight.report import Report
+def _made(store: Store, names: list[str], baseline: str | None, keep: bool) -> Report:
+    from flyweight.report import Report, grader
 
     known = [info.id for info in store.runs()]
     if not known:
         raise ConfigError(f"{store.path} holds no runs: record some with flyweight bench")
     wanted = [_find(name, known) for name in names] or known
-    return Report.of(store, wanted, baseline=None if baseline is None else _find(baseline, known))
+    against = None if baseline is None else _find(baseline, known)
+    return Report.of(store, wanted, functools.partial(grader, keep=keep), baseline=against)
 
 
 def _find(name: str, known: list[str]) -> str:

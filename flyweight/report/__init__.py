@@ -13,20 +13,20 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from flyweight import tasks
-from flyweight.bench.graded import identity, read
+from flyweight.bench.graded import Grades, identity, read
 from flyweight.errors import ConfigError
 from flyweight.protocols import Task
 from flyweight.report import html, page, plots, records, text, warnings
 from flyweight.report.numbers import Section, sections
 from flyweight.report.pools import Pool
 from flyweight.store import Grader, RunInfo, Store
-from flyweight.types import Grade, Problem
+from flyweight.types import Grade, Node, Problem
 
 __all__ = ["Report", "grader"]
 
@@ -48,7 +48,7 @@ class Report:
         cls,
         store: Store,
         run_ids: Iterable[str],
-        grader_of: Callable[[Store, RunInfo], Grader] | None = None,
+        grader_of: Callable[[Store, RunInfo], Grades] | None = None,
         *,
         baseline: str | None = None,
     ) -> Self:
@@ -146,8 +146,11 @@ class Report:
         return list(page.blocks(self.sections, self.runs, empty))
 
 
-def grader(store: Store, info: RunInfo) -> Grader:
-    """Grades a run as its task does, each text once; the task is loaded only for what has no grade yet."""
+def grader(store: Store, info: RunInfo, *, keep: bool = True) -> Grades:
+    """Grades a run as its task does; the task is loaded only for what has no grade yet.
+
+    Grades are kept in the store, unless `keep` says that it is not to be written.
+    """
     asked = info.configuration
 
     @functools.cache
@@ -158,7 +161,21 @@ def grader(store: Store, info: RunInfo) -> Grader:
     def grade(problem: Problem, solution: str) -> Grade:
         return task().grade(problem, solution)
 
-    return store.grader(grade, identity(asked))
+    kept = store.grader(grade, identity(asked))
+    return kept if keep else _Unkept(kept, grade)
+
+
+class _Unkept:
+    """The grades on record, and those that are missing made anew every time."""
+
+    def __init__(self, kept: Grader, grade: Callable[[Problem, str], Grade]) -> None:
+        self._kept = kept
+        self._grade = grade
+
+    def grades(self, problem: Problem, nodes: Sequence[Node]) -> list[Grade]:
+        """The grade of every path, in order."""
+        known = self._kept.known(problem, nodes)
+        return [found or self._grade(problem, node.solution) for found, node in zip(known, nodes, strict=True)]
 
 
 def _plain(value: Any) -> Any:

@@ -88,7 +88,12 @@ def test_a_run_that_is_no_benchmark(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_while_another_process_writes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What is graded can be read."""
-    expected = answered(folder, capsys)
+    """Grades are made, and kept afterwards: then the questions are needed no more."""
+    with opened(folder):
+        expected = answered(folder, capsys)
+    assert expected[0] == 0
+    assert answered(folder, capsys) == expected
+    (folder / "questions.jsonl").unlink()
+    assert answered(folder, capsys) == expected
     with opened(folder):
         assert answered(folder, capsys) == expected

@@ -21,9 +21,9 @@ from flyweight.report.pools import Curve, votes
 from flyweight.report.records import Draw, Outcome, Recorded, names, natural
 from flyweight.runner import Runner
 from flyweight.stats import bootstrap_mean
-from flyweight.store import RunInfo, Store
+from flyweight.store import Grader, RunInfo, Store
 from flyweight.testing import RuleVerifier, ToyPolicy
-from flyweight.types import Node, Problem, Score, Stopped, Usage
+from flyweight.types import Grade, Node, Problem, Score, Stopped, Usage
 from tests.recorded import NormalAnswers, load, normal
 from tests.report.report_kit import Found, Said, configuration, grade, opened, report, small, spent, write
 from tests.store_child import rule
@@ -346,14 +346,12 @@ def test_at_all_samples_the_curves_are_the_strategies(tmp_path: Path) -> None:
             list(Runner(policy, {"rule": judge}, answers=NormalAnswers(), on_event=run).run(problems, bound))
             run.finish()
 
-        def grading(store: Store, info: RunInfo) -> object:
-            from flyweight.types import Grade
-
+        def grading(store: Store, info: RunInfo) -> Grader:
             return store.grader(
                 lambda problem, text: Grade("correct" if f"{{{problem.answer}}}" in text else "wrong"), "sums"
             )
 
-        section = only(Report.of(store, [info.id for info in store.runs()], grading))  # type: ignore[arg-type]
+        section = only(Report.of(store, [info.id for info in store.runs()], grading))
     accuracy = {row.strategy: row.accuracy.value for row in section.rows}
     assert 0 < accuracy["best_of_n"] != accuracy["weighted_best_of_n"] < 1
     assert along(curve(section, "best", "rule"))[-1] == pytest.approx(accuracy["best_of_n"])
