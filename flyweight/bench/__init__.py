@@ -12,7 +12,8 @@ with Store("runs/flyweight.db") as store:
 
 plan.py      what is to be run, checked before a model is loaded
 engine.py    the model: which file in which encoding, loaded when something is missing
-execute.py   running it: resume, grade, count, stop
+execute.py   running it: resume, count, stop
+grading.py   grades made beside the engine
 estimate.py  what it would take
 graded.py    a run read back with its grades
 """

@@ -6,32 +6,25 @@ and one that is finished needs neither the model nor a call. One problem is in m
 
 from __future__ import annotations
 
-import os
 import platform
 import resource
 import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent import futures
-from concurrent.futures import Future
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from functools import partial
 from importlib import metadata
-from queue import Empty, SimpleQueue
 from typing import Literal
 
 from flyweight import stats
 from flyweight.bench.engine import CannotLoad, Engine, Load, recorded
-from flyweight.bench.graded import identity
+from flyweight.bench.grading import Grading, Workers
 from flyweight.bench.plan import Job, Plan, check
-from flyweight.errors import BackendError, ConfigError, FlyweightError, ModelError
+from flyweight.errors import ConfigError, ModelError
 from flyweight.protocols import Verifier
 from flyweight.runner import Runner
 from flyweight.store import Run, RunInfo, Store, StoreError
-from flyweight.types import Event, Finish, Grade, Node, Problem, Result, Sampling, Stopped
+from flyweight.types import Event, Finish, Grade, Problem, Result, Sampling, Stopped
 
 __all__ = ["Limits", "Progress", "Searches", "Summary", "Tally", "execute", "regrade", "summaries"]
 
@@ -39,9 +32,6 @@ ENOUGH = 20
 """Searches before the share of errors says anything."""
 BACKLOG = 256
 """Results that may wait for their grades."""
-PATIENCE = 0.1
-"""Seconds between two looks at whether to go on waiting for a grade."""
-NO_ANSWER = Grade("wrong", "no answer")
 
 Ending = Literal["finished", "interrupted", "tokens", "seconds", "errors"]
 
@@ -228,14 +218,17 @@ class _Bench:
         self._engine: Engine | None = None
         self._key: tuple[str, int, str | None] | None = None
         self._began = time.perf_counter()
+        self._progress: Progress
+        self._runner: Searches | None = None
         self._spent = 0
         """Tokens drawn by engines that were closed."""
-        self._workers = _Workers()
+        self._workers = Workers()
 
     def run(self, job: Job, progress: Progress) -> Summary:
         """Go on with a run until it is finished or something stops it."""
+        self._progress = progress
         self._on_progress(progress)
-        grading = _Grading(self.store, job, self._workers) if self.grade else None
+        grading = Grading(self.store, job, self._workers) if self.grade else None
         info = _known(self.store, job)
         missing: list[Problem] = list(job.problems)
         if info is not None:
@@ -246,7 +239,7 @@ class _Bench:
                     recorded(self.store, job.configuration)
                 return self._summary(info.id, progress, "finished", 0)
         job.ready(self.grade)
-        engine = self._engine_for(job, progress)
+        engine = self._engine_for(job)
         versions = _versions()
         models = {job.plan.model: engine.identity}
         record = self.store.run(job.configuration, models=models, versions=versions)
@@ -277,7 +270,7 @@ class _Bench:
             self._engine.close()
             self._engine = None
 
-    def _survey(self, info: RunInfo, grading: _Grading | None, progress: Progress) -> set[str]:
+    def _survey(self, info: RunInfo, grading: Grading | None, progress: Progress) -> set[str]:
         """Count what is on record, grading what was not; the problems that need no further search."""
         again = (Stopped.INTERRUPTED, Stopped.ERROR) if self.retry else (Stopped.INTERRUPTED,)
         ended: set[str] = set()
@@ -297,22 +290,21 @@ class _Bench:
         progress.before = progress.tally.searched
         return ended
 
-    def _engine_for(self, job: Job, progress: Progress) -> Engine:
+    def _engine_for(self, job: Job) -> Engine:
         """The model of a job. One is in memory at a time."""
         model, context = job.plan.model, job.plan.context
         known = recorded(self.store, job.configuration)
         if self._engine is None or self._key != (model, context, self._engine.identity if known is None else known):
             self._release()
-
-            def loading(began: bool) -> None:
-                runner, progress.runner = progress.runner, None
-                progress.loading = began
-                self._on_progress(progress)  # without a runner a signal means: at once
-                progress.runner = runner
-
-            self._engine = Engine(self.store, model, context, known, load=self._load, on_load=loading)
+            self._engine = Engine(self.store, model, context, known, load=self._load, on_load=self._loading)
             self._key = model, context, self._engine.identity
         return self._engine
+
+    def _loading(self, began: bool) -> None:
+        """Say that the model is being loaded. Without a runner, whoever is asked to stop need not wait for it."""
+        self._progress.runner = None if began else self._runner
+        self._progress.loading = began
+        self._on_progress(self._progress)
 
     def _search(
         self,
@@ -320,7 +312,7 @@ class _Bench:
         missing: Sequence[Problem],
         record: Run,
         engine: Engine,
-        grading: _Grading | None,
+        grading: Grading | None,
         progress: Progress,
     ) -> Ending:
         """Search the problems that are missing; why it ended."""
@@ -350,7 +342,7 @@ class _Bench:
         verifiers: dict[str, Verifier] = {}
         if job.verifier is not None:
             verifiers[job.verifier.name] = self.store.verifier(job.verifier, identity=job.identity)
-        runner = progress.runner = Searches(
+        runner = self._runner = progress.runner = Searches(
             engine.stored,
             verifiers,
             answers=job.task,
@@ -383,7 +375,7 @@ class _Bench:
         # Interrupted, what is not graded yet is left to whoever goes on.
         for graded in () if grading is None else grading.done(len(grading), stopped):
             progress.tally.grade(graded)
-        progress.runner = None
+        self._runner = progress.runner = None
         if runner.interrupted and reason == "finished":
             return "interrupted"
         if reason == "finished" and errors > self.limits.errors * made:
@@ -395,112 +387,6 @@ class _Bench:
         return Summary(run, progress.job, progress.tally, ending, calls, generated, elapsed, peak_memory_mb())
 
 
-class _Grading:
-    """Grades, made by a few threads while the engine goes on; the store is spoken to by this thread alone."""
-
-    def __init__(self, store: Store, job: Job, workers: _Workers) -> None:
-        self._grader = store.grader(self._made, identity(job.configuration))
-        self._job = job
-        self._workers = workers
-        self._problems: dict[str, Problem] = {problem.id: problem for problem in job.problems}
-        self._waiting: deque[Result] = deque()
-        self._under_way: dict[tuple[str, str], Future[Grade]] = {}
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def add(self, result: Result) -> None:
-        """Begin with the grades of a search."""
-        nodes = _answered(result)
-        for node, known in zip(nodes, self._grader.known(result.problem, nodes), strict=True):
-            key = (result.problem.id, node.solution)
-            if known is None and key not in self._under_way:
-                self._under_way[key] = self._workers.submit(partial(self._fresh, *key))
-        self._waiting.append(result)
-
-    def done(self, wait: int, stopped: Callable[[], bool] = lambda: False) -> Iterator[Grade]:
-        """Of searches in the order added, the grade: whose is ready, and the first `wait` until `stopped`."""
-        while self._waiting:
-            late = self._under_way_of(self._waiting[0])
-            if late and (wait <= 0 or stopped()):
-                return
-            if late:
-                futures.wait(late, PATIENCE)
-                continue
-            wait -= 1
-            result = self._waiting.popleft()
-            yield self.now(result)
-
-    def known(self, result: Result) -> Grade | None:
-        """The grade on record of what a search selected; None if there is none."""
-        if result.best is None or result.answer is None:
-            return NO_ANSWER
-        return self._grader.known(result.problem, [result.best])[0]
-
-    def now(self, result: Result) -> Grade:
-        """The grade of what a search selected; those of all its candidates are on record then."""
-        nodes = _answered(result)
-        grades = dict(zip((node.key for node in nodes), self._grader.grades(result.problem, nodes), strict=True))
-        for node in nodes:
-            self._under_way.pop((result.problem.id, node.solution), None)
-        if result.best is None or result.answer is None:
-            return NO_ANSWER
-        return grades[result.best.key]
-
-    def _under_way_of(self, result: Result) -> list[Future[Grade]]:
-        keys = ((result.problem.id, node.solution) for node in _answered(result))
-        found = [self._under_way[key] for key in keys if key in self._under_way]
-        return [future for future in found if not future.done()]
-
-    def _made(self, problem: Problem, text: str) -> Grade:
-        future = self._under_way.get((problem.id, text))
-        return self._fresh(problem.id, text) if future is None else future.result()
-
-    def _fresh(self, id: str, text: str) -> Grade:
-        # The task's own problem: one read back from the store has lists where the task put tuples.
-        try:
-            return self._job.task.grade(self._problems[id], text)
-        except FlyweightError:
-            raise
-        except Exception as error:
-            name = self._job.plan.task
-            raise BackendError(f"the task {name} cannot grade {id}: {type(error).__name__}: {error}") from error
-
-
-class _Workers:
-    """A few threads that do not keep the process from ending."""
-
-    def __init__(self) -> None:
-        self._count = min(4, os.cpu_count() or 1)
-        self._queue: SimpleQueue[tuple[Future[Grade], Callable[[], Grade]] | None] = SimpleQueue()
-        self._started = False
-
-    def submit(self, work: Callable[[], Grade]) -> Future[Grade]:
-        """Have it done."""
-        future: Future[Grade] = Future()
-        self._queue.put((future, work))
-        for _ in range(0 if self._started else self._count):
-            threading.Thread(target=self._work, daemon=True).start()
-        self._started = True
-        return future
-
-    def close(self) -> None:
-        """Let the threads end once what is waiting is dropped."""
-        with suppress(Empty):
-            while True:
-                self._queue.get_nowait()
-        for _ in range(self._count):
-            self._queue.put(None)
-
-    def _work(self) -> None:
-        while (task := self._queue.get()) is not None:
-            future, work = task
-            try:
-                future.set_result(work())
-            except Exception as error:
-                future.set_exception(error)
-
-
 def regrade(store: Store, job: Job) -> Summary:
     """A run on record with everything in it graded, now if not before. ConfigError if there is none."""
     info = _known(store, job)
@@ -508,16 +394,16 @@ def regrade(store: Store, job: Job) -> Summary:
         raise ConfigError(f"{store.path} holds no run of {job.label} on {job.plan.task}")
     tally = Tally()
     results = (result for result in store.results(info.id) if result.stopped is not Stopped.INTERRUPTED)
-    workers = _Workers()
+    workers = Workers()
     try:
-        _count(results, _Grading(store, job, workers), tally)
+        _count(results, Grading(store, job, workers), tally)
     finally:
         workers.close()
     ending: Ending = "finished" if info.finished is not None else "interrupted"
     return Summary(info.id, job, tally, ending, 0, 0, 0.0, peak_memory_mb())
 
 
-def _count(results: Iterable[Result], grading: _Grading | None, tally: Tally, *, finished: bool = False) -> None:
+def _count(results: Iterable[Result], grading: Grading | None, tally: Tally, *, finished: bool = False) -> None:
     """Add results to a tally, graded. Of a finished run it is enough to look up what was selected."""
     for result in results:
         tally.add(result)
@@ -538,14 +424,6 @@ def peak_memory_mb() -> int:
     return peak >> (20 if sys.platform == "darwin" else 10)
 
 
-def _answered(result: Result) -> list[Node]:
-    """What is graded: every candidate that states an answer, and what was selected."""
-    nodes = {candidate.node.key: candidate.node for candidate in result.candidates if candidate.answer is not None}
-    if result.best is not None and result.answer is not None:
-        nodes[result.best.key] = result.best
-    return list(nodes.values())
-
-
 def _known(store: Store, job: Job) -> RunInfo | None:
     return next((run for run in store.runs() if run.configuration == job.configuration), None)
 
@@ -553,8 +431,8 @@ def _known(store: Store, job: Job) -> RunInfo | None:
 def _versions() -> dict[str, str]:
     """What the numbers depend on beside Flyweight itself."""
     versions = {"cpu": platform.processor() or platform.machine()}
-    with suppress(OSError), open("/proc/cpuinfo") as file:
-        versions["cpu"] = next((line.split(": ", 1)[1].strip() for line in file if line.startswith("model name")), "")
+    with suppress(OSError, StopIteration), open("/proc/cpuinfo") as file:
+        versions["cpu"] = next(line.split(": ", 1)[1].strip() for line in file if line.startswith("model name"))
     with suppress(metadata.PackageNotFoundError):
         versions["llama-cpp-python"] = metadata.version("llama-cpp-python")
     return versions

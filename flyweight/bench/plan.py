@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -201,20 +202,21 @@ def shape(name: str, parameters: Mapping[str, Value]) -> Shape:
 
 @functools.lru_cache
 def _shape(name: str, parameters: tuple[tuple[str, Value], ...]) -> Shape:
-    calls, verifies, stops = [], False, []
-    for answers in ("{0}", "{1}"):
-        policy = ToyPolicy(
-            lambda question, so_far, rng, sampling, answers=answers: Draft(  # type: ignore[misc]
-                "\\boxed" + "{" + answers.format(0, rng.random()) + "}"
-            ),
-            slots=4096,
-            fault=lambda request: stops.append(request.sampling.stop),
-        )
+    calls, verifies, steps = [], False, []
+
+    def alike(question: str, so_far: str, rng: random.Random, sampling: Sampling) -> Draft:
+        return Draft("\\boxed{0}")
+
+    def different(question: str, so_far: str, rng: random.Random, sampling: Sampling) -> Draft:
+        return Draft(f"\\boxed{{{rng.random()}}}")
+
+    for write in (alike, different):
+        policy = ToyPolicy(write, slots=4096, fault=lambda request: steps.append(request.sampling.stop))
         runner = Runner(policy, {"any": RuleVerifier(lambda question, solution: 0.5)}, answers=BoxedAnswers())
         result = runner.solve(Problem("trial", "Add 1."), strategies.bind(name, dict(parameters)))
         calls.append(result.usage.policy_calls)
         verifies = verifies or result.usage.verifier_calls > 0
-    return Shape(min(calls), max(calls), verifies, any(stops))
+    return Shape(min(calls), max(calls), verifies, any(steps))
 
 
 def _job(plan: Plan, task: Task, problems: Sequence[Problem], problems_sha256: str) -> Job:

@@ -386,6 +386,8 @@ class _View:
 
     def __call__(self, state: bench.Progress) -> None:
         self._stop.runner = state.runner
+        if self._stop.code and state.runner is None:
+            raise KeyboardInterrupt
         if self._stop.code and state.runner is not None:
             state.runner.interrupt()
         now = time.monotonic()

@@ -227,6 +227,14 @@ def test_what_grading_raises_ends_the_run_and_the_next_one_goes_on(
     assert load.calls < 24
 
 
+def test_no_thread_is_left_behind(store: Store, plan: Plan) -> None:
+    before = set(threading.enumerate())
+    bench.execute(store, [plan], load=Counting())
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=30)
+        assert not thread.is_alive()
+
+
 # Limits ------------------------------------------------------------------------------------------------------------
 
 
