@@ -81,13 +81,13 @@ def pools(runs: Sequence[Recorded]) -> list[Pool]:
 
 
 def _families(runs: Sequence[Recorded]) -> list[list[Recorded]]:
-    """Runs that share their draws, largest first; within one, those with most samples first.
+    """Runs that share their draws, those with most samples first, and so within each.
 
     A budget cuts samples short or leaves some out, so a run with one is no pool; nor is a single sample.
     """
     drawing = [run for run in runs if run.strategy in DRAWING and run.n > 1 and not run.configuration.get("budget")]
     families: list[list[Recorded]] = []
-    for run in sorted(drawing, key=lambda run: (-run.n, -len(run.outcomes), run.id)):
+    for run in sorted(drawing, key=lambda run: (-run.n * _problems(run), -run.n, run.id)):
         home = next((family for family in families if _shares(family[0], run)), None)
         if home is None:
             families.append([run])
@@ -115,10 +115,12 @@ def _pool(family: Sequence[Recorded]) -> Pool | None:
     base = family[0]
     judges: dict[str, Recorded] = {}
     for run in family:
-        if run.verifier is not None and run.strategy != "self_consistency":
+        # One that has only begun would leave few problems for all curves.
+        begun = 2 * _problems(run) < _problems(base)
+        if run.verifier is not None and run.strategy != "self_consistency" and not begun:
             judges.setdefault(run.verifier, run)
     used = [base, *(judges[name] for name in sorted(judges))]
-    problems = [id for id, outcome in base.outcomes.items() if all(_whole(run, id) for run in used)]
+    problems = [id for id in base.outcomes if all(_whole(run, id) for run in used)]
     if not problems:
         return None
     seconds = max(_mean([run.outcomes[id].usage.seconds for id in problems]) for run in used if run.n == base.n)
@@ -126,6 +128,11 @@ def _pool(family: Sequence[Recorded]) -> Pool | None:
     for name in sorted(judges):
         curves += [_curve(kind, name, judges[name], problems, seconds / base.n) for kind in ("best", "vote")]
     return Pool(base.name, base.n, len(problems), tuple(run.id for run in family), tuple(curves))
+
+
+def _problems(run: Recorded) -> int:
+    """How many have all their samples."""
+    return sum(_whole(run, problem) for problem in run.outcomes)
 
 
 def _whole(run: Recorded, problem: str) -> bool:

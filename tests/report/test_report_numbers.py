@@ -271,6 +271,18 @@ def test_a_failed_search_does_not_part_runs_that_share_the_others(store: Store) 
     assert pool.runs == (large, small) and pool.problems == 2
 
 
+def test_a_run_that_has_only_begun_does_not_shrink_the_pool(store: Store) -> None:
+    large = write(store, "self_consistency", SPREAD, n=4)
+    for verifier, problems in (("half", 2), ("begun", 1)):
+        found = dict(list(shifted(4).items())[:problems])
+        write(store, "best_of_n", found, n=4, verifier=verifier, finish=False)
+    longer = {"p0": Found([*SPREAD["p0"].said, Said("R4")])}
+    write(store, "self_consistency", longer, n=5, finish=False)
+    (pool,) = only(report(store)).pools
+    assert (pool.n, pool.problems, pool.runs[0]) == (4, 2, large)
+    assert {found.verifier for found in pool.curves} == {None, "half"}
+
+
 def test_what_has_no_score_is_never_chosen(store: Store) -> None:
     """One right sample without a score, one wrong with: nobody is right, whichever is drawn."""
     write(store, "best_of_n", {"p": Found([Said("R", 0), Said("W", 1, 0.1)], best=1)}, n=2, verifier="v")
