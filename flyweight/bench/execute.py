@@ -216,7 +216,6 @@ class _Bench:
         self._on_progress = on_progress
         self._load = load
         self._engine: Engine | None = None
-        self._key: tuple[str, int, str | None] | None = None
         self._began = time.perf_counter()
         self._progress: Progress
         self._runner: Searches | None = None
@@ -243,13 +242,11 @@ class _Bench:
         versions = _versions()
         models = {job.plan.model: engine.identity}
         record = self.store.run(job.configuration, models=models, versions=versions)
-        calls, generated = engine.stored.fresh.calls, engine.generated
         ending = self._search(job, missing, record, engine, grading, progress)
-        calls, generated = engine.stored.fresh.calls - calls, engine.generated - generated
-        progress.generated = generated
+        calls, progress.generated = engine.stored.fresh.calls, engine.generated
         if calls:
             # What a later estimate goes by, and part of where the numbers come from.
-            measured = {"generated_tokens": generated, "seconds": round(progress.elapsed, 2)}
+            measured = {"generated_tokens": engine.generated, "seconds": round(progress.elapsed, 2)}
             measured |= {"peak_memory_mb": peak_memory_mb()} | ({} if job.shape.steps else {"samples": calls})
             facts = {name: str(value) for name, value in measured.items()}
             self.store.run(job.configuration, models=models, versions={**versions, **facts})
@@ -291,13 +288,11 @@ class _Bench:
         return ended
 
     def _engine_for(self, job: Job) -> Engine:
-        """The model of a job. One is in memory at a time."""
-        model, context = job.plan.model, job.plan.context
+        """The model of a job, its cache empty: what a run costs must not depend on what ran before it."""
+        self._release()
         known = recorded(self.store, job.configuration)
-        if self._engine is None or self._key != (model, context, self._engine.identity if known is None else known):
-            self._release()
-            self._engine = Engine(self.store, model, context, known, load=self._load, on_load=self._loading)
-            self._key = model, context, self._engine.identity
+        plan = job.plan
+        self._engine = Engine(self.store, plan.model, plan.context, known, load=self._load, on_load=self._loading)
         return self._engine
 
     def _loading(self, began: bool) -> None:
@@ -318,7 +313,7 @@ class _Bench:
         """Search the problems that are missing; why it ended."""
         reason: Ending = "finished"
         errors = 0
-        generated, loading, began = engine.generated, engine.seconds, time.perf_counter()
+        loading, began = engine.seconds, time.perf_counter()
 
         def limit(which: Ending) -> None:
             nonlocal reason
@@ -330,7 +325,7 @@ class _Bench:
             record(event)
             if event.kind not in ("start", "progress", "end"):
                 return
-            progress.generated = engine.generated - generated
+            progress.generated = engine.generated
             progress.elapsed = time.perf_counter() - began - (engine.seconds - loading)
             if self.limits.tokens is not None and self._spent + engine.generated >= self.limits.tokens:
                 limit("tokens")

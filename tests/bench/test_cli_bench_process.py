@@ -18,6 +18,7 @@ from flyweight.types import Stopped
 from tests.bench.kit import Arguments, rows, said
 from tests.cli_kit import Command
 
+OUTS = ("killed", "straight")
 GUARD = 30.0
 """Seconds after which something hangs."""
 SCRIPT = """
@@ -122,4 +123,9 @@ def test_killed_and_taken_up_again_it_loses_nothing(arguments: Arguments, flywei
     with closing(sqlite3.connect(path)) as connection:
         found = {key for (key,) in connection.execute("SELECT key FROM units")}
     assert durable <= found
+    with Store(path, readonly=True) as store:
+        ids = [info.id for info in store.runs()]
+    for id in ids:
+        exports = [flyweight("bench", "export", id, "--jsonl", "-", "--runs", str(tmp_path / out)) for out in OUTS]
+        assert exports[0] == exports[1] and exports[0].out.count("\n") == 24
     assert said(path) == said(tmp_path / "straight" / "flyweight.db")

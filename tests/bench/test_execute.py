@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flyweight import bench
+from flyweight import bench, policies
 from flyweight.bench import Limits, Plan, Progress, Summary
 from flyweight.bench.estimate import estimate, measured
 from flyweight.errors import BackendError, ConfigError, ModelError, SandboxError, StoreError
@@ -99,6 +99,27 @@ def test_another_context_is_another_draw(store: Store, plan: Plan) -> None:
     load = Counting()
     bench.execute(store, [plan, replace(plan, context=64)], load=load)
     assert (load.loads, load.calls) == (2, 48)
+
+
+def test_what_a_run_costs_does_not_depend_on_what_ran_before(plan: Plan, tmp_path: Path) -> None:
+    costs = []
+    for name, plans in (("alone", [replace(plan, seed=1)]), ("after", [plan, replace(plan, seed=1)])):
+        with Store(tmp_path / f"{name}.db") as store:
+            run = bench.execute(store, plans, load=Counting())[-1].run
+            costs.append([replace(result.usage, seconds=0) for result in store.results(run)])
+    assert costs[0] == costs[1] and any(usage.prompt_tokens > 20 for usage in costs[0])
+
+
+def test_a_policy_of_a_third_party_is_known_by_what_it_was_asked_for_as(
+    store: Store, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policies, "plugin", lambda model: ToyPolicy if model.startswith("mine") else None)
+    plans = [replace(plan, model=model) for model in ("mine:big", "mine:small", "mine:big")]
+    assert [summary.calls for summary in bench.execute(store, plans)] == [24, 24]
+    assert [run.models for run in store.runs()] == [
+        {"mine:big": "mine:big (toy)"},
+        {"mine:small": "mine:small (toy)"},
+    ]
 
 
 def test_an_earlier_run_decides_the_encoding(store: Store, plan: Plan, tmp_path: Path) -> None:
@@ -345,6 +366,7 @@ def test_an_estimate_of_draws_is_exact_where_it_says_so(name: str, store: Store,
     if before.exact:
         assert before.draws - before.stored == made.calls
         assert before.stored == (0 if name == "greedy" else 24)
+        assert 0.8 < before.tokens / made.generated < 1.2
     assert before.exact == (name in ("greedy", "self_consistency", "best_of_n"))
     after = estimate(store, job)
     assert after.on_record == 6 and after.draws == 0 and after.exact
