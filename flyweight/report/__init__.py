@@ -66,11 +66,12 @@ class Report:
             if missing := sorted(ASKED - known[id].configuration.keys()):
                 raise ConfigError(f"run {id} is no benchmark: its configuration lacks {', '.join(missing)}")
         infos = [known[id] for id in wanted]
+        benches = [info for info in known.values() if info.configuration.keys() >= ASKED]
         called = records.names(infos)
         make = grader_of or grader
         return cls.made(
             (
-                records.recorded(info, called[records.identity(info)], read(store, info.id, make(store, info)))
+                records.recorded(info, called[records.identity(info)], read(store, info.id, make(store, info)), benches)
                 for info in infos
             ),
             baseline=baseline,

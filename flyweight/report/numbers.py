@@ -53,7 +53,8 @@ class Row:
     """Prompt tokens found in the cache."""
     verifier_tokens: float
     flops: float
-    seconds: float
+    seconds: float | None
+    """Of the machine with many questions in flight: generated tokens by the model's measured speed."""
     policy_calls: float
     verifier_calls: float
     peak_kv_bytes: int
@@ -246,7 +247,7 @@ def _row(run: Recorded, label: str) -> Row:
         cached_tokens=sum(u.cached_tokens for u in usage) / count,
         verifier_tokens=sum(u.verifier_tokens for u in usage) / count,
         flops=math.fsum(u.flops for u in usage) / count,
-        seconds=math.fsum(u.seconds for u in usage) / count,
+        seconds=None if run.speed is None else sum(u.generated_tokens for u in usage) / count / run.speed,
         policy_calls=sum(u.policy_calls for u in usage) / count,
         verifier_calls=sum(u.verifier_calls for u in usage) / count,
         peak_kv_bytes=max(u.peak_kv_bytes for u in usage),

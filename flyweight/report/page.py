@@ -178,7 +178,7 @@ def _rows(section: Section) -> Table:
                 words.count(row.prompt_tokens),
                 words.count(row.verifier_tokens),
                 words.operations(row.flops),
-                f"{row.seconds:.2f}",
+                "–" if row.seconds is None else f"{row.seconds:.2f}",
                 words.count(row.policy_calls),
                 words.count(row.verifier_calls),
                 words.bytes_(row.peak_kv_bytes),
@@ -204,9 +204,7 @@ def _bigger(section: Section) -> Iterator[str]:
     for pool in section.pools:
         if len(pool.runs) > 1:
             labels = "; ".join(section.row(run).label for run in sorted(pool.runs, key=_place(section)))
-            yield (
-                f"{pool.model}: these share their samples, so seconds are low for those that drew none anew: {labels}."
-            )
+            yield f"{pool.model}: these share their samples: {labels}."
 
 
 def _place(section: Section) -> Any:
@@ -244,8 +242,7 @@ def _shared(section: Section, pool: Pool) -> str:
     return (
         f"All of these figures come from one pool of {pool.n} samples for each of {pool.problems} problems "
         f"(run {', '.join(pool.runs)}): they share samples, so they move together. At k they are means over all "
-        "draws of k from the pool; a weighted vote over some. Seconds at k are k shares of the slowest run's; the "
-        "table's FLOPs are without verifiers."
+        "draws of k from the pool; a weighted vote over some. The table's FLOPs are without verifiers."
     )
 
 

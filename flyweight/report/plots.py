@@ -193,7 +193,7 @@ def settings() -> Iterator[None]:
 
 def _measured(section: Section, pool: Pool, panel: _Panel) -> bool:
     """Whether there is something to draw against; tokens always are."""
-    return panel is PANELS[0] or any(getattr(point, panel.field) > 0 for point in pool.curves[0].points)
+    return panel is PANELS[0] or any(getattr(p, panel.field) for p in pool.curves[0].points)
 
 
 def _draw(ax: Any, section: Section, pool: Pool, panel: _Panel) -> None:
@@ -279,7 +279,8 @@ def _marks(section: Section, pool: Pool, panel: _Panel) -> list[_Mark]:
     bigger = {run for entry in section.bigger if entry.model == pool.model for run in entry.runs}
     elsewhere = {run for other in section.pools for run in other.runs}
     rows = [row for row in section.rows if row.run in bigger or (row.model == pool.model and row.run not in elsewhere)]
-    return [_Mark(_named(row, pool), getattr(row, panel.run_field), row.accuracy) for row in rows]
+    at = ((row, getattr(row, panel.run_field)) for row in rows)
+    return [_Mark(_named(row, pool), x, row.accuracy) for row, x in at if x is not None]
 
 
 def _named(row: Row, pool: Pool) -> str:

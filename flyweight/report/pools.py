@@ -37,8 +37,8 @@ class Point:
     """Generated per question."""
     flops: float
     """Per question, prompt and verifier included."""
-    seconds: float
-    """Per question."""
+    seconds: float | None
+    """Per question, at the speed its run has."""
     score: float | None
     """Mean score of what a verifier chose; None where none did."""
 
@@ -123,10 +123,9 @@ def _pool(family: Sequence[Recorded]) -> Pool | None:
     problems = [id for id in base.outcomes if all(_whole(run, id) for run in used)]
     if not problems:
         return None
-    seconds = max(_mean([run.outcomes[id].usage.seconds for id in problems]) for run in used if run.n == base.n)
-    curves = [_curve(kind, None, base, problems, seconds / base.n) for kind in ("random", "coverage", "majority")]
+    curves = [_curve(kind, None, base, problems) for kind in ("random", "coverage", "majority")]
     for name in sorted(judges):
-        curves += [_curve(kind, name, judges[name], problems, seconds / base.n) for kind in ("best", "vote")]
+        curves += [_curve(kind, name, judges[name], problems) for kind in ("best", "vote")]
     return Pool(base.name, base.n, len(problems), tuple(run.id for run in family), tuple(curves))
 
 
@@ -140,7 +139,7 @@ def _whole(run: Recorded, problem: str) -> bool:
     return outcome is not None and outcome.complete and len(outcome.draws) == run.n
 
 
-def _curve(kind: str, verifier: str | None, run: Recorded, problems: Sequence[str], seconds: float) -> Curve:
+def _curve(kind: str, verifier: str | None, run: Recorded, problems: Sequence[str]) -> Curve:
     outcomes = [run.outcomes[id] for id in problems]
     columns = [_values(kind, id, outcome.draws, _sizes(run.n)) for id, outcome in zip(problems, outcomes, strict=True)]
     usage = [outcome.usage for outcome in outcomes]
@@ -159,7 +158,7 @@ def _curve(kind: str, verifier: str | None, run: Recorded, problems: Sequence[st
                 bootstrap_mean(value, resamples=RESAMPLES),
                 tokens,
                 2 * params * (prompt + tokens + k * verifying),
-                k * seconds,
+                None if run.speed is None else tokens / run.speed,
                 _mean([_expected_top(outcome.draws, k) for outcome in outcomes]) if kind == "best" else None,
             )
         )

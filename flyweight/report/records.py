@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from flyweight.select import aggregate
 from flyweight.store import RunInfo
 from flyweight.types import Finish, Result, Stopped, Usage, digest
 
-__all__ = ["STRATA", "Draw", "Outcome", "Recorded", "file", "identity", "names", "natural", "recorded"]
+__all__ = ["STRATA", "Draw", "Outcome", "Recorded", "file", "identity", "names", "natural", "recorded", "speed"]
 
 STRATA = ("level", "subject")
 """What problems are grouped by, where their `meta` has it."""
@@ -61,6 +62,8 @@ class Recorded:
     """Of the model, as it is shown."""
     outcomes: Mapping[str, Outcome]
     """By problem id, in its order; without searches that were interrupted, which are as good as not begun."""
+    speed: float | None
+    """Tokens per second; see `speed`."""
 
     @property
     def id(self) -> str:
@@ -107,15 +110,41 @@ class Recorded:
         return plain(str(asked["task"])), plain(str(asked.get("split") or "")), plain(str(problems))
 
 
-def recorded(info: RunInfo, name: str, searches: Iterable[GradedSearch]) -> Recorded:
-    """The run, without its texts."""
+def recorded(info: RunInfo, name: str, searches: Iterable[GradedSearch], others: Iterable[RunInfo] = ()) -> Recorded:
+    """The run, without its texts. `others` are the runs of its store, which may tell how fast its model draws."""
     aggregation = str((info.configuration.get("parameters") or {}).get("aggregation", "last"))
     outcomes = {
         search.result.problem.id: _outcome(search, aggregation)
         for search in searches
         if search.result.stopped is not Stopped.INTERRUPTED
     }
-    return Recorded(info, name, dict(sorted(outcomes.items())))
+    generated = sum(outcome.usage.generated_tokens for outcome in outcomes.values())
+    return Recorded(info, name, dict(sorted(outcomes.items())), speed(info, generated, others))
+
+
+def speed(info: RunInfo, generated: int, others: Iterable[RunInfo]) -> float | None:
+    """Tokens per second of wall time with many questions in flight; None where nothing was measured.
+
+    A search that finds its samples in the store takes no time to draw them, so its own seconds say nothing. Measured is
+    what was drawn: by the run itself if that was most of its tokens, else by runs of the same model and strategy, else
+    by any run of the model.
+    """
+    drawn, seconds = _drawn([info])
+    if seconds and 2 * drawn > generated:
+        return drawn / seconds
+    same = [other for other in others if identity(other) == identity(info)]
+    alike = [other for other in same if other.configuration["strategy"] == info.configuration["strategy"]]
+    for runs in (alike, same):
+        drawn, seconds = _drawn(runs)
+        if seconds:
+            return drawn / seconds
+    return None
+
+
+def _drawn(runs: Iterable[RunInfo]) -> tuple[float, float]:
+    """Tokens drawn anew for these runs, and the seconds that took."""
+    facts = [each for run in runs for each in run.versions if "generated_tokens" in each and "seconds" in each]
+    return math.fsum(float(each["generated_tokens"]) for each in facts), math.fsum(float(e["seconds"]) for e in facts)
 
 
 def names(infos: Iterable[RunInfo]) -> dict[tuple[str, str], str]:

@@ -118,7 +118,7 @@ def _turns(curve: Curve) -> str | None:
 
 
 def _cached(section: Section) -> list[Warned]:
-    """Runs that did not pay for the prompts: FLOPs and seconds compare them with others unfairly."""
+    """Runs that did not pay for the prompts: FLOPs compare them with others unfairly."""
     found = []
     for model in sorted({row.model for row in section.rows}):
         rows = [row for row in section.rows if row.model == model and row.policy_calls]
@@ -128,7 +128,7 @@ def _cached(section: Section) -> list[Warned]:
         if warm and len(warm) < len(rows):
             text = (
                 f"{'; '.join(_name(section, row.run) for row in warm)}: these found the prompts of about "
-                f"{prompt:,.0f} tokens in the cache of an earlier run: their FLOPs and seconds lack them. To compare "
+                f"{prompt:,.0f} tokens in the cache of an earlier run: their FLOPs lack them. To compare "
                 "these to the last token, make each run with a command of its own."
             )
             found.append(Warned("cached", text))

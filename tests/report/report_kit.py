@@ -73,12 +73,16 @@ def write(
     n: int | None = None,
     meta: Mapping[str, Mapping[str, object]] | None = None,
     finish: bool = True,
+    drawn: bool = True,
     **changes: Any,
 ) -> str:
-    """Put a run into the store; its id."""
+    """Put a run into the store; its id. `drawn`: it did not find its samples there, and took its usages' seconds."""
     parameters = {"parameters": {} if n is None else {"n": n}}
     asked = configuration(strategy, **(parameters | changes))
-    run = store.run(asked, models={asked["model"]: MODELS.get(asked["model"], "unknown")})
+    generated = sum(search.usage.generated_tokens for search in found.values())
+    seconds = sum(search.usage.seconds for search in found.values())
+    facts = {"generated_tokens": str(generated), "seconds": str(seconds)} if drawn else {}
+    run = store.run(asked, models={asked["model"]: MODELS.get(asked["model"], "unknown")}, versions=facts)
     for id, search in found.items():
         problem = Problem(id, f"Question {id}", answer="R", meta=(meta or {}).get(id, {}))
         run(Event(id, "start", 0.0))
@@ -191,6 +195,7 @@ def small(store: Store, *, backwards: bool = False) -> dict[str, str]:
             n=2,
             meta=meta,
             verifier="v",
+            drawn=False,
         ),
     }
     return {name: runs[name]() for name in (reversed(runs) if backwards else runs)}

@@ -54,7 +54,8 @@ def along(found: Curve) -> list[float]:
 
 def test_rows(store: Store) -> None:
     """Wilson of 2 and 3 of 4. Random choice: (2 + 1 + 0 + 1) / 8, groups off by 1, 0, -1, 0 from their mean, so
-    1.96 sqrt(4/3 * 2) / 8 = 0.400 around it. FLOPs: 2 P (prompt + generated + verifier)."""
+    1.96 sqrt(4/3 * 2) / 8 = 0.400 around it. FLOPs: 2 P (prompt + generated + verifier). Seconds of what found its
+    samples in the store: 40 tokens at the model's (4 * 20 + 4 * 40) / (4 * 0.5 + 4 * 2) = 24 a second."""
     ids = small(store)
     section = only(report(store))
     assert [row.run for row in section.rows] == [ids[name] for name in ("big", "greedy", "majority", "best")]
@@ -65,7 +66,9 @@ def test_rows(store: Store) -> None:
     assert majority.coverage == majority.accuracy
     assert greedy.random is greedy.coverage is None
     assert (best.generated_tokens, best.prompt_tokens, best.verifier_tokens) == (40, 10, 30)
-    assert (best.flops, best.seconds, best.policy_calls, best.verifier_calls) == (160_000, 0.25, 2, 2)
+    assert (best.flops, best.policy_calls, best.verifier_calls) == (160_000, 2, 2)
+    assert (greedy.seconds, majority.seconds) == (0.5, 2)
+    assert best.seconds == pytest.approx(40 / 24)
     assert (best.peak_kv_bytes, best.candidates, best.undecided, best.truncated) == (4000, 8, 0, 1)
     assert greedy.parameters == 1000 and section.row(ids["big"]).parameters == 4000
     assert [(entry.model, entry.runs) for entry in section.bigger] == [("m", (ids["big"],))]
@@ -124,14 +127,32 @@ def test_curves(store: Store) -> None:
 
 
 def test_cost_along_curves(store: Store) -> None:
-    """2 P (prompt + k generated / n + k verifier / n); seconds of the run that drew, not of the one that replayed."""
+    """2 P (prompt + k generated / n + k verifier / n); seconds at the speed of the run, or else of the model."""
     small(store)
     section = only(report(store))
-    for kind, verifier, flops in (("majority", None, (60_000, 100_000)), ("best", "v", (90_000, 160_000))):
+    for kind, verifier, flops, speed in (
+        ("majority", None, (60_000, 100_000), 20),
+        ("best", "v", (90_000, 160_000), 24),
+    ):
         points = curve(section, kind, verifier).points
         assert tuple(point.flops for point in points) == pytest.approx(flops)
         assert [point.tokens for point in points] == [20, 40]
-        assert [point.seconds for point in points] == [1, 2]
+        assert [point.seconds for point in points] == pytest.approx([20 / speed, 40 / speed])
+
+
+def test_seconds_are_those_of_the_same_strategy_if_any(store: Store) -> None:
+    usage = spent(1000, 10, 100, 2.0)
+    drew = write(store, "dvts", {"a": Found([Said("R")], usage=usage)}, n=4, seed=1)
+    write(store, "greedy", {"a": Found([Said("R")], usage=spent(1000, 10, 100, 1.0))})
+    found = write(store, "dvts", {"a": Found([Said("R")], usage=usage)}, n=4, drawn=False)
+    assert only(report(store, found)).row(found).seconds == only(report(store, drew)).row(drew).seconds == 2.0
+
+
+def test_no_seconds_where_nothing_was_drawn(store: Store) -> None:
+    run = write(store, "greedy", {"a": Found([Said("R")], usage=spent(1000, 10, 100, 2.0))}, drawn=False)
+    made = report(store)
+    assert only(made).row(run).seconds is None
+    assert "| – | 1 | 0 | 4 kB |" in made.markdown()
 
 
 def test_score_of_the_chosen(store: Store) -> None:
@@ -384,7 +405,7 @@ def recorded_pool(name: str, most: int = 100) -> Report:
         outcomes[f"{number:03}"] = Outcome(draws[0].right, False, True, None, Usage(), tuple(draws), {})
     n = len(draws)
     info = RunInfo("r", configuration("self_consistency", parameters={"n": n}), {}, (), 0.0, 1.0, len(outcomes))
-    return Report.made([Recorded(info, "m", outcomes)])
+    return Report.made([Recorded(info, "m", outcomes, None)])
 
 
 def test_curves_of_a_recorded_pool_are_as_published() -> None:
