@@ -40,8 +40,8 @@ ARROWS: dict[str, set[str]] = {
     "fetch": {"errors"},
     "models": {"errors", "fetch", "types"},
     "policies": {"errors", "protocols", "registry", "types"},
-    "verifiers": {"answers", "errors", "protocols", "registry", "sandbox", "types"},
-    "tasks": {"answers", "errors", "protocols", "registry", "sandbox", "types"},
+    "verifiers": {"answers", "errors", "protocols", "registry", "sandbox", "textfile", "types"},
+    "tasks": {"answers", "errors", "protocols", "registry", "sandbox", "textfile", "types"},
 }
 ABOVE_ALL = {"cli", "server"}
 """Nothing may import these."""

@@ -101,11 +101,18 @@ def path(*steps: tuple[str, Sequence[float]] | str, finish: Finish = Finish.END,
 
 def test_every_name_loads_and_describes_itself() -> None:
     names = verifiers.names()
-    assert names == ["confidence", "confidence-window", "self-certainty", "p_true", "arithmetic", "tests", "oracle"]
+    free = ["form", "units", "regex", "schema", "length", "repetition", "instructions"]
+    models = ["judge", "critique", "all", "weighted", "tests", "oracle"]
+    assert names == ["confidence", "confidence-window", "self-certainty", "p_true", "arithmetic", *free, *models]
+    needed: dict[str, dict[str, object]] = {
+        "regex": {"pattern": "a"},
+        "all": {"parts": ["form", "length:least=2"]},
+        "weighted": {"parts": [("form", 1)]},
+    }
     rows = verifiers.describe()
     assert [row.name for row in rows] == [*names, "module:function"]
     for row in rows[:-1]:
-        verifier = verifiers.load(row.name)
+        verifier = verifiers.load(row.name, **needed.get(row.name, {}))
         assert verifier.name == row.name
         assert verifier.sees_answer is (row.name == "oracle")
         assert 20 < len(row.summary) < 125 and "\n" not in row.summary

@@ -1,8 +1,9 @@
 """The verifiers by name: one file per family, one line each in the table below.
 
-Each is a class whose keyword parameters are its settings; summary and source are read from its docstring. Third
-parties register theirs under the entry point group `flyweight.verifiers`; without any packaging, "module:function"
-names a Python callable (see `flyweight.verifiers.function`).
+Each is a class whose keyword parameters are its settings; summary and source are read from its docstring. Settings
+stand behind the name as in `length:least=20`; `all` and `weighted` are made of other verifiers. Third parties register
+theirs under the entry point group `flyweight.verifiers`; without any packaging, "module:function" names a Python
+callable (see `flyweight.verifiers.function`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import cast
 
 from flyweight.protocols import Verifier
 from flyweight.registry import Description, Registry
+from flyweight.verifiers import spec
 
 __all__ = ["describe", "load", "names"]
 
@@ -23,10 +25,24 @@ _REGISTRY = Registry(
         "self-certainty": "flyweight.verifiers.confidence:SelfCertainty",
         "p_true": "flyweight.verifiers.p_true:PTrue",
         "arithmetic": "flyweight.verifiers.arithmetic:Arithmetic",
+        "form": "flyweight.verifiers.rules:Form",
+        "units": "flyweight.verifiers.units:Units",
+        "regex": "flyweight.verifiers.rules:Regex",
+        "schema": "flyweight.verifiers.schema:Schema",
+        "length": "flyweight.verifiers.rules:Length",
+        "repetition": "flyweight.verifiers.rules:Repetition",
+        "instructions": "flyweight.verifiers.instructions:Instructions",
+        "judge": "flyweight.verifiers.judge:Judge",
+        "critique": "flyweight.verifiers.judge:Critique",
+        "all": "flyweight.verifiers.compose:All",
+        "weighted": "flyweight.verifiers.compose:Weighted",
         "tests": "flyweight.verifiers.execution:Tests",
         "oracle": "flyweight.verifiers.oracle:Oracle",
     },
 )
+
+
+_COMPOSED = ("all", "weighted")
 
 
 def names() -> list[str]:
@@ -35,15 +51,23 @@ def names() -> list[str]:
 
 
 def load(name: str, **settings: object) -> Verifier:
-    """The verifier of that name, or the Python callable named "module:function".
+    """The verifier of that name, with settings behind it as on a command line, or the callable "module:function".
 
+    `load("length", least=20)` and `load("length:least=20")` are the same, `load("all:form:arithmetic")` combines.
     Raises ConfigError for an unknown name (with the closest match), an unknown setting, or a value it refuses.
     """
-    if ":" in name:
+    known, colon, rest = name.partition(":")
+    if known in _COMPOSED and colon:
+        from flyweight.verifiers import compose
+
+        return cast(Verifier, _REGISTRY.make(known, {**compose.parse(known, rest), **settings}))
+    if colon and ("=" not in rest or known not in _REGISTRY.names()):
         from flyweight.verifiers.function import load_function
 
         return load_function(name, settings)
-    return cast(Verifier, _REGISTRY.make(name, settings))
+    if colon:
+        settings = {**spec.settings(rest), **settings}
+    return cast(Verifier, _REGISTRY.make(known, spec.convert(f"verifier {known}", _REGISTRY.factory(known), settings)))
 
 
 def describe() -> list[Description]:
