@@ -54,13 +54,7 @@ def _problems(path: Path, text: str, system: str | None) -> Iterator[tuple[int, 
     if not lines or not _is_object(lines[0][1]):
         yield from ((number, api.problem(line, system), False) for number, line in lines)
         return
-    for number, line in lines:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if not isinstance(row, dict):
-            raise ConfigError(f"{path}, line {number}: not a JSON object")
+    for number, row in textfile.rows(path, text):
         asked = row.get("question", row.get("prompt"))
         if not isinstance(asked, str) or not asked.strip():
             raise ConfigError(f'{path}, line {number}: needs "question" (or "prompt") with some text')

@@ -66,7 +66,7 @@ class Code:
 
         if problem.answer is None:
             raise ConfigError(f"problem {problem.id!r} has no tests to grade against")
-        tests = sandbox.asserts(problem.answer, entry=str(problem.meta.get("entry", "")))
+        tests = sandbox.asserts(problem.answer, entry=str(problem.meta.get("entry") or ""))
         code = self.extract(text)
         if code is None:
             return Grade("wrong", "no code in the answer")

@@ -9,8 +9,9 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar, cast
 
+from flyweight import textfile
 from flyweight.errors import ConfigError, unknown
 from flyweight.types import Problem
 
@@ -89,8 +90,10 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
             packed = file.read(2) == b"\x1f\x8b"
         with path.open("rb") as file:
             yield from _read(path, gzip.GzipFile(fileobj=file) if packed else file)
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: {error.reason}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise ConfigError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _read(path: Path, file: BinaryIO | gzip.GzipFile) -> Iterator[tuple[int, str]]:
@@ -114,8 +117,8 @@ def parsed(path: Path, what: str, read: Callable[[Mapping[str, object]], tuple[s
     rows: dict[str, Row] = {}
     for number, line in lines(path):
         try:
-            key, row = read(json.loads(line))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            key, row = read(cast(Mapping[str, object], textfile.parse(line)))
+        except (ValueError, KeyError, TypeError, AttributeError, SyntaxError, OverflowError, RecursionError) as error:
             raise ConfigError(f"{path}, line {number}: not {what} ({type(error).__name__}: {error})") from error
         if key in rows:
             raise ConfigError(f"{path}, line {number}: the same question stands there twice")

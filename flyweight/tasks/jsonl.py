@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from flyweight.errors import ConfigError, unknown
@@ -52,9 +53,7 @@ class JSONL:
     def _asked(self, problem: Problem) -> Problem:
         system = {"math": BOXED, "tests": code.REPLY}.get(self.checker)
         turns = (Message("system", system),) if system else ()
-        return Problem(
-            problem.id, problem.prompt, (*turns, Message("user", problem.prompt)), problem.answer, problem.meta
-        )
+        return replace(problem, messages=(*turns, Message("user", problem.prompt)))
 
     def problems(self) -> Sequence[Problem]:
         """Every problem, in the file's order."""

@@ -255,6 +255,10 @@ def test_files_in_the_original_form(tmp_path: Path) -> None:
             with pytest.raises(ConfigError, match=r"line 1: not an? (HumanEval|MBPP) row") as caught:
                 tasks.load(name, file)
             assert "\n" not in str(caught.value)
+    for tests in (["assert (", "assert f(1) == 2"], ["assert f(1) == 2", "assert ("]):
+        file.write_text(json.dumps({**files.bundled(mbpp.DATA)[0], "test_list": tests}))
+        with pytest.raises(ConfigError, match=r"line 1: not an MBPP row, .*SyntaxError"):
+            tasks.load("mbpp", file)
     file.write_text(json.dumps(files.bundled(mbpp.DATA)[0]))
     with pytest.raises(ConfigError, match="no question of the split 'test'"):
         tasks.load("mbpp", file)

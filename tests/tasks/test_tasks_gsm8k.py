@@ -156,9 +156,14 @@ def test_bad_files_give_one_line(tmp_path: Path, content: str, message: str) -> 
 
 def test_missing_and_unreadable_files_give_one_line(tmp_path: Path) -> None:
     (tmp_path / "latin.jsonl").write_bytes(b"\xff\xfe")
-    for name in ("nosuch.jsonl", "latin.jsonl", "."):
-        with pytest.raises(ConfigError, match="cannot read"):
+    for name, said in (
+        ("nosuch.jsonl", "cannot read PATH: No such file or directory"),
+        ("latin.jsonl", "PATH is not UTF-8 text: invalid start byte"),
+        (".", "cannot read PATH: Is a directory"),
+    ):
+        with pytest.raises(ConfigError) as caught:
             tasks.load("gsm8k", tmp_path / name)
+        assert str(caught.value) == said.replace("PATH", str(tmp_path / name))
 
 
 def test_a_changed_bundle_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,6 +112,9 @@ def test_the_hash_rule() -> None:
         ([], {}, "holds no problems"),
         (["x"], {}, "line 1: not a row"),
         ([{"prompt": "\ud800"}], {}, "line 1: not a row"),
+        ([{"prompt": "?", "answer": "\ud800"}], {}, "line 1: not a row"),
+        ([{"prompt": "?", "id": "\ud800"}], {}, "line 1: not a row"),
+        ([{"prompt": "?", "note": ["\ud800"]}], {}, "line 1: not a row"),
     ],
 )
 def test_mistakes_give_one_line(tmp_path: Path, rows: list[object], settings: dict[str, Any], message: str) -> None:

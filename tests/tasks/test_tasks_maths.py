@@ -92,6 +92,9 @@ def test_competitions(tmp_path: Path, name: str, rows: int) -> None:
     assert task.grade(task.problems()[2], "So \\boxed{15}.").value == "wrong"
     with pytest.raises(ConfigError, match=f"{rows - 1} questions; {name} has {rows}"):
         tasks.load(name, write(tmp_path, made[1:]))
+    for answer in (10**400, 1e999, 0.5, 10**5, "x", None):
+        with pytest.raises(ConfigError, match=f"line 1: not a row of {name}"):
+            tasks.load(name, write(tmp_path, [{"problem": "?", "answer": answer}]))
     for answer in ("0.5", "1/2", -20_000, True, None):
         made[0] = {"problem": "Find 0.", "answer": answer}
         with pytest.raises(ConfigError, match="line 1: not a row of"):
