@@ -85,7 +85,7 @@ class Session:
     ) -> Result:
         """Search one question with a strategy and its parameters. Always returns; see `Result.stopped` and `error`.
 
-        Raises ConfigError for an unknown strategy or parameter.
+        Raises ConfigError for an unknown strategy or parameter, SandboxError where code has to run and cannot.
         """
         asked = question if isinstance(question, Problem) else problem(question, system)
         return self.runner.solve(asked, _strategy(strategy, parameters), budget)

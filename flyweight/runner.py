@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from flyweight.calls import Draw, Fork, Task
-from flyweight.errors import BackendError, BudgetSpent, FlyweightError
+from flyweight.errors import BackendError, BudgetSpent, FlyweightError, SandboxError
 from flyweight.live import Live, Setting
 from flyweight.protocols import Answers, Policy, Response, Strategy, Verifier
 from flyweight.types import Budget, Event, Node, Problem, Result, Sampling, Stopped
@@ -81,7 +81,8 @@ class Runner:
         """Results as they are ready, one per problem, in order of completion.
 
         Problems are taken from the iterable only when fewer than `in_flight` are being searched. Nothing is raised
-        for a failing problem (see `Result.error`); closing the iterator cancels what is under way.
+        for a failing problem (see `Result.error`), save SandboxError: a sandbox that broke fails every other problem
+        alike, and what is done by then comes first. Closing the iterator cancels what is under way.
         """
         waiting = iter(problems)
         live: list[Live] = []
@@ -105,6 +106,9 @@ class Runner:
                 for search in live:
                     self._admit(search)
                 self._step(live)
+        except SandboxError:
+            yield from (search.result for search in live if search.result is not None)
+            raise
         finally:
             for search in live:
                 if search.result is None:
@@ -185,6 +189,8 @@ class Runner:
         elif isinstance(failure, BudgetSpent):
             search.refused = True
             self._end(search, None, Stopped.BUDGET)
+        elif isinstance(failure, SandboxError):
+            raise failure
         else:
             self._end(search, None, Stopped.ERROR, _describe(failure))
 
@@ -192,6 +198,8 @@ class Runner:
         self._cancel(search, search.main)
         try:
             search.finish(best, stopped, error)
+        except SandboxError:
+            raise
         except Exception as failure:
             search.candidates.clear()
             search.finish(None, Stopped.ERROR, _describe(failure))
