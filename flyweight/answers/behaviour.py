@@ -6,6 +6,8 @@ import ast
 import builtins
 import os
 import random
+import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +15,7 @@ from flyweight import sandbox
 from flyweight.answers.canonical import canonical
 from flyweight.answers.extract import extract
 from flyweight.sandbox import Call, Outcome, Statements, Stdin, Test
+from flyweight.sandbox.wire import printed
 from flyweight.types import Problem, digest
 
 __all__ = ["Behaviour", "inputs"]
@@ -24,6 +27,8 @@ TRIES = 20
 SECONDS = 2.0
 """Wall time of a program on one input; what takes longer is an output too: none in time."""
 
+WHOLE = re.compile(r"-?[0-9]{1,1000}")
+"""Numbers that are mutated; Python refuses to read or write those of more than 4,300 digits."""
 REMEMBERED = 50_000
 """Programs whose outputs are remembered; then it begins anew."""
 
@@ -94,13 +99,15 @@ def _output(outcome: Outcome) -> str:
     if outcome.kind != "value":
         return outcome.kind
     if isinstance(outcome.value, str):
-        return "value " + repr([line.rstrip() for line in outcome.value.rstrip().splitlines()])
+        return "value " + repr(printed(outcome.value))
     return "value " + sandbox.canonical(outcome.value)
 
 
 def _is_program(text: str) -> bool:
     try:
-        body = ast.parse(text).body
+        with warnings.catch_warnings():  # Python has opinions on what models write, such as "\d"
+            warnings.simplefilter("ignore")
+            body = ast.parse(text).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return any(not isinstance(statement, ast.Expr) or isinstance(statement.value, ast.Call) for statement in body)
@@ -229,7 +236,7 @@ def _mutated_lines(text: str, rng: random.Random) -> str:
     without numbers, with the letters of a line in another order.
     """
     lines = [line.split(" ") for line in text.split("\n")]
-    places = [(i, j) for i, line in enumerate(lines) for j, word in enumerate(line) if word.lstrip("-").isdecimal()]
+    places = [(i, j) for i, line in enumerate(lines) for j, word in enumerate(line) if WHOLE.fullmatch(word)]
     counts = {len(line) for line in lines} | {len([line for line in lines if line != [""]]) - 1}
     free = [
         (i, j) for i, j in places if not (len(lines[i]) == 1 and int(lines[i][0]) in counts and i + 1 < len(places))

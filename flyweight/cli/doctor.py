@@ -290,7 +290,7 @@ def _sandbox() -> Iterator[Check]:
     from flyweight import sandbox
 
     try:
-        yield Check("sandbox", "ok", f"{sandbox.working()} works")
+        yield Check("sandbox", "ok", sandbox.mechanism())
     except FlyweightError as error:
         fix = "only generated code needs it: apt install bubblewrap, or pip install 'flyweight[sandbox]'"
         yield Check("sandbox", "warn", str(error), fix)

@@ -4,7 +4,7 @@
 of inputs. Nothing ever runs without the sandbox.
 """
 
-from flyweight.sandbox.cell import Ended, mechanism, working
+from flyweight.sandbox.cell import Ended, allowed, mechanism, working
 from flyweight.sandbox.checking import (
     Call,
     Checked,
@@ -31,6 +31,7 @@ __all__ = [
     "Statements",
     "Stdin",
     "Test",
+    "allowed",
     "asserts",
     "canonical",
     "check",

@@ -20,10 +20,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from flyweight.errors import SandboxError
+from flyweight.errors import ConfigError, SandboxError
 from flyweight.sandbox import bubblewrap, seccomp
 
-__all__ = ["Cell", "Ended", "mechanism", "private_memory", "processes_below", "working"]
+__all__ = ["Cell", "Ended", "allowed", "mechanism", "private_memory", "processes_below", "working"]
 
 Ended = Literal["exited", "timeout", "memory", "output", "killed"]
 
@@ -42,6 +42,17 @@ FILL = 4e9
 """Bytes that programs may fill in a second, for how soon to look again."""
 START = 10.0
 """Seconds a sandbox may take to start, apart from the program's own."""
+
+
+def allowed(*, seconds: float = 1.0, memory_mb: int = 512) -> None:
+    """ConfigError unless 0 < seconds <= 86,400 and 16 <= memory_mb <= 1,048,576.
+
+    The kernel takes a negative limit for none, and cannot be given an endless one.
+    """
+    if not 0 < seconds <= 86_400:
+        raise ConfigError(f"seconds {seconds:g} is not allowed: a number above 0, up to 86400")
+    if not 16 <= memory_mb <= 2**20:
+        raise ConfigError(f"memory_mb {memory_mb} is not allowed: a number from 16 to {2**20}")
 
 
 class Cell:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import ast
 import builtins
-import json
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Literal
 from flyweight import textfile
 from flyweight.errors import ConfigError
 from flyweight.sandbox import wire
-from flyweight.sandbox.cell import Cell
+from flyweight.sandbox.cell import Cell, allowed
 
 __all__ = ["Call", "Checked", "Outcome", "Statements", "Stdin", "Test", "asserts", "check", "evaluate", "read_tests"]
 
@@ -28,6 +28,8 @@ GRACE = 1.0
 """Seconds beyond a test's own that the sandbox has to say that the time is up."""
 PATIENCE = 2
 """Tests that may run out of time; a program's remaining ones then count as out of time without being run."""
+FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
+BUILTINS = frozenset(dir(builtins))
 UNSEEN = (ast.Compare, ast.BoolOp, ast.NamedExpr)
 """Expressions holding these could carry what is expected; they are not shown to the program."""
 
@@ -69,6 +71,7 @@ class Outcome:
     value: object = None
     """Plain data for a call, the text on stdout for a stdin."""
     error: str = ""
+    """Why there is no value; empty where there is one. Untrusted text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ class Checked:
 
 def check(program: str, tests: Sequence[Test], *, seconds: float = 5, memory_mb: int = 512) -> Checked:
     """Run the program on every test. `seconds` is wall time per test; after two tests that ran out of it the
-    remaining ones are not run. ConfigError without tests; SandboxError when there is no sandbox.
+    remaining ones are not run. ConfigError without tests and as in `allowed`; SandboxError when there is no sandbox.
     """
     if not tests:
         raise ConfigError("there are no tests to check against")
@@ -112,6 +115,7 @@ class _Bench(ExitStack):
 
     def __init__(self, program: str, seconds: float, memory_mb: int) -> None:
         super().__init__()
+        allowed(seconds=seconds, memory_mb=memory_mb)
         self.code = program.encode("utf-8", "surrogatepass")
         self.seconds, self.memory_mb = seconds, memory_mb
         self.late = 0
@@ -125,29 +129,31 @@ class _Bench(ExitStack):
 
     def outcome(self, given: Call | Stdin) -> Outcome:
         """What came back for one input."""
-        if isinstance(given, Call):
-            return self._ask("E", given.expression)
-        return self._ask("S", given.stdin)
-
-    def _ask(self, kind: str, text: str) -> Outcome:
         if self.late >= PATIENCE:
             return Outcome("timeout", error="out of time")
+        kind, text = ("E", given.expression) if isinstance(given, Call) else ("S", given.stdin)
+        outcome = self._ask(kind, text, self.seconds)
+        self.late += outcome.kind == "timeout"
+        return outcome
+
+    def _ask(self, kind: str, text: str, seconds: float) -> Outcome:
         if self.program.ended is not None:  # an earlier input broke it
             self.program = self._cell("serve", self.code)
         cell = self.program
-        cell.send(kind, text.encode("utf-8", "surrogatepass"), self.seconds)
-        if not cell.wait(time.monotonic() + self.seconds + GRACE, messages=True):
-            self.late += cell.ended == "timeout"
-            if cell.ended in ("timeout", "memory"):
-                return Outcome("memory" if cell.ended == "memory" else "timeout", error=f"{cell.ended} limit")
+        cell.send(kind, text.encode("utf-8", "surrogatepass"), seconds)
+        if not cell.wait(time.monotonic() + seconds + GRACE, messages=True):
+            if cell.ended == "timeout":
+                return Outcome("timeout", error="out of time")
+            if cell.ended == "memory":
+                return Outcome("memory", error="memory limit")
             return Outcome("error", error="the sandbox ended")
         found, payload = cell.messages.pop(0)
         self.payload = payload
         if found == "T":
-            self.late += 1
             return Outcome("timeout", error="out of time")
         if found != "V":
-            return Outcome("error", error=payload.decode("utf-8", "replace"))
+            # The program may have sent this itself, and an empty reason would stand for a test that passed.
+            return Outcome("error", error=payload.decode("utf-8", "replace") or "an error")
         if kind == "S":
             return Outcome("value", payload.decode("utf-8", "replace"))
         try:
@@ -161,12 +167,12 @@ class _Bench(ExitStack):
             return self._judged(test)
         outcome = self.outcome(test)
         if outcome.kind != "value":
-            return outcome.error or outcome.kind
+            return outcome.error
         if isinstance(test, Stdin):
-            right = _lines(str(outcome.value)) == _lines(test.expected)
+            right = wire.printed(str(outcome.value)) == wire.printed(test.expected)
         else:
             right = wire.same(outcome.value, test.expected)
-        return "" if right else f"another value: {str(outcome.value)[:200]}"
+        return "" if right else f"another value: {repr(outcome.value)[:200]}"
 
     def _judged(self, test: Statements) -> str:
         if self.late >= PATIENCE:
@@ -185,22 +191,15 @@ class _Bench(ExitStack):
                 judge.close()  # an answer to its last question may still be on the way
                 return "out of time"
             if kind == "X":
-                return payload.decode("utf-8", "replace")
-            outcome = self._relay(payload)
-            judge.send("V" if outcome[0] else "X", outcome[1])
+                return payload.decode("utf-8", "replace") or "an error"
+            left = max(0.001, until - time.monotonic())  # the test's time, not as much again for each of its calls
+            outcome = self._ask("E", payload.decode("utf-8", "surrogatepass"), left)
+            if outcome.kind == "value":
+                judge.send("V", self.payload)
+            else:
+                judge.send("X", outcome.error.encode("utf-8", "replace"))
         self.late += judge.ended == "timeout"
         return "out of time" if judge.ended == "timeout" else "the tests' sandbox ended"
-
-    def _relay(self, expression: bytes) -> tuple[bool, bytes]:
-        """(whether there is one, the value) of a call that a test makes."""
-        outcome = self._ask("E", expression.decode("utf-8", "surrogatepass"))
-        if outcome.kind != "value":
-            return False, (outcome.error or outcome.kind).encode("utf-8", "replace")
-        return True, self.payload
-
-
-def _lines(text: str) -> list[str]:
-    return [line.rstrip() for line in text.rstrip().splitlines()]
 
 
 def asserts(source: str, *, entry: str = "") -> list[Test]:
@@ -225,8 +224,8 @@ def asserts(source: str, *, entry: str = "") -> list[Test]:
     tests: list[Test] = []
     setup: list[ast.stmt] = []
     for statement in body:
-        if not any(isinstance(node, ast.Assert) for node in ast.walk(statement)) or isinstance(
-            statement, ast.FunctionDef | ast.ClassDef
+        if isinstance(statement, FUNCTION | ast.ClassDef) or not any(
+            isinstance(node, ast.Assert) for node in ast.walk(statement)
         ):
             setup.append(statement)
             continue
@@ -240,8 +239,8 @@ def asserts(source: str, *, entry: str = "") -> list[Test]:
 
 def _simple(statement: ast.Assert, defined: set[str], alias: str, entry: str) -> Call | None:
     """The assert as a call and a literal, if that is all it is."""
-    tested, expected = statement.test, True
-    value: object = expected
+    tested = statement.test
+    value: object
     if isinstance(tested, ast.Compare):
         if len(tested.ops) != 1 or not isinstance(tested.ops[0], ast.Eq | ast.Is):
             return None
@@ -260,11 +259,38 @@ def _simple(statement: ast.Assert, defined: set[str], alias: str, entry: str) ->
         called = tested.operand if isinstance(tested, ast.UnaryOp) and negated else tested
         value = not negated
         wrap = "bool({})"
-    names = {node.id for node in ast.walk(called) if isinstance(node, ast.Name)}
-    calls = any(isinstance(node, ast.Call) for node in ast.walk(called))
-    if not calls or names & defined or any(isinstance(node, UNSEEN) for node in ast.walk(called)):
+    nodes = list(ast.walk(called))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    if not any(isinstance(node, ast.Call) for node in nodes) or any(isinstance(node, UNSEEN) for node in nodes):
         return None
+    if names & defined or "*" in defined:
+        return None
+    if isinstance(value, bool) and not _own(called, entry) and not _bare(called):
+        return None  # whoever evaluates all(...) or math.isclose(...) decides the test
     return Call(wrap.format(ast.unparse(_renamed(called, alias, entry))), value)
+
+
+def _own(node: ast.expr, entry: str) -> bool:
+    """Whether it is a call of one of the program's functions, or of a method of what such a call made."""
+    if not isinstance(node, ast.Call):
+        return False
+    called = node.func
+    if isinstance(called, ast.Name):
+        return called.id == entry or called.id not in BUILTINS
+    while isinstance(called, ast.Attribute):
+        called = called.value
+    if isinstance(called, ast.Name):
+        return called.id not in BUILTINS | sys.stdlib_module_names
+    return _own(called, entry)
+
+
+def _bare(node: ast.expr) -> bool:
+    """Whether a name of the program is used other than by calling it, such as a class in isinstance(f(1), Shape)."""
+    called = {id(part.func) for part in ast.walk(node) if isinstance(part, ast.Call)}
+    known = BUILTINS | sys.stdlib_module_names | _defined([ast.Expr(node)])
+    return any(
+        isinstance(part, ast.Name) and id(part) not in called and part.id not in known for part in ast.walk(node)
+    )
 
 
 def _literal(node: ast.expr) -> list[object] | None:
@@ -289,10 +315,13 @@ def _renamed(node: ast.expr, alias: str, entry: str) -> ast.AST:
 
 def _statements(body: Sequence[ast.stmt], alias: str, entry: str) -> Statements:
     """The statements as one test, with the names it takes from the program."""
-    used = {node.id for statement in body for node in ast.walk(statement) if isinstance(node, ast.Name)}
-    free = sorted(used - _defined(body) - set(dir(builtins)))
-    names = tuple((name, entry if name == alias else name) for name in free)
-    return Statements("\n".join(map(ast.unparse, body)), names)
+    nodes = [node for statement in body for node in ast.walk(statement)]
+    used = {node.id for node in nodes if isinstance(node, ast.Name)}
+    called = {node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    free = used - _defined(body) - (BUILTINS - {entry})
+    modules = (free & sys.stdlib_module_names) - called  # left to the program's imports by those who wrote the test
+    names = tuple((name, entry if name == alias else name) for name in sorted(free - modules))
+    return Statements("\n".join([*(f"import {name}" for name in sorted(modules)), *map(ast.unparse, body)]), names)
 
 
 def _defined(body: Sequence[ast.stmt]) -> set[str]:
@@ -302,7 +331,7 @@ def _defined(body: Sequence[ast.stmt]) -> set[str]:
         for node in ast.walk(statement):
             if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
                 names.add(node.id)
-            elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            elif isinstance(node, FUNCTION | ast.ClassDef):
                 names.add(node.name)
             elif isinstance(node, ast.arg):
                 names.add(node.arg)
@@ -313,7 +342,7 @@ def _defined(body: Sequence[ast.stmt]) -> set[str]:
     return names
 
 
-def read_tests(path: Path, *, entry: str = "") -> list[Test]:
+def read_tests(path: Path) -> list[Test]:
     """The tests in a file: Python asserts, or JSON lines with "stdin" and "expected".
 
     ConfigError names the file, and the line where there is one, that cannot be used.
@@ -322,24 +351,15 @@ def read_tests(path: Path, *, entry: str = "") -> list[Test]:
     if not text.strip():
         raise ConfigError(f"{path} holds no tests")
     if text.lstrip().startswith("{"):
-        return list(_pairs(path, text))
+        return [_pair(path, number, row) for number, row in textfile.rows(path, text)]
     try:
-        return asserts(text, entry=entry)
+        return asserts(text)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _pairs(path: Path, text: str) -> Iterator[Test]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if not isinstance(row, dict):
-            raise ConfigError(f"{path}, line {number}: not a JSON object")
-        stdin, expected = row.get("stdin", ""), row.get("expected")
-        if not isinstance(stdin, str) or not isinstance(expected, str):
-            raise ConfigError(f'{path}, line {number}: needs "expected", and may have "stdin", both text')
-        yield Stdin(stdin, expected)
+def _pair(path: Path, number: int, row: Mapping[str, object]) -> Stdin:
+    stdin, expected = row.get("stdin", ""), row.get("expected")
+    if not isinstance(stdin, str) or not isinstance(expected, str):
+        raise ConfigError(f'{path}, line {number}: needs "expected", and may have "stdin", both text')
+    return Stdin(stdin, expected)

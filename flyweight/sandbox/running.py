@@ -6,10 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from flyweight.sandbox.cell import Cell, Ended
+from flyweight.sandbox.cell import Cell, Ended, allowed
 
 __all__ = ["CANNOT_START", "SandboxResult", "execute", "run"]
-
 
 CANNOT_START = 127
 """Exit status of a command that is not there or cannot run, as inside.py gives it."""
@@ -34,8 +33,9 @@ def run(program: str, *, stdin: str = "", seconds: float = 5, memory_mb: int = 5
     """Run Python source as `__main__`, with nothing of this machine but the standard library and 16 MB to write to.
 
     `seconds` is wall time, after which every process of the program is killed; `memory_mb` holds for each process and
-    for all together. SandboxError when there is no sandbox: nothing runs without one.
+    for all together. SandboxError when there is no sandbox: nothing runs without one; ConfigError as in `allowed`.
     """
+    allowed(seconds=seconds, memory_mb=memory_mb)
     begun = time.monotonic()
     code, fed = (text.encode("utf-8", "surrogatepass") for text in (program, stdin))
     with Cell("run", code=code, stdin=fed, cpu=seconds, memory_mb=memory_mb) as cell:
@@ -56,6 +56,7 @@ def execute(
     paths in `visible` at their own places, and `files` (path inside to text), all read-only. CANNOT_START is the status
     of a command that is not there. Limits and errors as in `run`.
     """
+    allowed(seconds=seconds, memory_mb=memory_mb)
     begun = time.monotonic()
     given = {path: text.encode("utf-8", "surrogatepass") for path, text in (files or {}).items()}
     fed = stdin.encode("utf-8", "surrogatepass")

@@ -1,11 +1,11 @@
-"""Plain data as it comes out of a sandbox, and when two pieces of it are the same."""
+"""What comes out of a sandbox, plain data and printed text, and when two pieces of it are the same."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
 
-__all__ = ["Iterated", "Malformed", "canonical", "decode", "same"]
+__all__ = ["Iterated", "Malformed", "canonical", "decode", "printed", "same"]
 
 
 class Malformed(ValueError):
@@ -17,10 +17,10 @@ class Iterated(list[object]):
 
 
 def decode(text: str | bytes) -> object:
-    """The value that `inside.py` spelled as JSON. Malformed for everything else."""
+    """The value that `inside.py` spelled as JSON. Malformed for everything else: a program may write what it likes."""
     try:
         return _plain(json.loads(text))
-    except (ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, MemoryError) as error:
         raise Malformed(f"not a value: {type(error).__name__}") from error
 
 
@@ -39,6 +39,11 @@ def _plain(value: object) -> object:
         real, imaginary = inner
         return complex(real, imaginary)
     return makers[kind]([_plain(item) for item in inner])
+
+
+def printed(text: str) -> list[str]:
+    """What counts of an output: its lines without spaces at their ends, and no empty ones at the end."""
+    return [line.rstrip() for line in text.rstrip().split("\n")]
 
 
 def same(value: object, expected: object) -> bool:
@@ -63,13 +68,17 @@ def same(value: object, expected: object) -> bool:
 
 
 def canonical(value: object) -> str:
-    """A spelling that is equal for values that are the same, floats to ten digits."""
-    if isinstance(value, int | float):
-        try:
-            number = float(value)
-        except OverflowError:
-            return str(value)[:4_000] if isinstance(value, int) and value.bit_length() < 14_000 else hex(int(value))
-        return str(int(value)) if isinstance(value, int) or number.is_integer() else f"{number:.10g}"
+    """A spelling that is equal for values that are the same, fractions to ten digits. For what `decode` gives, whose
+    whole numbers have 4,300 digits at most.
+    """
+    if isinstance(value, complex) and value.imag == 0:
+        return canonical(value.real)
+    if isinstance(value, complex):
+        return f"complex({canonical(value.real)},{canonical(value.imag)})"
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        return str(int(value))
+    if isinstance(value, float):
+        return f"{value:.10g}"
     if isinstance(value, list | tuple):
         return f"{type(value).__name__}({','.join(map(canonical, value))})"
     if isinstance(value, set | frozenset):

@@ -36,9 +36,11 @@ class Tests:
     sees_answer = False
 
     def __init__(self, *, file: str = "", seconds: float = 5.0) -> None:
-        """`file` holds Python asserts, or JSON lines with "stdin" and "expected"; `seconds` is per test."""
-        if not seconds > 0:
-            raise ConfigError(f"seconds {seconds:g} is not allowed: a number above 0")
+        """`file` holds Python asserts, or JSON lines with "stdin" and "expected"; `seconds` is per test.
+
+        ConfigError for a file that cannot be used, and as in `sandbox.allowed`.
+        """
+        sandbox.allowed(seconds=seconds)
         self.tests = tuple(sandbox.read_tests(Path(file))) if file else ()
         self.seconds = seconds
 
@@ -70,7 +72,11 @@ class Command:
     sees_answer = False
 
     def __init__(self, command: str, *, kind: str = "math", seconds: float = 10.0) -> None:
-        """`command` is split into words as a shell does, but no shell runs it; `kind` says how answers are read."""
+        """`command` is split into words as a shell does, but no shell runs it; `kind` says how answers are read.
+
+        ConfigError for a command that is not there, and as in `sandbox.allowed`.
+        """
+        sandbox.allowed(seconds=seconds)
         try:
             words = shlex.split(command)
         except ValueError as error:
@@ -90,21 +96,21 @@ class Command:
 
         def accepted(node: Node) -> float:
             answer = extract(node.solution, self.kind)
+            if answer is None:
+                return 0.0
             files = {TEXT: node.solution, QUESTION: problem.prompt}
-            done = sandbox.execute(
-                self.words, stdin=answer or "", files=files, visible=self.visible, seconds=self.seconds
-            )
+            done = sandbox.execute(self.words, stdin=answer, files=files, visible=self.visible, seconds=self.seconds)
             if done.status == sandbox.CANNOT_START:
                 raise BackendError(f"the check {shlex.join(self.words)!r} cannot be started in the sandbox")
-            return float(answer is not None and done.status == 0)
+            return float(done.status == 0)
 
         return _scores(self.name, accepted, nodes)
 
 
 def _shown(word: str) -> bool:
-    """Whether a word of the command names something that it should see; the root or home folder is too much."""
-    path = os.path.abspath(word)
-    return os.path.exists(word) and path not in ("/", os.path.expanduser("~")) and not word.startswith("-")
+    """Whether a word of the command names something that it should see; what holds the home folder is too much."""
+    home = Path(os.path.realpath(os.path.expanduser("~")))
+    return os.path.exists(word) and not word.startswith("-") and not home.is_relative_to(os.path.realpath(word))
 
 
 def _scores(name: str, value: Callable[[Node], float], nodes: Sequence[Node]) -> list[Score]:

@@ -91,6 +91,13 @@ def test_stdin_programs_vote_too() -> None:
     assert votes.classes([total, "print(6)", loop, "print(int('x'))"], SORT) == [[0, 2], [1]]
 
 
+@pytest.mark.parametrize("stdin", ["--5 -- 7\n", "9" * 5000 + " 100\n", "\u0663 \u00b2 4\n", "\n", ""])
+def test_no_stdin_is_too_odd_to_be_mutated(stdin: str) -> None:
+    found = inputs([Stdin(stdin, "")])
+    assert found[0] == Stdin(stdin, "") and all(isinstance(given, Stdin) for given in found)
+    assert len(found) > 5 or not any(digit in stdin for digit in "147")
+
+
 def test_errors_and_lateness_are_outputs_but_nothing_else_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes = {
         "all fail": [Outcome("error"), Outcome("timeout")],
@@ -125,6 +132,7 @@ def test_every_problem_brings_its_examples_and_what_stands_around_its_programs()
     [
         ("One:\n```python\na = 1\n```\nTwo:\n```python\nb = 2\n```\nDone.", "b = 2"),
         ("b = 2\n", "b = 2"),
+        ("b = '\\d'", "b = '\\d'"),
         ("for x in 'ab':\n    print(x)", "for x in 'ab':\n    print(x)"),
         ("def f(x): return x +", None),
         ("42", None),

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -23,10 +24,12 @@ from flyweight.sandbox import (
     asserts,
     check,
     evaluate,
+    execute,
     inside,
     program,
     public,
     read_tests,
+    run,
     wire,
 )
 from flyweight.sandbox.cell import Cell
@@ -90,6 +93,40 @@ def test_which_asserts_need_no_judge() -> None:
     assert [test.names for test in found if isinstance(test, Statements)] == [(("f", "f"),)] * 4
 
 
+def test_who_evaluates_a_truth_value() -> None:
+    """The program's own functions do; what Python makes of their values is found out where the program is not."""
+    given = {
+        "f(1)": Call,
+        "f(1).empty()": Call,
+        "f(1) == True": Call,
+        "all(is_prime(p) for p in PRIMES)": Call,
+        "isinstance(f(1), Shape)": Call,
+        "all([f(1), f(2)])": Statements,
+        "isinstance(f(1), str)": Statements,
+        "str.isdigit(f(1))": Statements,
+        "'abc'.startswith(f(1))": Statements,
+        "math.isclose(f(1), 0.5)": Statements,
+        "math.isclose(f(1), 0.5) == True": Statements,
+        "f(1)[0]": Statements,
+    }
+    assert {text: type(asserts(f"assert {text}")[0]) for text in given} == given
+    cheat = "class math: isclose = lambda *a: True\nall = isinstance = lambda *a: True\ndef f(x): return 0"
+    tests = asserts("assert math.isclose(f(2), 0.5)\nassert all([f(2), f(3)])\nassert isinstance(f(1), str)")
+    assert check(cheat, tests).failures == ("AssertionError: ",) * 3
+    assert check("def f(x): return '' if x == 1 else 0.5", tests).passed
+
+
+def test_names_mean_what_the_test_means() -> None:
+    star = asserts("from math import *\nassert isclose(f(2), 0.5)")
+    assert check("def f(x): return 1 / x", star).passed
+    module = asserts("for k in range(3): assert bisect(k) == math.sqrt(k * k)")  # a function named as a module
+    assert check("def bisect(x): return x", module).passed
+    builtin = "for k in range(3): assert pow(k) == abs(k)"
+    assert check("def pow(x): return x", asserts(builtin, entry="pow")).passed
+    with pytest.raises(ConfigError, match="no assert"):
+        asserts("async def later():\n    assert f(1) == 1")
+
+
 def test_tests_inside_a_check_function() -> None:
     source = (
         "def check(candidate):\n    assert candidate(2) == 4\n    for i in range(3): assert candidate(i) == 2 * i\n"
@@ -103,7 +140,13 @@ def test_tests_inside_a_check_function() -> None:
 
 
 DATA = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.complex_numbers(allow_nan=False)
+    | st.text()
+    | st.binary(),
     lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(st.text() | st.integers(), inner),
     max_leaves=20,
 )
@@ -178,20 +221,39 @@ def test_nonsense_is_no_value(text: str | bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", '{"z":[]}', '{"b":"x"}', '{"c":[1]}', '{"d":[1]}', '{"s":[[]]}', "[" * 10**5]
+    "text",
+    [
+        *("", "{}", '{"z":[]}', '{"b":"x"}', '{"c":[1]}', '{"d":[1]}', '{"d":[{"t":[]}]}', '{"s":[[]]}', "[" * 10**5),
+        f'{{"c":[{10**400},0]}}',
+        "1" * 5000,
+    ],
 )
 def test_malformed_values(text: str) -> None:
     with pytest.raises(wire.Malformed):
         wire.decode(text)
 
 
+@pytest.mark.parametrize(
+    ("reply", "why"), [('V{"d":[{"t":[]}]}', "not a value: IndexError"), ("X", "an error"), ('V"\\ud800"', "\\ud800")]
+)
+def test_a_reply_the_program_made_itself_fails_the_test_and_nothing_else(reply: str, why: str) -> None:
+    """Written to every descriptor it has, the one that values leave by among them."""
+    program = (
+        f"import os\ndef f(x):\n    for fd in range(3, 64):\n        try: os.write(fd, {reply.encode()!r})\n"
+        "        except OSError: pass\n    os._exit(0)"
+    )
+    plain, judged = check(program, asserts("assert f(1) == 2\nfor k in [1]: assert f(k) == 2")).failures
+    assert why in plain and plain.encode() and judged.encode()
+
+
 def test_stdin_programs() -> None:
     program = "n = int(input())\nprint(n * 2, end=' \\n\\n')"
     assert check(program, [Stdin("2\n", "4"), Stdin("2", "5"), Stdin("x", "4")]).failures == (
         "",
-        "another value: 4 \n\n",
+        "another value: '4 \\n\\n'",
         "exit status 1",
     )
+    assert check("print('a\\x0bb')", [Stdin("", "a\nb"), Stdin("", "a\x0bb\r\n")]).failures[1] == ""
     assert check("if __name__ == '__main__': print(len(input()))", [Stdin("x" * 10**5, "100000")]).passed
 
 
@@ -227,6 +289,26 @@ def test_after_two_timeouts_no_more_time_is_spent() -> None:
     assert [outcome.kind for outcome in outcomes] == ["value", "timeout", "timeout", "timeout"]
 
 
+def test_a_judged_test_that_runs_out_of_time_counts_once() -> None:
+    program = "import time\ndef f(x):\n    if x: time.sleep(9)\n    return x"
+    tests = asserts("for k in [1]: assert f(k) == k\nassert f(0) == 0\nfor k in [0]: assert f(k) == k")
+    assert check(program, tests, seconds=0.5).failures == ("out of time", "", "")
+
+
+@pytest.mark.parametrize(
+    "limits", [{"seconds": 0}, {"seconds": float("inf")}, {"seconds": float("nan")}, {"memory_mb": -1}]
+)
+def test_limits_that_would_be_none(limits: dict[str, Any]) -> None:
+    for attempt in (
+        lambda: run("x = 1", **limits),
+        lambda: execute(["true"], **limits),
+        lambda: check("x = 1", [Call("x", 1)], **limits),
+        lambda: evaluate("x = 1", [Call("x", 1)], **limits),
+    ):
+        with pytest.raises(ConfigError, match="is not allowed: a number"):
+            attempt()
+
+
 def test_share_of_tests_passed() -> None:
     checked = check("def f(x): return x", [Call("f(1)", 1), Call("f(1)", 2), Call("f(1)", 1), Call("f(1)", 3)])
     assert (checked.share, checked.passed) == (0.5, False)
@@ -247,6 +329,7 @@ def test_files_of_tests(tmp_path: Path) -> None:
         ("assert (", "the tests are not Python"),
         ('{"stdin": "1"}', 'line 1: needs "expected"'),
         ('{"expected": "1"}\nnope', "line 2: not a JSON object"),
+        ('{"expected": "\\ud83d"}', r"line 1: half a character, '\\ud83d'"),
     ):
         with pytest.raises(ConfigError, match=message) as caught:
             read(text)

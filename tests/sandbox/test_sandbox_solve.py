@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flyweight import api, verifiers
+from flyweight import api, sandbox, verifiers
 from flyweight.cli.main import run
 from flyweight.errors import BackendError, ConfigError, SandboxError
 from flyweight.sandbox import bubblewrap, cell
@@ -40,6 +40,8 @@ def test_the_score_is_the_share_of_tests_passed(tmp_path: Path) -> None:
     assert values(judge, Problem("p", "?"), *DRAFTS[1:3], "no code", "```\nx = (\n```") == [0.5, 1.0, 0.0, 0.0]
     with pytest.raises(ConfigError, match="seconds 0 is not allowed"):
         verifiers.load("tests", seconds=0)
+    with pytest.raises(ConfigError, match="seconds inf is not allowed"):
+        execution.Command("true", seconds=float("inf"))
 
 
 def test_a_problem_may_bring_its_public_tests() -> None:
@@ -61,7 +63,12 @@ def test_a_command_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert values(judge, Problem("p", "?"), r"so \boxed{12}", r"so \boxed{13}", "I do not know") == [1.0, 0.0, 0.0]
     assert values(execution.Command("grep -q 1"), Problem("p", "?"), r"\boxed{12}", r"\boxed{3}") == [1.0, 0.0]
     assert values(execution.Command("true"), Problem("p", "?"), "nothing") == [0.0]
-    assert execution.Command("sh -c 'exit 0' / ~ .").visible == (str(tmp_path),)
+    (tmp_path / "house" / "me").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path / "house" / "me"))
+    Path("link").symlink_to("house")
+    Path("sub").mkdir()
+    given = f"sh -c 'exit 0' / ~ {tmp_path}/house/me house link . sub -c"
+    assert execution.Command(given).visible == (str(tmp_path / "sub"),)
 
 
 @pytest.mark.parametrize(
@@ -164,3 +171,24 @@ def test_without_a_sandbox_solve_ends_with_4(
     for words in (["--tests", str(tests)], ["--check", "true"]):
         assert run(["solve", "?", "--model", "toy", *words]) == 4
         assert capsys.readouterr() == ("", "Error: bubblewrap is missing: install it\n")
+
+
+def test_a_sandbox_that_breaks_ends_the_command_with_4_after_what_was_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    execute, ran = sandbox.execute, []
+
+    def breaking(*args: Any, **settings: Any) -> sandbox.SandboxResult:
+        ran.append(args)
+        if len(ran) > 4:
+            raise SandboxError("it broke")
+        return execute(*args, **settings)
+
+    monkeypatch.setattr(sandbox, "execute", breaking)
+    questions = tmp_path / "questions.txt"
+    questions.write_text("".join(f"Add {k} and 4.\n" for k in range(9)))
+    words = ["solve", "--file", str(questions), "--model", "toy", "-s", "best_of_n", "-n", "2", "--check", "true"]
+    assert run([*words, "--json"]) == 4
+    out, err = capsys.readouterr()
+    assert err == "Error: it broke\n"
+    assert [json.loads(line)["error"] for line in out.splitlines()] == [None, None]
