@@ -11,11 +11,12 @@ from typing import NamedTuple
 from flyweight.errors import BackendError, ConfigError, FlyweightError, unknown
 from flyweight.policies.llamacpp.admission import admitted
 from flyweight.policies.llamacpp.context import KV_TYPES, Blob, Context, Floats, Model
+from flyweight.policies.llamacpp.drawing import Outcome, Place, draw
 from flyweight.policies.llamacpp.history import common_prefix
 from flyweight.policies.llamacpp.kernels import Kernels, kernels
 from flyweight.policies.llamacpp.machine import default_threads
 from flyweight.policies.llamacpp.row import Row
-from flyweight.policies.llamacpp.sampler import Drawn, Rows, Scratch, Wanted
+from flyweight.policies.llamacpp.sampler import Drawn, Rows, Scratch
 from flyweight.policies.llamacpp.schedule import Queue
 from flyweight.policies.llamacpp.seats import arrange, beside, dense
 from flyweight.policies.llamacpp.streams import Streams
@@ -57,16 +58,6 @@ class Profile(NamedTuple):
     """Those of them that did."""
 
 
-class Place(NamedTuple):
-    """Where something is drawn from."""
-
-    row: Row
-    at: int
-    """Which of the decode's rows of logits."""
-    ahead: int
-    """Drafted tokens before it."""
-
-
 class LlamaCpp:
     """A GGUF model as a policy: continuous batching over separate KV streams, prefixes shared on their own.
 
@@ -76,8 +67,8 @@ class LlamaCpp:
     first.
 
     Where at most two rows run, tokens that are likely to follow are computed along with the last one (`lookup`), and
-    kept as far as they are what is then drawn: fewer steps, the same texts. Only with packed weights, whose logits do not
-    depend on what is computed together. `Usage` counts tokens drawn, not those drafted in vain; `Profile` has both.
+    kept as far as they are what is then drawn: fewer steps, the same texts. Only with packed weights, whose logits do
+    not depend on what is computed together. `Usage` counts tokens drawn, not those drafted in vain; `Profile` has both.
 
     Memory is the weights, `slots` x `context` tokens of KV, allocated at once, and up to `parked_mb` for paths put
     aside; a token takes 12,288 bytes for Qwen2.5 0.5B at f16.
@@ -389,19 +380,19 @@ class LlamaCpp:
             for member in (row, *(self._join(row) if ahead == 0 else ()))
         ]
         drawing = time.perf_counter()
-        drawn = self._draw(places, logits)
+        drawn = draw(places, logits)
         sampling += time.perf_counter() - drawing
         kept = 0
-        for (row, index, ahead), draw in zip(places, drawn, strict=True):
+        for (row, at, ahead), outcome in zip(places, drawn, strict=True):
             if ahead:
                 # This was computed for the case that the row goes on with the draft.
                 if row not in self._rows or row.next_token != self._streams.held[row.stream][row.done]:
                     continue
                 row.done += 1
                 kept += 1
-            state = states[index].copy() if states is not None and row.request.hidden else None
+            state = states[at].copy() if states is not None and row.request.hidden else None
             try:
-                self._write(row, draw, state)
+                self._write(row, outcome, state)
             except Exception as error:  # an `until` predicate may raise anything; it fails its own request only
                 self._finish(row, Finish.CUT, error=_line(error))
         for row in rows if width > 1 else ():
@@ -442,39 +433,7 @@ class LlamaCpp:
         self._count(cached_tokens=leader.done * len(twins))
         return twins
 
-    def _draw(self, places: list[Place], logits: Rows) -> list[Drawn | tuple[float, ...] | Exception]:
-        """For each place a token, or the log-probabilities of its row's choices, or why there is none."""
-        wanted = [
-            Wanted(index, row.request.sampling.temperature, row.request.sampling.top_p, row.uniform(ahead))
-            for row, index, ahead in places
-            if row.grammar is None and not row.choices
-        ]
-        tokens = iter(logits.draw_all(wanted))
-        drawn: list[Drawn | tuple[float, ...] | Exception] = []
-        for row, index, _ in places:
-            easy = next(tokens) if row.grammar is None and not row.choices else None
-            try:
-                if not logits.is_finite(index):
-                    raise BackendError("the model returned logits that are not finite numbers")
-                if row.choices:
-                    drawn.append(logits.logprobs(index, row.choices))
-                else:
-                    drawn.append(easy or self._draw_legal(row, logits, index))
-            except Exception as error:
-                drawn.append(error)
-        return drawn
-
-    def _draw_legal(self, row: Row, logits: Rows, index: int) -> Drawn:
-        """A token the row's grammar permits."""
-        assert row.grammar is not None
-        sampling = row.request.sampling
-        allowed = row.grammar.allowed(logits, index, sampling.temperature)
-        if not allowed.ids.size:
-            raise BackendError("the grammar permits no token here")
-        u = row.uniform()
-        return logits.draw(index, temperature=sampling.temperature, top_p=sampling.top_p, u=u, allowed=allowed)
-
-    def _write(self, row: Row, drawn: Drawn | tuple[float, ...] | Exception, state: Floats | None) -> None:
+    def _write(self, row: Row, drawn: Outcome, state: Floats | None) -> None:
         """Add to a row what was drawn for it, and finish it if that was the last."""
         if isinstance(drawn, Exception):
             raise drawn
