@@ -55,7 +55,7 @@ class McNemar(NamedTuple):
     """Problems that a alone got right."""
     only_b: int
     p: float
-    """Two-sided exact p-value, in (0, 1]."""
+    """Two-sided exact p-value, in [0, 1]: 0 stands for what no float can hold, below 5e-324."""
 
 
 class RiskPoint(NamedTuple):
@@ -155,7 +155,10 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> McNemar:
     only_a = sum(bool(x) and not y for x, y in zip(a, b, strict=True))
     only_b = sum(bool(y) and not x for x, y in zip(a, b, strict=True))
     d, fewer = only_a + only_b, min(only_a, only_b)
-    tail = sum(math.comb(d, i) for i in range(fewer + 1))
+    tail = ways = 1
+    for i in range(fewer):  # C(d, i + 1) from C(d, i): each anew would take seconds for thousands of problems
+        ways = ways * (d - i) // (i + 1)
+        tail += ways
     return McNemar(only_a, only_b, min(1.0, 2 * tail / 2**d))
 
 
@@ -279,14 +282,14 @@ def problems_needed(a: float, b: float, *, power: float = 0.8, level: float = 0.
 
     ((z_level sqrt(2 p (1-p)) + z_power sqrt(a(1-a) + b(1-b))) / (a - b))^2 with p = (a + b) / 2, rounded up: the
     two-sided test of two proportions. Source: Fleiss, Levin and Paik 2003, Statistical Methods for Rates and
-    Proportions, chapter 4, without continuity correction. ConfigError unless a and b lie in [0, 1] and differ
-    and 0 < power, level < 1.
+    Proportions, chapter 4, without continuity correction. A power that chance alone gives needs 1. ConfigError unless
+    a and b lie in [0, 1] and differ and 0 < power, level < 1.
     """
     if not (0 <= a <= 1 and 0 <= b <= 1) or a == b:
         raise ConfigError(f"problems_needed: accuracies {a} and {b}; need two different numbers in [0, 1]")
     p = (a + b) / 2
     spread = _two_sided(level) * math.sqrt(2 * p * (1 - p)) + _one_sided(power) * math.sqrt(a * (1 - a) + b * (1 - b))
-    return math.ceil((spread / (a - b)) ** 2)
+    return max(1, math.ceil((max(0.0, spread) / (a - b)) ** 2))
 
 
 def problems_needed_paired(difference: float, sd: float, *, power: float = 0.8, level: float = 0.95) -> int:
@@ -299,7 +302,8 @@ def problems_needed_paired(difference: float, sd: float, *, power: float = 0.8, 
     """
     if difference == 0 or not math.isfinite(difference) or not (0 <= sd < math.inf):
         raise ConfigError(f"problems_needed_paired: difference={difference}, sd={sd}; need a difference and sd >= 0")
-    return max(2, math.ceil(((_two_sided(level) + _one_sided(power)) * sd / difference) ** 2))
+    quantiles = max(0.0, _two_sided(level) + _one_sided(power))
+    return max(2, math.ceil((quantiles * sd / difference) ** 2))
 
 
 def _ways_to_win(c: int, j: int, others: Counter[int], silent: int, k: int) -> Fraction:
@@ -337,7 +341,7 @@ def _level(level: float) -> float:
 
 def _two_sided(level: float) -> float:
     """Standard normal quantile that leaves (1 - level) / 2 on each side."""
-    return NormalDist().inv_cdf(0.5 + _level(level) / 2)
+    return -NormalDist().inv_cdf((1 - _level(level)) / 2)
 
 
 def _one_sided(power: float) -> float:

@@ -28,6 +28,11 @@ def test_wilson_equals_scipy(successes: int, n: int, level: float) -> None:
     assert got.value == successes / n
 
 
+def test_wilson_at_the_ends_of_level() -> None:
+    least, most = wilson(3, 10, 5e-324), wilson(3, 10, math.nextafter(1, 0))
+    assert least == pytest.approx((0.3, 0.3, 0.3)) and 0 < most.low < 0.1 and 0.9 < most.high < 1
+
+
 def test_wilson_by_hand() -> None:
     z = 1.959963984540054
     # 5 of 10: centred on 1/2, half width z sqrt(1/40 + z^2/400) / (1 + z^2/10).
@@ -64,9 +69,10 @@ def test_bootstrap_equals_all_resamples() -> None:
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     values = [float(i % 7) for i in range(50)]
-    whole = bootstrap_mean(values, resamples=333)
+    counts = (3, 333)  # of three, a fourth mean would be seen in the limits
+    whole = [bootstrap_mean(values, resamples=count) for count in counts]
     monkeypatch.setattr("flyweight.stats._CHUNK", 120)  # two rows at a time, and one left over
-    assert bootstrap_mean(values, resamples=333) == whole
+    assert [bootstrap_mean(values, resamples=count) for count in counts] == whole
 
 
 def test_paired_bootstrap_is_the_bootstrap_of_differences() -> None:
@@ -115,6 +121,7 @@ def test_pass_at_k_stays_exact_for_large_pools() -> None:
 def test_mistakes_give_one_line() -> None:
     mistakes: list[Callable[[], object]] = [
         lambda: wilson(3, 2),
+        lambda: wilson(-1, 2),
         lambda: wilson(0, 0),
         lambda: wilson(1, 2, 1.0),
         lambda: wilson(1, 2, math.nan),

@@ -282,6 +282,9 @@ def test_problems_needed_by_hand() -> None:
     assert problems_needed(0.50, 0.53) == problems_needed(0.53, 0.50) == math.ceil(unpaired) == 4356
     assert problems_needed_paired(0.03, 0.5) == problems_needed_paired(-0.03, 0.5) == 2181
     assert problems_needed_paired(1.0, 0.0) == 2
+    # Chance alone claims a difference in 5 of 100 tests: a power below that takes no problems, and never more than it.
+    assert [problems_needed(0.5, 0.6, power=power) for power in (0.02, 1e-9)] == [1, 1]
+    assert [problems_needed_paired(0.01, 0.5, power=power) for power in (0.02, 1e-9)] == [2, 2]
     assert problems_needed(0.5, 0.53, power=0.9) > 4356 > problems_needed(0.5, 0.53, level=0.9)
 
 
