@@ -5,20 +5,10 @@ of inputs. Nothing ever runs without the sandbox.
 """
 
 from flyweight.sandbox.cell import Ended, allowed, mechanism, working
-from flyweight.sandbox.checking import (
-    Call,
-    Checked,
-    Outcome,
-    Statements,
-    Stdin,
-    Test,
-    asserts,
-    check,
-    evaluate,
-    read_tests,
-)
+from flyweight.sandbox.checking import Checked, Outcome, check, evaluate
 from flyweight.sandbox.meta import program, public
 from flyweight.sandbox.running import CANNOT_START, SandboxResult, execute, run
+from flyweight.sandbox.tests import Call, Statements, Stdin, Test, asserts, read_tests
 from flyweight.sandbox.wire import canonical
 
 __all__ = [

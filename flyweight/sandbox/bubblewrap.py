@@ -16,7 +16,7 @@ from pathlib import Path
 from flyweight.errors import SandboxError
 from flyweight.sandbox import seccomp
 
-__all__ = ["DISK", "binaries", "command", "cure", "sealed", "user"]
+__all__ = ["DISK", "binaries", "command", "cure", "interpreter", "sealed", "user"]
 
 INSTALL = "apt install bubblewrap, or pip install 'flyweight[sandbox]'"
 CONTAINER = "--cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined"

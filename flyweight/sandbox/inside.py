@@ -323,7 +323,7 @@ def series(items: Iterable[Any], depth: int) -> str:
 
 
 class Refused(Exception):
-    """What a call of the program came to when it was no value."""
+    """What a call of the program came to when it was neither a value nor an error of Python's own."""
 
 
 def judge(channel: int, text: str) -> bytes:
@@ -344,7 +344,11 @@ def judge(channel: int, text: str) -> bytes:
             buffer += os.read(channel, 65_536)
         payload, buffer = buffer[: int(length)], buffer[int(length) :]
         if kind != "V":
-            raise Refused(payload.decode("utf-8", "replace") or "out of time")
+            name, _, said = payload.decode("utf-8", "replace").partition(": ")
+            error = getattr(builtins, name, None)
+            if isinstance(error, type) and issubclass(error, Exception):
+                raise error.__new__(error, said)  # a test may be that it is raised
+            raise Refused(payload.decode("utf-8", "replace"))
         return decode(json.loads(payload))
 
     def calling(name: str) -> Any:

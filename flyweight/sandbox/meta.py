@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from flyweight.sandbox.checking import Test, asserts
+from flyweight.sandbox.tests import Test, asserts
 
 __all__ = ["program", "public"]
 

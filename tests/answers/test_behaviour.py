@@ -66,7 +66,10 @@ def test_inputs_are_the_examples_and_then_more_of_their_kind() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [0, 5, -3, 2.5, True, None, "word", "", [1, 2], [], (1, "a"), {1, 2}, {"a": 1}, [[1, 2], [3]], b"x", 10**30],
+    [
+        *(0, 5, -3, 2.5, True, None, "word", "w", "", [1, 2], [7], [], (1, "a"), {1, 2}, {3}, {"a": 1}, [[1, 2], [3]]),
+        *(b"x", 10**30),
+    ],
 )
 def test_mutations_keep_the_type(value: object) -> None:
     rng = random.Random(0)
@@ -75,6 +78,34 @@ def test_mutations_keep_the_type(value: object) -> None:
         assert (type(changed) is type(value) and bool(changed) == bool(value)) or isinstance(value, bool | int | float)
         if isinstance(value, int) and isinstance(changed, int):
             assert changed * value >= 0
+
+
+@pytest.mark.parametrize(
+    ("source", "only"),
+    [
+        ("assert f(max(1, 2)) == 2", "f(max(1, 2))"),
+        ("assert f(1, k=2) == 3", "f(1, k=2)"),
+        ("assert f() == 3", "f()"),
+        ("k = 3\nassert f(k) == 3", None),
+    ],
+)
+def test_what_holds_more_than_literals_is_not_mutated(source: str, only: str | None) -> None:
+    assert inputs(asserts(source)) == ([] if only is None else [Call(only, None)])
+
+
+def test_inputs_are_spelled_for_the_program_the_same_in_every_process() -> None:
+    judged = "def check(candidate):\n    assert abs(candidate(4) - 2) < 1"
+    found = inputs(asserts(judged, entry="root"))
+    assert len(found) > 5
+    assert all(isinstance(given, Call) and given.expression.startswith("root(") for given in found)
+    letters = list("abcdefghijkl")
+    assert ast.literal_eval(behaviour._spelled([(1,), (), {2: "x"}, set(letters)])) == [
+        (1,),
+        (),
+        {2: "x"},
+        set(letters),
+    ]
+    assert behaviour._spelled(set(letters)) == f"{{{str(letters)[1:-1]}}}"
 
 
 def test_stdin_programs_vote_too() -> None:
@@ -89,6 +120,8 @@ def test_stdin_programs_vote_too() -> None:
     total = "input()\nprint(sum(map(int, input().split())))"
     loop = "n = int(input())\nt = 0\nfor w in input().split(): t += int(w)\nprint(t, end='')"
     assert votes.classes([total, "print(6)", loop, "print(int('x'))"], SORT) == [[0, 2], [1]]
+    assert len(inputs([Stdin("1\n", "")])) > 2, "a number that counts nothing after it"
+    assert {given.stdin for given in inputs([Stdin("abc\n", "")]) if isinstance(given, Stdin)} > {"abc\n"}
 
 
 @pytest.mark.parametrize("stdin", ["--5 -- 7\n", "9" * 5000 + " 100\n", "\u0663 \u00b2 4\n", "\n", ""])
@@ -108,6 +141,14 @@ def test_errors_and_lateness_are_outputs_but_nothing_else_is_no_answer(monkeypat
     }
     monkeypatch.setattr(sandbox, "evaluate", lambda program, *args, **kwargs: outcomes[program])
     assert Behaviour(EXAMPLES).classes(list(outcomes), SORT) == [[1, 2, 4], [3]]
+
+
+def test_what_is_remembered_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(behaviour, "REMEMBERED", 3)
+    votes = Behaviour()
+    for k in range(9):
+        assert votes.classes([f"x = {k}", "y = 1"], SORT) == [[0], [1]]
+        assert len(votes._seen) <= 5
 
 
 def test_without_examples_equal_source_is_one_answer() -> None:

@@ -93,6 +93,23 @@ def test_which_asserts_need_no_judge() -> None:
     assert [test.names for test in found if isinstance(test, Statements)] == [(("f", "f"),)] * 4
 
 
+def test_a_test_may_be_that_an_error_is_raised() -> None:
+    tests = asserts(
+        "try:\n    f(0)\n    assert False\nexcept ZeroDivisionError as error:\n    assert 'zero' in str(error)"
+    )
+    assert check("def f(x): return 1 / x", tests).passed
+    assert check("def f(x): return 1", tests).failures == ("AssertionError: ",)
+    assert check("def f(x): raise ValueError('zero')", tests).failures == ("ValueError: zero",)
+    assert check("class Odd(Exception): ...\ndef f(x): raise Odd", tests).failures == ("Refused: Odd: ",)
+    for odd in (
+        "UnicodeDecodeError('a', b'', 0, 1, 'b')",
+        "ExceptionGroup('a', [OSError(1)])",
+        "SystemExit",
+        "OSError(2, 'x')",
+    ):
+        assert not check(f"def f(x): raise {odd}", tests).passed
+
+
 def test_who_evaluates_a_truth_value() -> None:
     """The program's own functions do; what Python makes of their values is found out where the program is not."""
     given = {
@@ -176,6 +193,9 @@ def test_types_count() -> None:
         if wire.same(x, y)
     }
     assert equal == {(a, a) for a in given} - {("float('nan')",) * 2} | set(permutations(("True", "1", "1.0"), 2))
+    assert check("def f(x): return {x, 2}", asserts("assert f(1) == {1, 2}\nassert f(1) == {1, 3}")).share == 0.5
+    spelled = [wire.canonical(value) for value in (0.3, 0.1 + 0.2, 0.3 + 0j, 0.300000001, 0.3j, 3, 2.9999999999999996)]
+    assert spelled == ["0.3", "0.3", "0.3", "0.300000001", "complex(0,0.3)", "3", "3"]
     nested: list[object] = [[(0, {"a": False})], [(False, {"a": 0})], [(0, {"a": 1})]]
     assert [wire.same(nested[0], value) for value in nested] == [True, True, False]
     assert len(set(map(wire.canonical, nested))) == 2
