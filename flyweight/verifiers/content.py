@@ -23,7 +23,7 @@ ECHO = 8
 LOOP = 0.9
 """Share of repeated 4-grams from which a text of more than LOOP_WORDS words is a loop."""
 LOOP_WORDS = 50
-SHORT_REFUSAL = 40
+SHORT_REFUSAL = 12
 """A text of at most this many words that begins with a refusal is one."""
 
 IDEOGRAPH = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\u0e00-\u0e7f"
@@ -35,7 +35,7 @@ COMMAND = re.compile(r"\\(?!text|math|boxed|fbox|q?quad|left|right|[bB]igg?|begi
 """A LaTeX command that stands for something, such as \\infty."""
 COMMENT = re.compile(r"^[ \t]{0,200}(?:#|//|\"\"\"|'''|pass$|\.\.\.).{0,2000}$", re.MULTILINE)
 REFUSAL = re.compile(
-    r"\W{0,20}(?:(?:i['’]?m |i am )?(?:very |so )?sorry\b|i (?:can ?not|can['’]?t|could not|couldn['’]?t|won['’]?t"
+    r"\W{0,20}(?:(?:i['’]?m |i am )?(?:very |so )?sorry\b|i (?:can ?not|can['’]?t|could not|could ?n['’]?t|won['’]?t"
     r"|don['’]?t know|do not know|am (?:not able|unable)|refuse)\b|i['’]m (?:not able|unable)\b"
     r"|as an? (?:ai|language model)\b|unfortunately,? i\b|no idea\b)",
     re.IGNORECASE,

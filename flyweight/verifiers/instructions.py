@@ -189,7 +189,7 @@ def _first_word(text: str, num_paragraphs: int, nth_paragraph: int, first_word: 
     parts = [part.strip() for part in text.split("\n\n")]
     if sum(map(bool, parts)) != num_paragraphs or not 1 <= nth_paragraph <= num_paragraphs:
         return False
-    start = parts[nth_paragraph - 1].partition(" ")[0].lstrip("'\"")
+    start = " ".join(parts[nth_paragraph - 1].split(None, 1)[:1]).lstrip("'\"")
     return re.split(r"[.,?!'\"]", start, maxsplit=1)[0].lower() == first_word.lower()
 
 

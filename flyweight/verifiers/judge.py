@@ -113,9 +113,7 @@ class _Asked:
         if isinstance(said, str) and said in CRITERIA:
             return CRITERIA[said]
         if not isinstance(said, Sequence) or isinstance(said, str) or not all(isinstance(each, str) for each in said):
-            raise BackendError(
-                f"problem {problem.id!r}: criteria must be a list of texts, or one of {', '.join(CRITERIA)}"
-            )
+            raise BackendError(f"problem {problem.id!r}: criteria must be texts, or one of {', '.join(CRITERIA)}")
         return _criteria(said, f"problem {problem.id!r}")
 
     def _prompt(self, problem: Problem, texts: Sequence[str], task: str, repeat: int) -> Node:

@@ -38,7 +38,7 @@ ALONE = {
     "gurmukhi": "pa",
     "gujarati": "gu",
     "tamil": "ta",
-    "telugu": "te",
+    "telugu": "te",  # codespell:ignore te
     "kannada": "kn",
     "malayalam": "ml",
     "thai": "th",
@@ -50,7 +50,7 @@ ALONE = {
 
 LANGUAGES = (
     "ar", "bg", "bn", "de", "el", "en", "es", "fa", "fi", "fr", "gu", "he", "hi", "id", "it", "ja", "kn", "ko", "ml",
-    "mr", "ne", "nl", "pa", "pl", "pt", "ru", "sv", "sw", "ta", "te", "th", "tr", "uk", "ur", "vi", "zh",
+    "mr", "ne", "nl", "pa", "pl", "pt", "ru", "sv", "sw", "ta", "te", "th", "tr", "uk", "ur", "vi", "zh",  # codespell:ignore te
 )  # fmt: skip
 """Two-letter codes of the languages that are told apart."""
 
