@@ -196,6 +196,7 @@ def test_types_count() -> None:
     assert check("def f(x): return {x, 2}", asserts("assert f(1) == {1, 2}\nassert f(1) == {1, 3}")).share == 0.5
     spelled = [wire.canonical(value) for value in (0.3, 0.1 + 0.2, 0.3 + 0j, 0.300000001, 0.3j, 3, 2.9999999999999996)]
     assert spelled == ["0.3", "0.3", "0.3", "0.300000001", "complex(0,0.3)", "3", "3"]
+    assert wire.canonical(set("hgfedcba")) == "set('a','b','c','d','e','f','g','h')"
     nested: list[object] = [[(0, {"a": False})], [(False, {"a": 0})], [(0, {"a": 1})]]
     assert [wire.same(nested[0], value) for value in nested] == [True, True, False]
     assert len(set(map(wire.canonical, nested))) == 2
