@@ -113,8 +113,8 @@ def _is_program(text: str) -> bool:
     return any(not isinstance(statement, ast.Expr) or isinstance(statement.value, ast.Call) for statement in body)
 
 
-def inputs(examples: Sequence[Test], count: int = INPUTS) -> list[Input]:
-    """At most `count` different inputs: those of the examples in order, then mutations of them, always the same ones.
+def inputs(examples: Sequence[Test]) -> list[Input]:
+    """At most `INPUTS` different inputs: those of the examples in order, then mutations of them, always the same ones.
 
     A mutation keeps types, signs, alphabets and non-emptiness, and the length of whatever an argument is the length of:
     it should be an input that the problem is about.
@@ -132,15 +132,15 @@ def inputs(examples: Sequence[Test], count: int = INPUTS) -> list[Input]:
             found[Call(_written(name, arguments), None)] = None
             calls.append((name, arguments))
     rng = random.Random(digest(*(_written(*call) for call in calls), *stdins))
-    for _ in range(TRIES * count if calls or stdins else 0):
-        if len(found) >= count:
+    for _ in range(TRIES * INPUTS if calls or stdins else 0):
+        if len(found) >= INPUTS:
             break
         if calls:
             name, arguments = rng.choice(calls)
             found[Call(_written(name, _mutated_arguments(arguments, rng)), None)] = None
         else:
             found[Stdin(_mutated_lines(rng.choice(stdins), rng), "")] = None
-    return list(found)[:count]
+    return list(found)[:INPUTS]
 
 
 def _written(name: str, arguments: Sequence[object]) -> str:

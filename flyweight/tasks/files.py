@@ -7,6 +7,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar, cast
@@ -26,6 +27,7 @@ __all__ = [
     "needs_data",
     "parsed",
     "sha",
+    "split_beside",
 ]
 
 TRAINING = ("train", "calibration", "development")
@@ -56,6 +58,16 @@ def hash_split(text: str) -> str:
     """Which of `TRAINING` a question belongs to: its sha256 mod 10, 0-5 train, 6-8 calibration, 9 development."""
     residue = int(sha(text), 16) % 10
     return "development" if residue == 9 else "calibration" if residue >= 6 else "train"
+
+
+def split_beside(test: Bundled, field: str, text: str) -> str:
+    """`test` for a question that stands in the test set, whatever file it was found in, else its `hash_split`."""
+    return "test" if text in _questions(test, field) else hash_split(text)
+
+
+@cache
+def _questions(file: Bundled, field: str) -> frozenset[str]:
+    return frozenset(str(row[field]) for row in bundled(file))
 
 
 def check_split(task: str, split: str | None, allowed: tuple[str, ...]) -> None:

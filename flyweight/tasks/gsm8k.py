@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Mapping
 from pathlib import Path
 
 from flyweight.tasks import files, maths
@@ -38,11 +37,12 @@ class GSM8K(maths.Maths):
         """ConfigError if the file cannot be read, is not what it should be, or has no question of the split."""
         files.check_split(self.name, split, self.splits)
         if data is not None:
-            rows = files.chosen(_original(Path(data)), split, _split_of, Path(data))
+            found = _original(Path(data))
+            rows = files.chosen(found, split, lambda p: files.split_beside(TEST, "question", p.prompt), Path(data))
         elif split == "test":
             rows = [_row("gsm8k-test", row)[1] for row in files.bundled(TEST)]
         elif split in (None, "development"):
-            rows = list(_development())
+            rows = [maths.problem(str(r["id"]), str(r["question"]), str(r["answer"]), {}) for r in files.bundled(DEV)]
         else:
             raise files.needs_data(self.name, str(split), "train.jsonl of openai/grade-school-math")
         super().__init__(rows)
@@ -54,11 +54,6 @@ def split_answer(text: str) -> tuple[str, str]:
     if not mark or not answer.strip():
         raise ValueError("no '####' before the final answer")
     return solution.strip(), answer.strip()
-
-
-def _development() -> Iterator[Problem]:
-    for row in files.bundled(DEV):
-        yield maths.problem(str(row["id"]), str(row["question"]), str(row["answer"]), {})
 
 
 def _row(prefix: str, row: Mapping[str, object]) -> tuple[str, Problem]:
@@ -77,12 +72,3 @@ def _original(path: Path) -> list[Problem]:
     prefix = f"gsm8k-{stem.removeprefix('gsm8k').strip('-_')}"
     what = 'a GSM8K row, which is {"question": ..., "answer": "... #### 42"}'
     return list(files.parsed(path, what, lambda row: _row(prefix, row)).values())
-
-
-def _split_of(problem: Problem) -> str:
-    return "test" if problem.prompt in _test_questions() else files.hash_split(problem.prompt)
-
-
-@cache
-def _test_questions() -> frozenset[str]:
-    return frozenset(str(row["question"]) for row in files.bundled(TEST))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 
 from flyweight.tasks import files, maths
@@ -37,7 +36,8 @@ class MATH500(maths.Maths):
         files.check_split(self.name, split, self.splits)
         if data is not None:
             what = 'a MATH row, which is {"problem": ..., "level": "Level 2", "solution": "... \\boxed{42}", ...}'
-            rows = files.chosen(list(files.parsed(Path(data), what, _row).values()), split, _split_of, Path(data))
+            found = list(files.parsed(Path(data), what, _row).values())
+            rows = files.chosen(found, split, lambda p: files.split_beside(TEST, "problem", p.prompt), Path(data))
         elif split in (None, "test"):
             rows = [_row(row)[1] for row in files.bundled(TEST)]
         else:
@@ -63,12 +63,3 @@ def _row(row: Mapping[str, object]) -> tuple[str, Problem]:
     # MATH has two questions whose level is "Level ?".
     meta = {"level": int(level) if level.isdecimal() else 0, "subject": subject}
     return id, maths.problem(id, str(question), str(answer), meta)
-
-
-def _split_of(problem: Problem) -> str:
-    return "test" if problem.prompt in _test_questions() else files.hash_split(problem.prompt)
-
-
-@cache
-def _test_questions() -> frozenset[str]:
-    return frozenset(str(row["problem"]) for row in files.bundled(TEST))
