@@ -13,12 +13,15 @@ from flyweight.errors import BackendError, ConfigError
 from flyweight.protocols import Models, Verifier
 from flyweight.testing import RuleVerifier, ToyPolicy, check_verifier
 from flyweight.types import Finish, Node, Problem, Score
-from flyweight.verifiers.compose import All, Weighted
 from tests.test_verifiers import PROBLEM, score
 
 
 def fixed(value: float, name: str = "") -> RuleVerifier:
     return RuleVerifier(lambda question, solution: value, name=name or f"fixed-{value}")
+
+
+def made(name: str, **settings: object) -> Verifier:
+    return verifiers.load(name, **settings)
 
 
 def half(question: str, solution: str) -> float:
@@ -34,33 +37,37 @@ def one(verifier: Verifier, text: str = "2 + 2 = 4") -> float:
 
 def test_all_is_the_product_or_the_least() -> None:
     parts = [fixed(0.5), fixed(0.4), fixed(1.0)]
-    assert one(All(parts=parts)) == pytest.approx(0.2)
-    assert one(All(parts=parts, by="min")) == 0.4
+    assert one(made("all", parts=parts)) == pytest.approx(0.2)
+    assert one(made("all", parts=parts, by="min")) == 0.4
 
 
 def test_weighted_is_the_mean_by_weight_only() -> None:
     parts = [(fixed(0.5), 2.0), (fixed(0.2), 1.0)]
-    assert one(Weighted(parts=parts)) == pytest.approx(0.4)
-    assert one(Weighted(parts=[(part, 10 * weight) for part, weight in parts])) == pytest.approx(0.4)
-    assert one(Weighted(parts=[(fixed(1.0), 0.1), (fixed(1.0, "b"), 0.7), (fixed(1.0, "c"), 0.2)])) <= 1
+    assert one(made("weighted", parts=parts)) == pytest.approx(0.4)
+    assert one(made("weighted", parts=[(part, 10 * weight) for part, weight in parts])) == pytest.approx(0.4)
+    assert one(made("weighted", parts=[(fixed(1.0), 0.1), (fixed(1.0, "b"), 0.7), (fixed(1.0, "c"), 0.2)])) <= 1
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations((0.5, 0.25, 0.0))))
 def test_the_order_of_the_parts_changes_no_score(order: tuple[float, ...]) -> None:
-    assert one(All(parts=[fixed(value) for value in order])) == 0
-    assert one(Weighted(parts=[(fixed(value), 1 + value) for value in order])) == pytest.approx((0.75 + 0.3125) / 3.75)
+    assert one(made("all", parts=[fixed(value) for value in order])) == 0
+    assert one(made("weighted", parts=[(fixed(value), 1 + value) for value in order])) == pytest.approx(
+        (0.75 + 0.3125) / 3.75
+    )
 
 
 def test_a_part_sees_only_what_no_part_before_it_refused() -> None:
     seen = fixed(0.5)
     gate = RuleVerifier(lambda question, solution: float("=" in solution))
     nodes = [Node(Node(), text) for text in ("a", "b = 1", "c", "d = 2")]
-    got = score(All(parts=[gate, seen]), *nodes)
+    got = score(made("all", parts=[gate, seen]), *nodes)
     assert [each.value for each in got] == [0, 0.5, 0, 0.5] and seen.scored == ["b = 1", "d = 2"]
     none = fixed(0.5)
-    assert [each.value for each in score(All(parts=[fixed(0.0), none]), *nodes)] == [0] * 4 and none.scored == []
+    assert [each.value for each in score(made("all", parts=[fixed(0.0), none]), *nodes)] == [
+        0
+    ] * 4 and none.scored == []
     both = fixed(0.5)
-    score(Weighted(parts=[(gate, 1), (both, 1)]), *nodes)
+    score(made("weighted", parts=[(gate, 1), (both, 1)]), *nodes)
     assert len(both.scored) == 4, "a mean needs all of its parts"
 
 
@@ -73,14 +80,14 @@ def test_a_wrong_number_of_scores_is_an_error(count: int, composed: str) -> None
         async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> list[Score]:
             return [Score(0.5)] * count
 
-    verifier = All(parts=[Miscounting()]) if composed == "all" else Weighted(parts=[(Miscounting(), 1)])
+    verifier = made("all", parts=[Miscounting()]) if composed == "all" else made("weighted", parts=[(Miscounting(), 1)])
     with pytest.raises(BackendError, match=f"miscounting returned {count} scores for 2 candidates"):
         score(verifier, Node(), Node())
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, -0.1, 1.1])
 def test_a_score_out_of_range_is_an_error(bad: float) -> None:
-    for verifier in (All(parts=[fixed(bad)]), Weighted(parts=[(fixed(bad), 1)])):
+    for verifier in (made("all", parts=[fixed(bad)]), made("weighted", parts=[(fixed(bad), 1)])):
         with pytest.raises(BackendError, match="must lie in"):
             one(verifier)
 
@@ -98,11 +105,12 @@ def test_the_answer_is_shown_to_those_alone_that_see_it() -> None:
             shown.append((self.name, problem.answer))
             return [Score(1.0) for _ in nodes]
 
-    verifier = All(parts=[Spy("blind", False), Spy("seeing", True)])
-    assert verifier.sees_answer and verifier.params == 7 and not All(parts=["form"]).sees_answer
+    verifier = made("all", parts=[Spy("blind", False), Spy("seeing", True)])
+    assert verifier.sees_answer and verifier.params == 7 and not made("all", parts=["form"]).sees_answer
     score(verifier, Node(), problem=Problem("p", "?", answer="4"))
     assert shown == [("blind", None), ("seeing", "4")]
-    assert All(parts=["oracle"]).analysis_only and not All(parts=["form"]).analysis_only
+    for part in ("oracle", "form"):
+        assert getattr(made("all", parts=[part]), "analysis_only", None) is (part == "oracle")
 
 
 @pytest.mark.parametrize(

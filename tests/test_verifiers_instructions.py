@@ -205,7 +205,7 @@ def test_instructions_from_a_file(tmp_path: Path) -> None:
     file.write_text(json.dumps(listed))
     verifier = verifiers.load(f"instructions:file={file}")
     node = Node(Node(), "a, b")
-    [score] = drive(verifier.score(Problem("p", "?"), [node], FakeModels()))  # type: ignore[arg-type]
+    [score] = drive(verifier.score(Problem("p", "?"), [node], FakeModels()))
     assert score.value == 0 and score.kind == "instructions"
     for wrong in ("{", "[]", "[1]", '[{"instruction": "punctuation:no_coma"}]', '[{"no": 1}]', "3"):
         file.write_text(wrong)

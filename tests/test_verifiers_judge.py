@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import random
 import re
@@ -20,6 +21,7 @@ from flyweight.runner import Runner
 from flyweight.strategies import bind
 from flyweight.testing import BoxedAnswers, Draft, ToyPolicy, check_verifier, drive
 from flyweight.types import Finish, Message, Node, Problem, Sampling, Score
+from flyweight.verifiers import judge as judge_module
 from flyweight.verifiers.judge import CRITERIA, LONGEST, Judge, Preference, expected
 from tests import tiny
 
@@ -490,3 +492,53 @@ def test_a_judge_of_another_name_is_asked() -> None:
     unknown = Runner(small, {"judge": Judge(policy="big", kind="math")}, answers=BoxedAnswers())
     result = unknown.solve(Problem("p", "Add 3 and 4."), bind("best_of_n", {"n": 2}))
     assert result.error is not None and "unknown policy 'big'" in result.error
+
+
+# --- prompts without a right answer
+
+
+def writing() -> list[dict[str, object]]:
+    file = Path(judge_module.__file__).parent.parent / "tasks" / "data" / "writing.jsonl"
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+
+
+def test_the_prompts_have_criteria_and_a_better_answer() -> None:
+    rows = writing()
+    assert [row["kind"] for row in rows] == ["writing"] * 4 + ["product"] * 4 + ["summary"] * 4
+    assert len({row["id"] for row in rows}) == len({row["prompt"] for row in rows}) == 12
+    for row in rows:
+        problem = Problem(str(row["id"]), str(row["prompt"]), meta=row)
+        better, worse = str(row["better"]), str(row["worse"])
+
+        def finds(prompt: str, better: str = better) -> list[float]:
+            return [-math.inf] * 4 + [0.0] if better in prompt else [0.0] + [-math.inf] * 4
+
+        models = Script(finds)
+        assert judged("judge", models, better, worse, problem=problem) == [1, 0], "neither is vacuous"
+        assert len(models.prompts) == 2 * 3, "three criteria each, read from the row"
+
+
+@pytest.mark.parametrize(
+    ("id", "verifier"),
+    [
+        ("writing-01", "length:unit=sentences:least=3:most=4"),
+        ("writing-02", "instructions"),
+        ("writing-03", "length:unit=sentences:least=1:most=5"),
+        ("writing-04", "length:unit=sentences:least=3:most=3"),
+        ("product-01", "length:unit=sentences:least=2:most=3"),
+        ("product-02", "length:most=50"),
+        ("product-03", "length:unit=sentences:least=2:most=2"),
+        ("summary-01", "length:unit=sentences:most=2"),
+        ("summary-02", "length:most=30"),
+        ("summary-03", "regex:pattern=^(?:- [^\\n]+\\n?)+$"),
+        ("summary-04", "length:unit=sentences:most=3"),
+    ],
+)
+def test_what_a_rule_can_check_of_them_holds_for_the_better_one(id: str, verifier: str) -> None:
+    [row] = [row for row in writing() if row["id"] == id]
+    forbidden = {
+        "instruction_id_list": ["keywords:forbidden_words"],
+        "kwargs": [{"forbidden_words": ["dark", "quiet", "empty"]}],
+    }
+    problem = Problem(id, str(row["prompt"]), meta=forbidden)
+    assert judged(verifier, Script(), str(row["better"]), problem=problem) == [1]

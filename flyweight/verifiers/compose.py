@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 
 from flyweight.errors import BackendError, ConfigError, unknown
 from flyweight.protocols import Models, Verifier
@@ -24,9 +25,13 @@ class _Composed(ABC):
 
     def __init__(self, parts: Sequence[Verifier]) -> None:
         self.verifiers = tuple(parts)
-        self.params = max(part.params for part in parts)
         self.sees_answer = any(part.sees_answer for part in parts)
         self.analysis_only = any(getattr(part, "analysis_only", False) for part in parts)
+
+    @cached_property
+    def params(self) -> int:
+        """Of the largest part. Asked for late: a part may have to look into its weights for it."""
+        return max(part.params for part in self.verifiers)
 
     async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> list[Score]:
         """One Score per node; costs what the parts cost. BackendError if one of them gives no proper score."""
@@ -60,7 +65,8 @@ class All(_Composed):
     On the command line: `all:form:arithmetic`, `all:by=min:form:length(least=20:most=80)`. A part is asked only about
     candidates that none before it scored 0, so cheap parts come first: `all:form:judge`.
 
-    Source: Conjunction of verifiers, as rules gate a reward model in Lambert et al. 2024, Tulu 3 (2411.15124).
+    Source: Several verifiers at once, as in Lifshitz et al. 2025, Multi-Agent Verification (2502.20379), whose
+    approvals are counted rather than multiplied.
     """
 
     name = "all"
@@ -87,7 +93,7 @@ class Weighted(_Composed):
     On the command line: `weighted:arithmetic=2:form=1`, `weighted:judge(criteria=writing)=3:repetition=1`. Weights are
     above 0; only their ratios matter.
 
-    Source: Linear combination of reward signals, as in Wang et al. 2024, Interpretable Preferences (2406.12845).
+    Source: Weighted reward signals, as in Wang et al. 2024, Interpretable Preferences (2406.12845), with fixed weights.
     """
 
     name = "weighted"

@@ -50,7 +50,8 @@ ALONE = {
 
 LANGUAGES = (
     "ar", "bg", "bn", "de", "el", "en", "es", "fa", "fi", "fr", "gu", "he", "hi", "id", "it", "ja", "kn", "ko", "ml",
-    "mr", "ne", "nl", "pa", "pl", "pt", "ru", "sv", "sw", "ta", "te", "th", "tr", "uk", "ur", "vi", "zh",  # codespell:ignore te
+    "mr", "ne", "nl", "pa", "pl", "pt", "ru", "sv", "sw", "ta", "th", "tr", "uk", "ur", "vi", "zh",
+    "te",  # codespell:ignore te
 )  # fmt: skip
 """Two-letter codes of the languages that are told apart."""
 

@@ -59,7 +59,7 @@ class Units(Rule):
     square feet", "how many hours"). Where nothing is wanted a stated answer scores 1/2. Nothing is converted: 100 cm
     is another answer than 1 m where metres are wanted.
 
-    Source: Units as a source of wrong answers in Hendrycks et al. 2021, MATH (2103.03874).
+    Source: The units that the normalisation of Lewkowycz et al. 2022, Minerva (2206.14858) drops; here they are checked.
     """
 
     name = "units"
