@@ -26,7 +26,8 @@ class Tests:
     """Share of the public tests that the candidate's code passes, run in the sandbox.
 
     The tests are those of the setting `file`, or of the problem itself (`public` in its meta); the tests that grade a
-    benchmark are never among them. Text without code scores 0. Costs no tokens.
+    benchmark are never among them. Text without code scores 0. Where a programming problem shows no test (24 of
+    HumanEval's do not), all code scores 0.5: nothing tells it apart. Costs no tokens.
 
     Source: Chen et al. 2022, CodeT (2207.10397), with given tests; Li et al. 2022, AlphaCode (2203.07814), filtering.
     """
@@ -45,15 +46,18 @@ class Tests:
         self.seconds = seconds
 
     async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> list[Score]:
-        """One Score per node. BackendError for a problem without tests, SandboxError when there is no sandbox."""
+        """One Score per node. BackendError for a problem that is none of programming, where no tests are given;
+        SandboxError when there is no sandbox."""
         tests = self.tests or sandbox.public(problem.meta)
-        if not tests:
+        if not tests and "public" not in problem.meta:
             raise BackendError(f"the verifier tests needs public tests, and problem {problem.id!r} has none")
 
         def share(node: Node) -> float:
             code = extract(node.solution, "code")
             if code is None:
                 return 0.0
+            if not tests:
+                return 0.5
             return sandbox.check(sandbox.program(problem.meta, code), tests, seconds=self.seconds).share
 
         return _scores(self.name, share, nodes)

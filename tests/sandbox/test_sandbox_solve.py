@@ -48,6 +48,7 @@ def test_a_problem_may_bring_its_public_tests() -> None:
     judge = verifiers.load("tests")
     meta = {"public": ("assert double(2) == 4", "assert double(3) == 6"), "before": "k = 2", "entry": "double"}
     assert values(judge, Problem("p", "?", meta=meta), DRAFTS[0], "```\ndouble = lambda x: k * x\n```") == [0.5, 1.0]
+    assert values(judge, Problem("p", "?", meta={"public": ()}), DRAFTS[0], "no code") == [0.5, 0.0]
     with pytest.raises(BackendError, match="problem 'p' has none"):
         values(judge, Problem("p", "?"), DRAFTS[0])
 
