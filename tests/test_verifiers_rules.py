@@ -174,6 +174,7 @@ def test_no_pattern_takes_long(pattern: str) -> None:
 )  # fmt: skip
 def test_the_unit_a_question_asks_for(question: str, unit: str | None) -> None:
     assert units.asked(question) == unit
+    assert units.asked("x" * 200_000 + " " + question) == unit
 
 
 @pytest.mark.parametrize(
@@ -184,7 +185,9 @@ def test_the_unit_a_question_asks_for(question: str, unit: str | None) -> None:
         (r"\boxed{45^\circ}", "degree"), (r"\boxed{12}", None), ("the answer is 12 miles per hour", "mi/h"),
         (r"\boxed{60 \text{ km/h}}", "km/h"), ("#### 18", None), (r"The total is \( 5 \) dollars", "$"),
         ("the answer is 7 apples", None), ("**12 m**", "m"), ("answer: €5", "€"), ("The answer is 25%.", "%"),
-        ("12 square feet", "ft^2"), (r"\boxed{3/4 \text{ cup}}", "cup"), ("$12$", None), ("", None),
+        ("12 square feet", "ft^2"), (r"\boxed{3/4 \text{ cup}}", "cup"), ("$12$", None),
+        ("$$12$$", None), ("USD 7", "$"),
+        ("", None),
     ],
 )  # fmt: skip
 def test_the_unit_an_answer_has(text: str, unit: str | None) -> None:

@@ -48,6 +48,8 @@ NUMBER = re.compile(r"[0-9][0-9.,]{0,40}")
 ASKED = re.compile(
     r"\b(?:in|how many|how much|number of|unit:?)\s{1,4}(?:the )?(?=[A-Za-z$%\u20ac\u00a3\u00b0])", re.IGNORECASE
 )
+CLOSING = re.compile(r"^(?:\}|\\?\$(?!\d)|\\\)|\\\]|\*){1,4}")
+"""What may end the formula or box that a number stands in."""
 AROUND = 80
 """Characters before and behind an answer in which its unit is looked for."""
 
@@ -59,7 +61,7 @@ class Units(Rule):
     square feet", "how many hours"). Where nothing is wanted a stated answer scores 1/2. Nothing is converted: 100 cm
     is another answer than 1 m where metres are wanted.
 
-    Source: The units that the normalisation of Lewkowycz et al. 2022, Minerva (2206.14858) drops; here they are checked.
+    Source: The units that Lewkowycz et al. 2022, Minerva (2206.14858) drop from answers; here they are checked.
     """
 
     name = "units"
@@ -84,9 +86,8 @@ class Units(Rule):
 
 def asked(question: str) -> str | None:
     """The last unit the question asks for, if any."""
-    units = [
-        read(question[match.end() : match.end() + AROUND]) for match in ASKED.finditer(question[-content.LONGEST :])
-    ]
+    question = question[-content.LONGEST :]
+    units = [read(question[match.end() : match.end() + AROUND]) for match in ASKED.finditer(question)]
     return next((unit for unit in reversed(units) if unit), None)
 
 
@@ -133,13 +134,12 @@ def read(text: str) -> str | None:
 def _beside(text: str, start: int, end: int) -> str | None:
     """The unit behind a number, or the currency sign before it."""
     behind = text[end : end + AROUND]
-    before = LATEX.sub(
-        "", text[max(0, start - 12) : start].replace("\\boxed", "").replace("\\$", "\u0024\u0024")
-    ).rstrip()
-    if before.endswith("$$"):
+    before = text[max(0, start - 12) : start].replace("\\boxed", "").replace("\\$", "USD")
+    before = LATEX.sub("", before).rstrip()
+    if before.endswith("USD"):
         return "$"
     if before.endswith("$") and not behind.lstrip().startswith(("$", "}$")):  # else the signs enclose mathematics
         return "$"
     if before[-1:] in "\u20ac\u00a3\u00a5\u20b9" and before:
         return before[-1]
-    return read(re.sub(r"^(?:\}|\\?\$(?!\d)|\\\)|\\\]|\*){1,4}", "", behind, count=1))
+    return read(CLOSING.sub("", behind, count=1))
