@@ -188,8 +188,6 @@ def _defined(body: Sequence[ast.stmt]) -> set[str]:
                 names.add(node.arg)
             elif isinstance(node, ast.alias):
                 names.add((node.asname or node.name).partition(".")[0])
-            elif isinstance(node, ast.ExceptHandler) and node.name:
-                names.add(node.name)
     return names
 
 

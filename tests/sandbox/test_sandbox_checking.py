@@ -136,6 +136,10 @@ def test_who_evaluates_a_truth_value() -> None:
 def test_names_mean_what_the_test_means() -> None:
     star = asserts("from math import *\nassert isclose(f(2), 0.5)")
     assert check("def f(x): return 1 / x", star).passed
+    renamed = asserts(
+        "import math as m, os.path\nassert f(m.floor(2.5)) == 2\nassert f(os.path.join('a', 'b')) == 'a/b'"
+    )
+    assert check("def f(x): return x", renamed).passed
     module = asserts("for k in range(3): assert bisect(k) == math.sqrt(k * k)")  # a function named as a module
     assert check("def bisect(x): return x", module).passed
     builtin = "for k in range(3): assert pow(k) == abs(k)"
@@ -314,6 +318,27 @@ def test_a_judged_test_that_runs_out_of_time_counts_once() -> None:
     program = "import time\ndef f(x):\n    if x: time.sleep(9)\n    return x"
     tests = asserts("for k in [1]: assert f(k) == k\nassert f(0) == 0\nfor k in [0]: assert f(k) == k")
     assert check(program, tests, seconds=0.5).failures == ("out of time", "", "")
+
+
+def test_a_judged_test_has_its_time_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[float] = []
+    send = Cell.send
+
+    def spy(cell: Cell, kind: str, payload: bytes, seconds: float | None = None) -> None:
+        if kind == "E" and seconds is not None:
+            left.append(seconds)
+        send(cell, kind, payload, seconds)
+
+    monkeypatch.setattr(Cell, "send", spy)
+    assert check("import time\ndef f(x): time.sleep(0.2)", asserts("for k in range(2): assert f(k) is None")).passed
+    assert left[0] <= 5 and left[1] <= left[0] - 0.2
+
+
+def test_what_one_input_breaks_is_whole_for_the_next() -> None:
+    program = "import os\ndef f(x):\n    if x: os.kill(os.getppid(), 9)\n    return x"
+    tests = asserts("\n".join(f"assert f({x}) == {x}\nfor k in [{x}]: assert f(k) == k" for x in (1, 0, 1, 0)))
+    broken, judged = "the sandbox ended", "Refused: the sandbox ended"
+    assert check(program, tests).failures == (broken, judged, "", "") * 2
 
 
 @pytest.mark.parametrize(
