@@ -40,8 +40,8 @@ class Behaviour:
 
     Every program runs on the inputs of the public examples and on mutations of them (`inputs`), in the sandbox. Same
     outputs on all inputs make a class, so classes are transitive and independent of order. Any error is one output, any
-    lack of time or memory another; a program that gives no value at all is in no class. Without a usable input, equal
-    source makes a class. What an example expects is not looked at.
+    lack of time or memory another; a program that gives no value at all is in no class, unless it is the only one, which
+    is not run. Without a usable input, equal source makes a class. What an example expects is not looked at.
 
     Cost: one sandbox per distinct program of a problem, however often it is asked about. Source: Li et al. 2022,
     AlphaCode (2203.07814), section 4.6, clustering.
@@ -71,6 +71,8 @@ class Behaviour:
         given = self._inputs[setting]
         if given:
             sandbox.working()
+        if len(set(answers) - {None}) == 1:  # nothing to tell it apart from: not worth a sandbox
+            return [[index for index, code in enumerate(answers) if code is not None]]
         if len(self._seen) > REMEMBERED:
             self._seen.clear()
         codes = [code for code in dict.fromkeys(answers) if code is not None and (setting, code) not in self._seen]

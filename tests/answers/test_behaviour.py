@@ -143,6 +143,14 @@ def test_errors_and_lateness_are_outputs_but_nothing_else_is_no_answer(monkeypat
     assert Behaviour(EXAMPLES).classes(list(outcomes), SORT) == [[1, 2, 4], [3]]
 
 
+def test_a_program_alone_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "evaluate", lambda *args, **kwargs: pytest.fail("it was run"))
+    layer = Behaviour(asserts("assert f(2) == 4"))
+    code = "def f(x):\n    return x"
+    assert layer.classes([None, code, code], Problem("p", "?")) == [[1, 2]]
+    assert layer.classes([None], Problem("p", "?")) == layer.classes([], Problem("p", "?")) == []
+
+
 def test_what_is_remembered_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(behaviour, "REMEMBERED", 3)
     votes = Behaviour()
