@@ -40,7 +40,7 @@ class Behaviour:
 
     Every program runs on the inputs of the public examples and on mutations of them (`inputs`), in the sandbox. Same
     outputs on all inputs make a class, so classes are transitive and independent of order. Any error is one output, any
-    lack of time or memory another; a program that gives no value at all is in no class, unless it is the only one, which
+    lack of time or memory another; a program that gives no value at all is in no class. A program that is the only one
     is not run. Without a usable input, equal source makes a class. What an example expects is not looked at.
 
     Cost: one sandbox per distinct program of a problem, however often it is asked about. Source: Li et al. 2022,
