@@ -221,6 +221,8 @@ class Database:
                 f"{self.path} has schema {version}, this Flyweight knows {VERSION}: upgrade, or its header is damaged"
             )
         if self.readonly:
+            if new:
+                raise ConfigError(f"{self.path} is empty: nothing has been recorded in it")
             if version != VERSION:
                 raise ConfigError(f"{self.path} has the old schema {version}: open it for writing once to migrate it")
             return
@@ -234,9 +236,11 @@ class Database:
         self._sign()
 
     def _reader(self) -> sqlite3.Connection:
-        """A connection that never writes, also where SQLite cannot make its index file."""
-        connection = self._connect("mode=ro")
+        """A connection that changes nothing, also where SQLite cannot make its index file."""
+        # Not mode=ro: the last to close could then not take away the log and index file that SQLite makes to read.
+        connection = self._connect("mode=rw")
         try:
+            connection.execute("PRAGMA query_only = ON")
             connection.execute("SELECT count(*) FROM sqlite_schema")
         except sqlite3.OperationalError as error:
             connection.close()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import gzip
 import json
 import math
-import os
 import struct
 import zlib
 from base64 import b64decode, b64encode
@@ -21,15 +20,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
-from flyweight.errors import ConfigError, StoreError, unknown
+from flyweight.errors import ConfigError, unknown
 from flyweight.store.database import FAILURES, Batch, Database
+from flyweight.store.files import replacing
 from flyweight.store.runs import AGAIN, KEEP, pack_record, read_record, unpack_record
 from flyweight.store.units import TOGETHER, Content, Kind, Units, mark, pack, unpack
 from flyweight.types import Finish, Stopped, digest
 
-__all__ = ["Precision", "dump", "load", "replacing"]
+__all__ = ["Precision", "dump", "load"]
 
 Precision = Literal["float16", "float32"]
 Json = dict[str, Any]
@@ -47,9 +47,7 @@ def dump(database: Database, path: Path, precision: Precision) -> dict[str, int]
     """Write everything in the store to the file; how many rows of each table. See `Store.dump`."""
     if precision not in get_args(Precision):
         raise unknown("precision", precision, get_args(Precision))
-    if path.exists() and path.samefile(database.path):
-        raise ConfigError(f"{path} is the store itself: name another file")
-    with replacing(path, packed=True) as file, _snapshot(database):
+    with replacing(path, packed=True, store=database.path) as file, _snapshot(database):
         counts: Counter[str] = Counter()
         file.write(_line({"flyweight": "store", "format": FORMAT, "precision": precision}))
         for table, row in _Dump(database, precision).rows():
@@ -57,27 +55,6 @@ def dump(database: Database, path: Path, precision: Precision) -> dict[str, int]
             file.write(_line(row))
         file.write(_line({"end": counts.total()}))
     return dict(counts)
-
-
-@contextmanager
-def replacing(path: Path, *, packed: bool) -> Iterator[IO[bytes]]:
-    """A file to write, gzipped if `packed`, that takes the place of `path` once it is complete; StoreError if not."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            if packed:
-                with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as lines:
-                    yield cast("IO[bytes]", lines)
-            else:
-                yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
 
 
 @contextmanager
