@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from flyweight import stats
-from flyweight.bench.graded import Recorded, read
+from flyweight.bench.graded import Recorded, read, truncated
 from flyweight.errors import ConfigError
 from flyweight.store import RunInfo, Store
-from flyweight.types import Finish, Grade, Problem, Stopped
+from flyweight.types import Grade, Problem, Stopped
 
 __all__ = ["STRATA", "Counted", "Difference", "Draw", "Question", "accuracy", "coverage", "difference", "random_choice"]
 
@@ -65,11 +65,7 @@ class Counted(NamedTuple):
                 continue
             missing += absent
             draws = tuple(
-                Draw(
-                    each.value == "correct",
-                    each.value == "undecided",
-                    sample.node.finish in (Finish.LENGTH, Finish.CUT),
-                )
+                Draw(each.value == "correct", each.value == "undecided", truncated(sample.node))
                 for sample, each in samples
             )
             tokens = result.usage.generated_tokens
@@ -88,18 +84,38 @@ class Counted(NamedTuple):
         return found
 
 
-def accuracy(questions: Sequence[Question]) -> stats.Interval | None:
+class Marked(Protocol):
+    """What was selected for a problem and among what, each right or not."""
+
+    @property
+    def right(self) -> bool:
+        """Of what was selected."""
+
+    @property
+    def draws(self) -> Sequence[Candidate]:
+        """What there was to select from."""
+
+
+class Candidate(Protocol):
+    """Right or not."""
+
+    @property
+    def right(self) -> bool:
+        """Whether it is."""
+
+
+def accuracy(questions: Sequence[Marked]) -> stats.Interval | None:
     """Share selected correctly, with its Wilson interval; None of none."""
     return stats.wilson(sum(question.right for question in questions), len(questions)) if questions else None
 
 
-def coverage(questions: Sequence[Question]) -> stats.Interval | None:
+def coverage(questions: Sequence[Marked]) -> stats.Interval | None:
     """Share with at least one correct candidate (pass@n with all there are), with its Wilson interval."""
     covered = sum(any(draw.right for draw in question.draws) for question in questions)
     return stats.wilson(covered, len(questions)) if questions else None
 
 
-def random_choice(questions: Sequence[Question]) -> stats.Interval | None:
+def random_choice(questions: Sequence[Marked]) -> stats.Interval | None:
     """Share of correct candidates: what choosing one blindly gives. The interval is clustered by question.
 
     None without candidates; of a single question's, the interval is Wilson's.

@@ -15,10 +15,10 @@ from typing import Any
 from flyweight import api
 from flyweight.errors import ConfigError, ModelError
 from flyweight.protocols import Policy
-from flyweight.store import Store
+from flyweight.store import RunInfo, Store
 from flyweight.store.replay import StoredPolicy
 
-__all__ = ["CannotLoad", "Engine", "Load", "drawn_from", "file_of", "recorded"]
+__all__ = ["CannotLoad", "Engine", "Load", "drawn_from", "file_of", "recorded", "run_of"]
 
 Load = Callable[[str, int, str], Callable[[], Policy]]
 """(model, context, weights) -> what loads it. ConfigError or ModelError at once for a model that is not there."""
@@ -113,6 +113,11 @@ class Engine:
 def drawn_from(identity: str, context: int) -> str:
     """What draws are filed under: how long a path may grow decides which answers are cut."""
     return f"{identity} context {context}"
+
+
+def run_of(store: Store, configuration: Mapping[str, Any]) -> RunInfo | None:
+    """The run of this configuration; None if there is none."""
+    return next((run for run in store.runs() if run.configuration == configuration), None)
 
 
 def recorded(store: Store, configuration: Mapping[str, Any]) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from flyweight.bench.engine import drawn_from, recorded
+from flyweight.bench.engine import drawn_from, recorded, run_of
 from flyweight.bench.plan import Job
 from flyweight.protocols import Counters, Request, Response
 from flyweight.runner import Runner
@@ -50,7 +50,7 @@ class Estimate(NamedTuple):
 def estimate(store: Store | None, job: Job) -> Estimate:
     """What the run of a job would still take; `store` may be read-only, or None where there is none yet."""
     ended: set[str] = set()
-    info = None if store is None else next((r for r in store.runs() if r.configuration == job.configuration), None)
+    info = None if store is None else run_of(store, job.configuration)
     if store is not None and info is not None:
         ended = {r.problem.id for r in store.results(info.id) if r.stopped is not Stopped.INTERRUPTED}
     missing = [problem for problem in job.problems if problem.id not in ended]
@@ -72,7 +72,7 @@ def measured(store: Store | None, job: Job) -> Speed:
     """Tokens per sample and per second of earlier runs of this model, on this task if there are any."""
     identity = None if store is None else recorded(store, job.configuration)
     runs = [] if store is None or identity is None else [r for r in store.runs() if identity in r.models.values()]
-    same = [run for run in runs if run.configuration["task"] == job.plan.task]
+    same = [run for run in runs if run.configuration.get("task") == job.plan.task]
     for some, of in ((same, f"{job.plan.model} on {job.plan.task}"), (runs, f"{job.plan.model} on other tasks")):
         facts = [versions for run in some for versions in run.versions if "generated_tokens" in versions]
         samples = sum(float(versions.get("samples", 0)) for versions in facts)

@@ -17,14 +17,15 @@ from importlib import metadata
 from typing import Literal
 
 from flyweight import stats
-from flyweight.bench.engine import CannotLoad, Engine, Load, recorded
+from flyweight.bench.engine import CannotLoad, Engine, Load, recorded, run_of
+from flyweight.bench.graded import truncated
 from flyweight.bench.grading import Grading, Workers
 from flyweight.bench.plan import Job, Plan, check
 from flyweight.errors import ConfigError, ModelError
 from flyweight.protocols import Verifier
 from flyweight.runner import Runner
 from flyweight.store import Run, RunInfo, Store, StoreError
-from flyweight.types import Event, Finish, Grade, Problem, Result, Sampling, Stopped
+from flyweight.types import Event, Grade, Problem, Result, Sampling, Stopped
 
 __all__ = ["Limits", "Progress", "Searches", "Summary", "Tally", "execute", "regrade", "summaries"]
 
@@ -84,7 +85,7 @@ class Tally:
         self.errors += result.stopped is Stopped.ERROR
         self.error = result.error or self.error
         self.candidates += len(result.candidates)
-        self.truncated += sum(c.node.finish in (Finish.LENGTH, Finish.CUT) for c in result.candidates)
+        self.truncated += sum(truncated(candidate.node) for candidate in result.candidates)
         self.tokens += result.usage.generated_tokens
 
 
@@ -228,7 +229,7 @@ class _Bench:
         self._progress = progress
         self._on_progress(progress)
         grading = Grading(self.store, job, self._workers) if self.grade else None
-        info = _known(self.store, job)
+        info = run_of(self.store, job.configuration)
         missing: list[Problem] = list(job.problems)
         if info is not None:
             ended = self._survey(info, grading, progress)
@@ -384,7 +385,7 @@ class _Bench:
 
 def regrade(store: Store, job: Job) -> Summary:
     """A run on record with everything in it graded, now if not before. ConfigError if there is none."""
-    info = _known(store, job)
+    info = run_of(store, job.configuration)
     if info is None:
         raise ConfigError(f"{store.path} holds no run of {job.label} on {job.plan.task}")
     tally = Tally()
@@ -417,10 +418,6 @@ def peak_memory_mb() -> int:
     """Most memory this process has held, in MB of 2^20 bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak >> (20 if sys.platform == "darwin" else 10)
-
-
-def _known(store: Store, job: Job) -> RunInfo | None:
-    return next((run for run in store.runs() if run.configuration == job.configuration), None)
 
 
 def _versions() -> dict[str, str]:

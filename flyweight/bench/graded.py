@@ -6,16 +6,27 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from flyweight.errors import BackendError
+from flyweight.errors import BackendError, FlyweightError
+from flyweight.protocols import Task
 from flyweight.store import Sample, Search, Store
 from flyweight.types import Finish, Grade, Node, Problem, Result
 
-__all__ = ["GRADING", "NOT_GRADED", "GradedSample", "GradedSearch", "Grades", "Recorded", "identity", "one", "read"]
+__all__ = [
+    "GRADING",
+    "NOT_GRADED",
+    "GradedSample",
+    "GradedSearch",
+    "Grades",
+    "Recorded",
+    "graded_by",
+    "identity",
+    "one",
+    "read",
+    "truncated",
+]
 
 GRADING = 1
 """Version of how tasks grade: raised whenever the same text may get another grade."""
-
-
 NOT_GRADED = Grade("undecided", "not graded")
 """What stands where `Recorded` finds nothing."""
 
@@ -47,6 +58,22 @@ class GradedSearch(NamedTuple):
 def identity(configuration: Mapping[str, Any]) -> str:
     """What the grades of a run are filed under: its task with its settings, and the version of grading."""
     return json.dumps([configuration.get("task"), configuration.get("settings") or {}, GRADING], sort_keys=True)
+
+
+def truncated(node: Node) -> bool:
+    """Whether the text was cut before its end."""
+    return node.finish in (Finish.LENGTH, Finish.CUT)
+
+
+def graded_by(task: Task, problem: Problem, text: str) -> Grade:
+    """The task's grade. BackendError for whatever a task raises that is no error of ours."""
+    try:
+        return task.grade(problem, text)
+    except FlyweightError:
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        raise BackendError(f"the task {task.name} cannot grade {problem.id}: {said}") from error
 
 
 class Recorded:
@@ -94,5 +121,4 @@ def _grades(problem: Problem, said: list[tuple[Node | None, str | None]], grader
 
 def _silent(node: Node | None) -> Grade:
     """The grade of a text from which no answer was read."""
-    truncated = node is not None and node.finish in (Finish.LENGTH, Finish.CUT)
-    return Grade("wrong", "truncated" if truncated else "no answer")
+    return Grade("wrong", "truncated" if node is not None and truncated(node) else "no answer")

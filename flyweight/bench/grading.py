@@ -12,9 +12,8 @@ from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 
-from flyweight.bench.graded import identity
+from flyweight.bench.graded import graded_by, identity
 from flyweight.bench.plan import Job
-from flyweight.errors import BackendError, FlyweightError
 from flyweight.store import Store
 from flyweight.types import Grade, Node, Problem, Result
 
@@ -88,13 +87,7 @@ class Grading:
 
     def _fresh(self, id: str, text: str) -> Grade:
         # The task's own problem: one read back from the store has lists where the task put tuples.
-        try:
-            return self._job.task.grade(self._problems[id], text)
-        except FlyweightError:
-            raise
-        except Exception as error:
-            name = self._job.plan.task
-            raise BackendError(f"the task {name} cannot grade {id}: {type(error).__name__}: {error}") from error
+        return graded_by(self._job.task, self._problems[id], text)
 
 
 class Workers:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 import random
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from flyweight import api, strategies, tasks, verifiers
+from flyweight.bench.graded import graded_by
 from flyweight.errors import ConfigError, unknown
 from flyweight.protocols import Strategy, Task, Verifier
 from flyweight.runner import Runner
@@ -39,7 +41,7 @@ class Plan:
     data: str | None = None
     """File of problems; None for those that come with the package."""
     settings: Mapping[str, object] = field(default_factory=dict)
-    """The task's own."""
+    """The task's own; the run is filed under what they came to, where a task says that (`effective_settings`)."""
     limit: str | None = None
     """Which problems: see `select`."""
     by: str | None = None
@@ -75,7 +77,7 @@ class Job:
     def ready(self, grade: bool) -> None:
         """Raise now what would be raised when the first search ends: SandboxError where the answers are code."""
         if grade:
-            self.task.grade(self.problems[0], TRIAL)
+            graded_by(self.task, self.problems[0], TRIAL)
         else:
             self.task.classes(["pass"], self.problems[0])
 
@@ -149,17 +151,19 @@ def check(plans: Iterable[Plan], *, grade: bool = True) -> list[Job]:
             picked[choice] = problems, _digest(problems)
             for problem in problems if grade else ():
                 if problem.answer is None:
-                    task.grade(problem, TRIAL)  # says so, if that is what it grades by
+                    graded_by(task, problem, TRIAL)  # says so, if that is what it grades by
         job = _job(plan, task, *picked[choice])
         jobs.setdefault(repr(job.configuration), job)
     return list(jobs.values())
 
 
 def plan_of(configuration: Mapping[str, Any]) -> Plan:
-    """The plan of a run on record."""
+    """The plan of a run on record. ConfigError for a run that is no benchmark's."""
+    plain = ("task", "strategy", "parameters", "verifier", "model", "split", "data", "settings", "context", "seed")
+    if lacking := [name for name in (*plain, "select", "sampling", "budget") if name not in configuration]:
+        raise ConfigError(f"the run is no benchmark: its configuration lacks {', '.join(lacking)}")
     select, sampling = configuration["select"], configuration["sampling"]
-    named = {name: configuration[name] for name in ("task", "strategy", "parameters", "verifier", "model", "split")}
-    named |= {name: configuration[name] for name in ("data", "settings", "context", "seed")}
+    named = {name: configuration[name] for name in plain}
     ids = None if select["ids"] is None else tuple(select["ids"])
     return Plan(**named, **{**select, "ids": ids}, **sampling, budget=Budget(**configuration["budget"]))
 
@@ -177,6 +181,8 @@ def select(problems: Sequence[Problem], plan: Plan) -> Sequence[Problem]:
     if len(known) < len(problems):
         raise ConfigError(f"the task {plan.task} has two problems of one id")
     if plan.ids is not None:
+        if not plan.ids:
+            raise ConfigError("--ids names no problem")
         if plan.limit is not None or plan.by is not None:
             raise ConfigError("--ids says which problems: drop --limit and --by")
         missing = next((id for id in plan.ids if id not in known), None)
@@ -234,7 +240,7 @@ def _job(plan: Plan, task: Task, problems: Sequence[Problem], problems_sha256: s
         "split": plan.split,
         "data": plan.data,
         "problems_sha256": problems_sha256,
-        "settings": dict(plan.settings),
+        "settings": {**plan.settings, **getattr(task, "effective_settings", {})},
         "select": {
             "limit": plan.limit,
             "by": plan.by,
@@ -283,16 +289,15 @@ def _identity(name: str, judge: Verifier | None) -> str:
 def _range(limit: str, count: int) -> tuple[int, int]:
     """First and last place meant, from 1."""
     wrong = ConfigError(f"--limit {limit} is not allowed: a number (50), a range (10-20) or a share (0.1)")
+    if re.fullmatch(r"[0-9]*\.[0-9]+", limit):
+        share = float(limit)
+        if not 0 < share <= 1:
+            raise wrong
+        return 1, max(1, round(share * count))
+    if not re.fullmatch(r"[0-9]{1,9}(-[0-9]{1,9})?", limit):
+        raise wrong
     low, dash, high = limit.partition("-")
-    try:
-        if "." in limit:
-            share = float(limit)
-            if not 0 < share <= 1:
-                raise wrong
-            return 1, max(1, round(share * count))
-        first, last = (int(low), int(high)) if dash else (1, int(limit))
-    except ValueError:
-        raise wrong from None
+    first, last = (int(low), int(high)) if dash else (1, int(low))
     if not 1 <= first <= last:
         raise wrong
     if last > count:

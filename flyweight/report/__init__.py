@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from flyweight import tasks
-from flyweight.bench.graded import Grades, identity, read
+from flyweight.bench.graded import Grades, graded_by, identity, read
 from flyweight.errors import ConfigError
 from flyweight.protocols import Task
 from flyweight.report import html, page, plots, records, text, warnings
@@ -157,10 +157,15 @@ def grader(store: Store, info: RunInfo, *, keep: bool = True) -> Grades:
     @functools.cache
     def task() -> Task:
         data = asked.get("data")
-        return tasks.load(asked["task"], Path(data) if data else None, asked.get("split"), **asked.get("settings", {}))
+        try:
+            return tasks.load(
+                asked["task"], Path(data) if data else None, asked.get("split"), **asked.get("settings", {})
+            )
+        except ConfigError as error:
+            raise ConfigError(f"run {info.id} has no grades yet, and its task is needed for them: {error}") from error
 
     def grade(problem: Problem, solution: str) -> Grade:
-        return task().grade(problem, solution)
+        return graded_by(task(), problem, solution)
 
     kept = store.grader(grade, identity(asked))
     return kept if keep else _Unkept(kept, grade)

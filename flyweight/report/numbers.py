@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, stdev
 
+from flyweight.bench.counted import STRATA, coverage, random_choice
 from flyweight.report.pools import Pool, parameters, pools
-from flyweight.report.records import STRATA, Outcome, Recorded, identity, natural
+from flyweight.report.records import Outcome, Recorded, identity, natural
 from flyweight.report.words import plain
 from flyweight.stats import (
     Interval,
-    clustered_mean,
     holm,
     mcnemar,
     paired_bootstrap,
@@ -229,8 +229,6 @@ def _row(run: Recorded, label: str) -> Row:
     usage = [outcome.usage for outcome in outcomes]
     draws = [draw for outcome in outcomes for draw in outcome.draws]
     several = any(len(outcome.draws) > 1 for outcome in outcomes)
-    marks = [[float(draw.right) for draw in outcome.draws] for outcome in outcomes if outcome.draws]
-    covered = sum(any(draw.right for draw in outcome.draws) for outcome in outcomes)
     return Row(
         run=run.id,
         label=label,
@@ -240,8 +238,8 @@ def _row(run: Recorded, label: str) -> Row:
         verifier=run.verifier,
         problems=count,
         accuracy=wilson(sum(outcome.right for outcome in outcomes), count),
-        random=_random(marks) if several else None,
-        coverage=wilson(covered, count) if several else None,
+        random=random_choice(outcomes) if several else None,
+        coverage=coverage(outcomes) if several else None,
         generated_tokens=sum(u.generated_tokens for u in usage) / count,
         prompt_tokens=sum(u.prompt_tokens for u in usage) / count,
         cached_tokens=sum(u.cached_tokens for u in usage) / count,
@@ -258,13 +256,6 @@ def _row(run: Recorded, label: str) -> Row:
         finished=run.finished,
         parameters=parameters(outcomes),
     )
-
-
-def _random(marks: Sequence[Sequence[float]]) -> Interval:
-    if len(marks) < 2:
-        return wilson(round(sum(marks[0])), len(marks[0]))
-    found = clustered_mean(marks)
-    return Interval(max(0.0, found.low), found.value, min(1.0, found.high))
 
 
 def _bigger(rows: Sequence[Row]) -> list[Bigger]:

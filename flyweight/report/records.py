@@ -8,16 +8,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flyweight.bench.graded import GradedSample, GradedSearch
+from flyweight.bench.counted import STRATA
+from flyweight.bench.graded import GradedSample, GradedSearch, truncated
 from flyweight.report.words import plain
 from flyweight.select import aggregate
 from flyweight.store import RunInfo
-from flyweight.types import Finish, Result, Stopped, Usage, digest
+from flyweight.types import Result, Stopped, Usage, digest
 
-__all__ = ["STRATA", "Draw", "Outcome", "Recorded", "file", "identity", "names", "natural", "recorded", "speed"]
-
-STRATA = ("level", "subject")
-"""What problems are grouped by, where their `meta` has it."""
+__all__ = ["Draw", "Outcome", "Recorded", "file", "identity", "names", "natural", "recorded", "speed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +194,7 @@ def _draw(graded: GradedSample, aggregation: str) -> Draw:
         id=digest(node.key, node.solution)[:32],
         right=graded.grade.value == "correct",
         undecided=graded.grade.value == "undecided",
-        truncated=node.finish in (Finish.LENGTH, Finish.CUT),
+        truncated=truncated(node),
         group=graded.sample.answer_class,
         score=None if node.score is None else aggregate(node.score, aggregation),
         logprob=node.mean_logprob,

@@ -7,7 +7,7 @@ summary and source are read from its docstring. Third parties register theirs un
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import cast
 
@@ -16,7 +16,7 @@ from flyweight.protocols import Task
 from flyweight.registry import Description, Registry
 from flyweight.types import Problem
 
-__all__ = ["describe", "load", "names", "pick"]
+__all__ = ["describe", "factory", "load", "names", "pick"]
 
 _REGISTRY = Registry(
     "task",
@@ -50,6 +50,11 @@ def load(name: str, data: Path | None = None, split: str | None = None, **settin
     if split is not None:
         settings["split"] = split
     return cast(Task, _REGISTRY.make(name, {"data": data, **settings}))
+
+
+def factory(name: str) -> Callable[..., object]:
+    """What makes the task of that name; ConfigError with the closest match for an unknown one."""
+    return _REGISTRY.factory(name)
 
 
 def describe() -> list[Description]:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from flyweight.errors import ConfigError
 from flyweight.tasks import files, maths
@@ -119,8 +119,8 @@ class Countdown:
 
     def grade(self, problem: Problem, text: str) -> Grade:
         """Whether the expression is allowed and gives the target; never undecided."""
-        numbers, target = problem.meta["numbers"], problem.meta["target"]
-        assert isinstance(numbers, tuple)
+        numbers = cast("Sequence[int]", problem.meta["numbers"])  # a list, once it has been through a store
+        target = problem.meta["target"]
         answer = self.extract(text)
         if answer is None:
             return Grade("wrong", "no expression in the answer")

@@ -55,6 +55,11 @@ class JSONL:
         turns = (Message("system", system),) if system else ()
         return replace(problem, messages=(*turns, Message("user", problem.prompt)))
 
+    @property
+    def effective_settings(self) -> Mapping[str, str]:
+        """What the settings came to, whoever said so: grades depend on nothing else beside the problem."""
+        return {"checker": self.checker}
+
     def problems(self) -> Sequence[Problem]:
         """Every problem, in the file's order."""
         return self._problems

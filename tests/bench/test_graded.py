@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from flyweight import strategies
+from flyweight import sandbox, strategies, tasks
 from flyweight.bench import graded
-from flyweight.errors import ConfigError, SandboxError
+from flyweight.errors import BackendError, ConfigError, SandboxError
 from flyweight.runner import Runner
 from flyweight.store import Store
 from flyweight.testing import BoxedAnswers, Draft, RuleVerifier, ToyPolicy
@@ -45,6 +45,50 @@ def texts(*said: str) -> list[Node]:
 
 PROBLEM = Problem("p", "What?", (Message("user", "What?"),), "7", {"level": 3, "public": ("a", "b")})
 RIGHT, WRONG = Grade("correct"), Grade("wrong", "not 7")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("gsm8k", "\\boxed{7}"),
+        ("math500", "\\boxed{7}"),
+        ("countdown", "\\boxed{2 + 3}"),
+        ("countdown", "\\boxed{SOLUTION}"),
+        ("humaneval", "```python\npass\n```"),
+        ("mbpp", "```python\npass\n```"),
+    ],
+)
+def test_a_task_grades_what_the_store_gives_back(
+    name: str, text: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tuples have become lists there."""
+    run: list[tuple[object, ...]] = []
+
+    def check(*asked: object) -> sandbox.Checked:
+        run.append(asked)
+        return sandbox.Checked(("wrong",))
+
+    monkeypatch.setattr(sandbox, "check", check)
+    task = tasks.load(name)
+    problem = task.problems()[0]
+    text = text.replace("SOLUTION", problem.answer or "")
+    record = store.run({"task": name})
+    Runner(ToyPolicy(), {}, answers=BoxedAnswers(), on_event=record).solve(problem, strategies.bind("greedy"))
+    (result,) = store.results(record.id)
+    assert task.grade(result.problem, text) == task.grade(problem, text)
+    assert run[:1] == run[1:]
+
+
+def test_a_task_that_fails_is_named() -> None:
+    class Broken:
+        name = "mine"
+
+        def grade(self, problem: Problem, text: str) -> Grade:
+            return {"7": RIGHT}[text]
+
+    assert graded.graded_by(Broken(), PROBLEM, "7") == RIGHT  # type: ignore[arg-type]
+    with pytest.raises(BackendError, match="the task mine cannot grade p: KeyError: '8'"):
+        graded.graded_by(Broken(), PROBLEM, "8")  # type: ignore[arg-type]
 
 
 def test_a_text_is_graded_once_and_for_all(store: Store) -> None:

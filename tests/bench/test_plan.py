@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flyweight import sandbox, strategies, tasks
-from flyweight.bench import Plan, check, grid, plan_of
+from flyweight.bench import Job, Plan, check, grid, identity, plan_of
 from flyweight.bench.plan import Shape, select, shape
 from flyweight.errors import ConfigError, SandboxError
 from flyweight.types import Budget, Problem
@@ -60,8 +60,12 @@ def test_ids_are_exactly_those_each_once() -> None:
     [
         ({"limit": "31"}, "--limit 31 is out of range: there are 30 problems"),
         ({"limit": "25-31"}, "out of range"),
-        *(({"limit": limit}, f"--limit {limit} is not allowed") for limit in ("0", "-3", "9-3", "x", "0.0", "1.1", "")),
+        *(
+            ({"limit": limit}, f"--limit {limit} is not allowed")
+            for limit in ("0", "-3", "9-3", "x", "0.0", "1.1", "", "1.", " 3", "1_0", "٣", "nan")
+        ),
         ({"ids": ("p3",)}, "unknown problem 'p3'; did you mean"),
+        ({"ids": ()}, "--ids names no problem"),
         ({"ids": ("p03",), "limit": "5"}, "drop --limit"),
         ({"by": "level"}, "add --limit"),
         ({"limit": "5", "by": "nothing"}, "not every problem has 'nothing'"),
@@ -166,6 +170,21 @@ def test_a_configuration_says_everything_and_nothing_else(tmp_path: Path) -> Non
     }
 
 
+def test_a_checker_that_rows_name_is_part_of_the_run(tmp_path: Path) -> None:
+    """Said by one row it holds for all: with another one, grades and runs are others though the questions are not."""
+    file = tmp_path / "mine.jsonl"
+
+    def job(said: str) -> Job:
+        file.write_text(f'{{"prompt": "A?", "answer": "B", "checker": "{said}"}}\n{{"prompt": "C?", "answer": "D"}}\n')
+        return check([Plan("jsonl", data=str(file))])[0]
+
+    text, choice = job("text"), job("choice")
+    assert text.configuration["settings"] == {"checker": "text"}
+    assert text.configuration["problems_sha256"] == choice.configuration["problems_sha256"]
+    assert identity(text.configuration) != identity(choice.configuration)
+    assert check([plan_of(choice.configuration)])[0].configuration == choice.configuration
+
+
 def test_a_plan_comes_back_from_the_record(tmp_path: Path) -> None:
     plan = Plan("jsonl", "beam_search", {"n": 8}, data=questions(tmp_path), shuffle=3, ids=("a",), model="toy")
     plan = replace(plan, ids=None, budget=Budget(seconds=2.5, confidence=0.9), temperature=0.4)
@@ -256,7 +275,7 @@ def test_a_job_whose_answers_are_code_is_ready_where_there_is_a_sandbox(
         raise SandboxError("no sandbox")
 
     monkeypatch.setattr(sandbox, "check", missing)
-    monkeypatch.setattr(sandbox, "evaluate", missing)
+    monkeypatch.setattr(sandbox, "working", missing)
     file = tmp_path / "code.jsonl"
     row = {"prompt": "Write f.", "answer": "assert f(1) == 2", "public": ["assert f(2) == 3"]}
     file.write_text(json.dumps(row), "utf-8")
