@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import math
 import shlex
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flyweight import api, strategies
+from flyweight import api, strategies, tasks
 from flyweight.cli import options, render, runs
-from flyweight.cli.progress import REFRESH, SPARSE, Progress
+from flyweight.cli.folder import DEFAULT, NAMED, Folder, database, made, meant, reading
+from flyweight.cli.progress import Progress
 from flyweight.cli.stopping import Stop
+from flyweight.cli.summaries import View, asked, cells, duration, facts, table
 from flyweight.errors import ConfigError, ModelError, unknown
 from flyweight.strategies import Value
+from flyweight.verifiers.spec import convert
 
 if TYPE_CHECKING:
     from flyweight import bench
-    from flyweight.store import RunInfo, Store
+    from flyweight.store import Store
 
 __all__ = ["register"]
-
-DATABASE = "flyweight.db"
 
 HELP = """Run benchmarks, keep everything that was drawn, go on where a run was stopped.
 
@@ -80,13 +78,7 @@ Examples:
   flyweight bench grade last --json
 """
 
-Runs = Annotated[
-    list[str], typer.Argument(metavar="RUN...", help='Runs by id or its first characters (4 or more), or "last".')
-]
-Out = Annotated[
-    Path,
-    typer.Option("--out", "--runs", envvar="FLYWEIGHT_RUNS", metavar="DIR", help="Folder in which all is kept."),
-]
+Runs = Annotated[list[str], typer.Argument(metavar="RUN...", help=f"Runs {NAMED}.")]
 Concurrency = Annotated[
     int, typer.Option(envvar="FLYWEIGHT_CONCURRENCY", metavar="N", help="Most questions searched at a time.")
 ]
@@ -163,7 +155,7 @@ def run(
     deadline: options.Deadline = None,
     confidence: options.Confidence = None,
     seed: options.Seed = 0,
-    out: Out = Path("runs"),
+    out: Folder = DEFAULT,
     durable: Durable = False,
     concurrency: Concurrency = 64,
     max_tokens_total: TokensTotal = None,
@@ -182,7 +174,7 @@ def run(
         model=model,
         split=split,
         data=data,
-        settings={key: _scalar(value) for key, value in _pairs("--set-task", set_task or ()).items()},
+        settings=_settings(task, set_task or ()),
         limit=limit,
         by=by,
         ids=None if ids is None else tuple(_listed("--ids", ids)),
@@ -196,20 +188,20 @@ def run(
         plan = replace(plan, temperature=temperature)
     if n is not None and budgets is not None:
         raise ConfigError("-n (or FLYWEIGHT_N) is one value and --budgets are several: give one of them")
-    values = [n] if n is not None else [_whole("--budgets", each) for each in _listed("--budgets", budgets or "")]
-    plans = _plans(plan, names, options.pairs(set_), _listed("--verifiers", judges or ""), values, temperature)
+    values = [n] if n is not None else [_whole("--budgets", each) for each in _listed("--budgets", budgets)]
+    plans = _plans(plan, names, options.pairs(set_), _listed("--verifiers", judges), values, temperature)
     jobs = bench.check(plans, grade=not predict_only)
     try:
         api.find_policy(model, context=context)
     except ModelError:
-        if not (out / DATABASE).is_file():
+        if not database(out).is_file():
             raise  # else all may be on record, which needs no model
     return how.estimated(jobs) if dry_run else how.carried_out(jobs)
 
 
 def resume(
     runs: Runs,
-    out: Out = Path("runs"),
+    out: Folder = DEFAULT,
     durable: Durable = False,
     concurrency: Concurrency = 64,
     max_tokens_total: TokensTotal = None,
@@ -225,7 +217,7 @@ def resume(
 
 def retry(
     runs: Runs,
-    out: Out = Path("runs"),
+    out: Folder = DEFAULT,
     durable: Durable = False,
     concurrency: Concurrency = 64,
     max_tokens_total: TokensTotal = None,
@@ -239,7 +231,7 @@ def retry(
     return how.carried_out(_on_record(out, runs, not predict_only), again=True)
 
 
-def grade(runs: Runs, out: Out = Path("runs"), json: options.Json = False, quiet: options.Quiet = False) -> int:
+def grade(runs: Runs, out: Folder = DEFAULT, json: options.Json = False, quiet: options.Quiet = False) -> int:
     from flyweight import bench
 
     jobs = _on_record(out, runs, True)
@@ -249,9 +241,9 @@ def grade(runs: Runs, out: Out = Path("runs"), json: options.Json = False, quiet
             progress.say(f"grading {job.label}")
             summaries.append(bench.regrade(store, job))
     for summary in summaries if json else ():
-        typer.echo(render.dumps(_facts(summary)))
+        typer.echo(render.dumps(facts(summary)))
     if not json:
-        typer.echo(_table(summaries))
+        typer.echo(table(summaries))
     return stop.code
 
 
@@ -288,8 +280,8 @@ class How:
         with ExitStack() as stack:
             stop = stack.enter_context(Stop())
             store = stack.enter_context(_opened(self.out, self.durable))
-            view = _View(stack.enter_context(Progress(quiet=self.quiet)), stop)
-            made = bench.summaries(
+            view = View(stack.enter_context(Progress(quiet=self.quiet)), stop)
+            running = bench.summaries(
                 store,
                 jobs,
                 on_progress=view,
@@ -299,18 +291,18 @@ class How:
                 in_flight=self.concurrency,
             )
             try:
-                for summary in made:
+                for summary in running:
                     summaries.append(summary)
                     if self.json:
                         view.progress.clear()
-                        typer.echo(render.dumps(_facts(summary)))
+                        typer.echo(render.dumps(facts(summary)))
                     if stop.code:
                         break
             except KeyboardInterrupt:  # while nothing was being searched
                 if not (stop.code and summaries):
                     raise
         if not self.json:
-            typer.echo(_table(summaries))
+            typer.echo(table(summaries))
         return self._ended(summaries, jobs, stop.code)
 
     def _ended(self, summaries: Sequence[bench.Summary], jobs: Sequence[bench.Job], signalled: int) -> int:
@@ -319,7 +311,7 @@ class How:
 
         last = summaries[-1]
         ids = " ".join(summary.run[:8] for summary in summaries)
-        folder = "" if self.out == Path("runs") else f" --runs {shlex.quote(str(self.out))}"
+        folder = "" if self.out == DEFAULT else f" --runs {shlex.quote(str(self.out))}"
         go_on = f"the same command goes on, or: flyweight bench resume {last.run[:8]}{folder}"
         if last.ending == "finished" and not signalled:
             if not self.quiet:
@@ -344,25 +336,25 @@ class How:
         from flyweight.bench.estimate import estimate, measured
         from flyweight.store import Store
 
-        path = self.out / DATABASE
+        path = database(self.out)
         with ExitStack() as stack:
             store = stack.enter_context(Store(path, readonly=True)) if path.is_file() else None
             found = [(job, estimate(store, job)) for job in jobs]
             basis = measured(store, jobs[0]).basis
         if self.json:
             for job, each in found:
-                typer.echo(render.dumps({**_what(job), **each._asdict()}))
+                typer.echo(render.dumps({**asked(job), **each._asdict()}))
             return 0
         head = ("strategy", "verifier", "n", "questions", "on record", "draws", "in the store", "tokens", "time")
         rows = [
             (
-                *_who(job),
+                *cells(job),
                 f"{each.problems:,}",
                 f"{each.on_record:,}",
                 f"{'' if each.exact else '≥ ' if job.shape.steps else '≤ '}{each.draws:,}",
                 f"{each.stored:,}" if each.exact else "?",
                 f"{each.tokens:,.0f}",
-                _time(each.seconds),
+                duration(each.seconds),
             )
             for job, each in found
         ]
@@ -373,111 +365,6 @@ class How:
             "of those, drawn before by any run. Runs further down may find what those above them draw."
         )
         return 0
-
-
-class _View:
-    """One line about the run under way, and the way signals take."""
-
-    def __init__(self, progress: Progress, stop: Stop) -> None:
-        self.progress = progress
-        self._stop = stop
-        self._every = REFRESH if sys.stderr.isatty() else SPARSE
-        self._shown = time.monotonic()
-
-    def __call__(self, state: bench.Progress) -> None:
-        self._stop.runner = state.runner
-        if self._stop.code and state.runner is None:
-            raise KeyboardInterrupt
-        if self._stop.code and state.runner is not None:
-            state.runner.interrupt()
-        now = time.monotonic()
-        if self.progress.quiet or (now - self._shown < self._every and not state.loading):
-            return
-        self._shown = now
-        if sys.stderr.isatty():
-            self.progress.say(_line(state))
-        elif not state.loading:
-            self.progress.note(_line(state))
-
-
-def _line(state: bench.Progress) -> str:
-    if state.loading:
-        return f"loading {state.job.plan.model}"
-    tally, parts = state.tally, [f"{state.tally.searched} of {len(state.job.problems)} questions"]
-    if (accuracy := tally.accuracy) is not None:
-        parts.append(f"{_percent(accuracy.value)} % right ({_percent(accuracy.low)}–{_percent(accuracy.high)})")
-    if tally.errors:
-        parts.append(f"{tally.errors} failed")
-    if state.left is not None:
-        parts.append(f"{_time(state.left)} left")
-    if state.elapsed > 0:
-        parts.append(f"{state.generated / state.elapsed:,.0f} tokens/s")
-    which = f" (run {state.number} of {state.of})" if state.of > 1 else ""
-    return f"{state.job.label}{which}: " + " · ".join(parts)
-
-
-# Results -----------------------------------------------------------------------------------------------------------
-
-
-def _table(summaries: Sequence[bench.Summary]) -> str:
-    head = ["run", "strategy", "verifier", "n", "questions", "right", "95 %", "tokens/question"]
-    head += ["undecided", "truncated", "failed"]
-    rows = []
-    for summary in summaries:
-        tally, accuracy = summary.tally, summary.tally.accuracy
-        wanted = len(summary.job.problems)
-        searched = f"{tally.searched:,}{f' of {wanted:,}' if tally.searched < wanted else ''}"
-        row = [summary.run[:8], *_who(summary.job), searched, "-", "-"]
-        if accuracy is not None:
-            row[-2:] = [f"{_percent(accuracy.value)} %", f"{_percent(accuracy.low)}–{_percent(accuracy.high)}"]
-        row.append(f"{tally.tokens / tally.searched:,.0f}" if tally.searched else "-")
-        truncated = render.percent(tally.truncated / tally.candidates) if tally.candidates else "-"
-        rows.append([*row, f"{tally.undecided:,}", truncated, f"{tally.errors:,}"])
-    return render.table(head, rows, right=8)
-
-
-def _facts(summary: bench.Summary) -> dict[str, object]:
-    tally, accuracy = summary.tally, summary.tally.accuracy
-    return {
-        "run": summary.run,
-        **_what(summary.job),
-        "problems": len(summary.job.problems),
-        "searched": tally.searched,
-        "correct": tally.correct,
-        "wrong": tally.wrong,
-        "undecided": tally.undecided,
-        "errors": tally.errors,
-        "accuracy": None if accuracy is None else accuracy.value,
-        "interval": None if accuracy is None else [accuracy.low, accuracy.high],
-        "candidates": tally.candidates,
-        "truncated": tally.truncated,
-        "generated_tokens": tally.tokens,
-        "ending": summary.ending,
-        "new_draws": summary.calls,
-        "new_tokens": summary.generated,
-        "seconds": round(summary.elapsed, 3),
-        "peak_memory_mb": summary.peak_memory_mb,
-    }
-
-
-def _what(job: bench.Job) -> dict[str, object]:
-    names = ("task", "split", "model", "strategy", "parameters", "verifier", "seed")
-    return {name: job.configuration[name] for name in names}
-
-
-def _who(job: bench.Job) -> tuple[str, str, str]:
-    configuration = job.configuration
-    n = configuration["parameters"].get("n", "-")
-    return configuration["strategy"], configuration["verifier"] or "-", str(n)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
-
-
-def _time(seconds: float) -> str:
-    minutes, hours = seconds / 60, seconds / 3600
-    return f"{seconds:.0f} s" if seconds < 100 else f"{minutes:.0f} min" if minutes < 100 else f"{hours:.1f} h"
 
 
 # What was asked for ------------------------------------------------------------------------------------------------
@@ -494,21 +381,21 @@ def _plans(
     """One plan per combination. A strategy's own parameters, name:key=value, come before those meant for all."""
     from flyweight import bench
 
-    asked = []
+    chosen = []
     for entry in _listed("--strategies", names):
         name, *settings = entry.split(":")
-        asked.append((name, options.pairs(settings)))
-    if not asked:
-        raise ConfigError("--strategies names no strategy: write for example greedy,self_consistency")
-    known = {parameter.name for name, _ in asked for parameter in strategies.describe(name).parameters}
+        if wrong := [setting for setting in settings if "=" not in setting]:
+            raise ConfigError(f"--strategies {entry!r}: {wrong[0]!r} is no parameter; write name:key=value")
+        chosen.append((name, options.pairs(settings)))
+    known = {parameter.name for name, _ in chosen for parameter in strategies.describe(name).parameters}
     for key in (*parameters, *(("n",) if budgets else ())):
         if key not in known:
-            raise unknown(f"parameter of {', '.join(name for name, _ in asked)}", key, known)
+            raise unknown(f"parameter of {', '.join(name for name, _ in chosen)}", key, known)
     if temperature is not None and "temperature" in parameters:
         raise ConfigError("temperature is given twice: --temperature and --set temperature=...")
     common = parameters if temperature is None else {**parameters, "temperature": temperature}
     plans = []
-    for name, own in asked:
+    for name, own in chosen:
         fitting = {**options.fitting(name, common), **own}
         has_n = any(parameter.name == "n" for parameter in strategies.describe(name).parameters)
         values = budgets if has_n and "n" not in fitting else ()
@@ -519,52 +406,30 @@ def _plans(
 def _on_record(out: Path, names: Sequence[str], grade: bool) -> list[bench.Job]:
     """The jobs of runs on record. ConfigError if their problems are no longer the same."""
     from flyweight import bench
-    from flyweight.store import Store
 
-    path = out / DATABASE
-    if not path.is_file():
-        raise ConfigError(f"{path} does not exist: record runs with flyweight bench run, or name their folder (--runs)")
-    with Store(path, readonly=True) as store:
-        infos = [_named(store.runs(), name, path) for name in names]
+    with reading(out) as store:
+        infos = meant(store, names)
     jobs = []
-    for info in dict.fromkeys(info.id for info in infos):
-        configuration = next(each.configuration for each in infos if each.id == info)
-        (job,) = bench.check([bench.plan_of(configuration)], grade=grade)
-        if job.configuration != configuration:
-            raise ConfigError(f"run {info} is not what {configuration['task']} is now: its problems have changed")
+    for info in infos:
+        (job,) = bench.check([bench.plan_of(info.configuration)], grade=grade)
+        if job.configuration != info.configuration:
+            raise ConfigError(f"run {info.id} is not what {job.plan.task} is now: its problems have changed")
         jobs.append(job)
     return jobs
 
 
-def _named(runs: Sequence[RunInfo], name: str, path: Path) -> RunInfo:
-    """The run of that id, its beginning, or the last one."""
-    if not runs:
-        raise ConfigError(f"{path} holds no runs")
-    if name == "last":
-        return runs[-1]
-    found = [run for run in runs if run.id.startswith(name)] if len(name) >= 4 else []
-    if len(found) != 1:
-        what = "at least 4 characters" if len(name) < 4 else f"{len(found)} runs begin so" if found else "no such run"
-        raise ConfigError(f"RUN {name!r}: {what} (latest: {', '.join(run.id for run in runs[-3:])})")
-    return found[0]
-
-
 @contextmanager
 def _opened(out: Path, durable: bool) -> Iterator[Store]:
-    """The store of a folder, which is made. ConfigError for a folder that cannot be, StoreError as of the store."""
+    """The store of a folder, which is made; errors as of `made` and `Store`."""
     from flyweight.store import Store
 
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out {out} cannot be made: {error.strerror or error}") from error
-    with Store(out / DATABASE, durable) as store:
+    with Store(made(out), durable) as store:
         yield store
 
 
-def _listed(option: str, text: str) -> list[str]:
-    found = [part.strip() for part in text.split(",") if part.strip()]
-    if text and not found:
+def _listed(option: str, text: str | None) -> list[str]:
+    found = [part.strip() for part in (text or "").split(",") if part.strip()]
+    if text is not None and not found:
         raise ConfigError(f"{option} {text!r} names nothing")
     return found
 
@@ -576,20 +441,14 @@ def _whole(option: str, text: str) -> int:
         raise ConfigError(f"{option}: {text!r} is not a whole number") from None
 
 
-def _pairs(option: str, settings: Sequence[str]) -> dict[str, str]:
+def _settings(task: str, given: Sequence[str]) -> dict[str, object]:
+    """The task's settings, as the kinds it says they are."""
     found: dict[str, str] = {}
-    for setting in settings:
+    for setting in given:
         key, equals, value = setting.partition("=")
         if not equals or not key.strip() or key.strip() in found:
-            raise ConfigError(f"{option} {setting!r}: write key=value, each key once")
+            raise ConfigError(f"--set-task {setting!r}: write key=value, each key once")
+        if key.strip() in ("data", "split"):
+            raise ConfigError(f"--set-task {setting!r}: write --{key.strip()} instead")
         found[key.strip()] = value.strip()
-    return found
-
-
-def _scalar(text: str) -> Any:
-    """Numbers, true and false as such; everything else as it is written."""
-    try:
-        value = jsonlib.loads(text)
-    except ValueError:
-        return text
-    return value if isinstance(value, bool | int | float) else text
+    return convert(f"task {task}", tasks.factory(task), found)

@@ -394,7 +394,7 @@ def _label(info: RunInfo) -> str:
 
 
 def _state(info: RunInfo) -> str:
-    return "interrupted" if info.finished is None else "finished"
+    return "unfinished" if info.finished is None else "finished"
 
 
 def _not_graded(info: RunInfo) -> str:

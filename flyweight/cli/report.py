@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flyweight.cli import options
+from flyweight.cli.folder import DEFAULT, NAMED, existing, meant
 from flyweight.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,12 +28,10 @@ Examples:
   flyweight report last 3fa9 --baseline 3fa9
   flyweight report -o report.html --runs results
 
-Runs are named by their id or its first characters (at least 4), or "last"; without any, all are
-taken. Runs on the same problems stand together. The file's ending says what is written: .md, .html
-(one file with its pictures), .svg, .png or .json.
+Runs on the same problems stand together. The file's ending says what is written: .md, .html (one
+file with its pictures), .svg, .png or .json.
 """
 
-DATABASE = "flyweight.db"
 ENDINGS = (".html", ".json", ".md", ".png", ".svg")
 
 
@@ -41,12 +41,10 @@ def register(app: typer.Typer) -> None:
 
 
 def report(
-    runs: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN", help="Runs to report on.", show_default="all")
-    ] = None,
+    runs: Annotated[list[str] | None, typer.Argument(metavar="RUN", help=f"Runs {NAMED}.", show_default="all")] = None,
     folder: Annotated[
         Path, typer.Option("--runs", envvar="FLYWEIGHT_RUNS", metavar="DIR", help="Folder of the runs.")
-    ] = Path("runs"),
+    ] = DEFAULT,
     out: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write FILE instead of the terminal.")
     ] = None,
@@ -66,16 +64,16 @@ def report(
     if out is not None:
         _write(made, out)
     else:
-        typer.echo(made.json() if json else made.terminal(), nl=False)
+        # As wide as it may be to be read well; a table's first column alone takes about 40.
+        width = min(100, max(40, shutil.get_terminal_size((100, 24)).columns))
+        typer.echo(made.json() if json else made.terminal(width), nl=False)
 
 
 def _open(folder: Path) -> tuple[Store, bool]:
     """The store, and whether grades that are missing can be kept: not where another process writes or nobody may."""
     from flyweight.store import Store, StoreError
 
-    path = folder / DATABASE
-    if not path.is_file():
-        raise ConfigError(f"{path} does not exist: record runs with flyweight bench, or name their folder with --runs")
+    path = existing(folder)
     try:
         return Store(path), True
     except (ConfigError, StoreError):
@@ -85,30 +83,18 @@ def _open(folder: Path) -> tuple[Store, bool]:
 def _made(store: Store, names: list[str], baseline: str | None, keep: bool) -> Report:
     from flyweight.report import Report, grader
 
-    known = [info.id for info in store.runs()]
-    if not known:
-        raise ConfigError(f"{store.path} holds no runs: record some with flyweight bench")
-    wanted = [_find(name, known) for name in names] or known
-    against = None if baseline is None else _find(baseline, known)
+    wanted = [info.id for info in (meant(store, names) if names else store.runs())]
+    if not wanted:
+        raise ConfigError(f"{store.path} holds no runs: record some with flyweight bench run")
+    against = None if baseline is None else meant(store, [baseline])[0].id
     return Report.of(store, wanted, functools.partial(grader, keep=keep), baseline=against)
 
 
-def _find(name: str, known: list[str]) -> str:
-    """The run that a name means; `known` in the order begun."""
-    if name == "last":
-        return known[-1]
-    found = [id for id in known if id.startswith(name)] if len(name) >= 4 else []
-    if len(found) == 1:
-        return found[0]
-    why = f"means {len(found)} runs" if found else "is no run" if len(name) >= 4 else "is too short: 4 characters"
-    raise ConfigError(f"{name!r} {why} (last ones: {', '.join(known[-5:])})")
-
-
 def _write(made: Report, out: Path) -> None:
+    from flyweight.store.files import replacing
+
     text = {".md": made.markdown, ".html": made.html, ".svg": made.svg, ".json": made.json}
     content = made.png() if out.suffix == ".png" else text[out.suffix]().encode()
-    try:
-        out.write_bytes(content)
-    except OSError as error:
-        raise ConfigError(f"cannot write {out}: {error.strerror}") from error
+    with replacing(out) as file:
+        file.write(content)
     typer.echo(f"Wrote {out}.", err=True)

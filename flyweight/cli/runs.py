@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from flyweight.cli import options, render
-from flyweight.errors import ConfigError, FlyweightError
-
-if TYPE_CHECKING:
-    from flyweight.store import RunInfo, Store
+from flyweight.cli.folder import DEFAULT, NAMED, Folder, made, meant, reading
+from flyweight.errors import FlyweightError
 
 __all__ = ["register"]
-
-DATABASE = "flyweight.db"
 
 LS = """List the runs on record.
 
@@ -25,7 +20,7 @@ LS = """List the runs on record.
 Examples:
   flyweight bench ls
   flyweight bench ls --out results
-  flyweight bench ls --json | jq '.[] | select(.state == "interrupted") | .run'
+  flyweight bench ls --json | jq '.[] | select(.state == "unfinished") | .run'
 """
 
 SHOW = """Show what a run was and what came of it, or the whole search of one problem.
@@ -80,14 +75,7 @@ Examples:
   flyweight bench unpack here.jsonl.gz && flyweight bench unpack there.jsonl.gz
 """
 
-Run = Annotated[
-    str, typer.Argument(metavar="RUN", help='A run by its id or the first characters of it (4 or more), or "last".')
-]
-Folder = Annotated[
-    Path,
-    typer.Option("--out", "--runs", envvar="FLYWEIGHT_RUNS", metavar="DIR", help="Folder in which all is kept."),
-]
-RUNS = Path("runs")
+Run = Annotated[str, typer.Argument(metavar="RUN", help=f"A run {NAMED}.")]
 
 
 def register(group: typer.Typer) -> None:
@@ -100,10 +88,10 @@ def register(group: typer.Typer) -> None:
     group.command("unpack", help=UNPACK, short_help="Take in a file that pack wrote.")(unpack)
 
 
-def ls(folder: Folder = RUNS, json: options.Json = False) -> None:
+def ls(folder: Folder = DEFAULT, json: options.Json = False) -> None:
     from flyweight.cli import recorded
 
-    with _opened(folder) as store:
+    with reading(folder) as store:
         runs = [recorded.summary(store, info) for info in store.runs()]
     if json:
         typer.echo(render.dumps(runs))
@@ -117,13 +105,13 @@ def show(
         str | None, typer.Argument(metavar="PROBLEM", help="Its id: show that search.", show_default=False)
     ] = None,
     problems: Annotated[bool, typer.Option("--problems", help="List the problems too.")] = False,
-    folder: Folder = RUNS,
+    folder: Folder = DEFAULT,
     json: options.Json = False,
 ) -> None:
     from flyweight.cli import recorded
 
-    with _opened(folder) as store:
-        info = _find(store, run)
+    with reading(folder) as store:
+        (info,) = meant(store, [run])
         if problem is not None:
             searched = recorded.search(store, info, problem)
             facts = recorded.search_facts(info, *searched) if json else {}
@@ -142,33 +130,33 @@ def show(
 def diff(
     a: Annotated[str, typer.Argument(metavar="A", help="A run, as for show.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
-    folder: Folder = RUNS,
+    folder: Folder = DEFAULT,
     json: options.Json = False,
 ) -> None:
     from flyweight.cli import recorded
 
-    with _opened(folder) as store:
-        infos = _find(store, a), _find(store, b)
-        facts = recorded.difference_facts(store, *infos)
+    with reading(folder) as store:
+        (first,), (second,) = meant(store, [a]), meant(store, [b])
+        facts = recorded.difference_facts(store, first, second)
     typer.echo(render.dumps(facts) if json else recorded.difference_text(facts))
 
 
 def export(
     run: Run,
     jsonl: Annotated[Path, typer.Option("--jsonl", metavar="FILE", help='Where to; "-" is stdout.')],
-    folder: Folder = RUNS,
+    folder: Folder = DEFAULT,
 ) -> None:
     from flyweight.cli import recorded
-    from flyweight.store.portable import replacing
+    from flyweight.store.files import replacing
 
-    with _opened(folder) as store:
-        info = _find(store, run)
+    with reading(folder) as store:
+        (info,) = meant(store, [run])
         if str(jsonl) == "-":
             for row in recorded.samples(store, info):
                 typer.echo(render.dumps(row))
             return
         written = 0
-        with replacing(jsonl, packed=jsonl.suffix == ".gz") as file:
+        with replacing(jsonl, packed=jsonl.suffix == ".gz", store=store.path) as file:
             for row in recorded.samples(store, info):
                 file.write(render.dumps(row).encode("ascii") + b"\n")
                 written += 1
@@ -178,62 +166,32 @@ def export(
 def pack(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to.")],
     precision: Annotated[str, typer.Option(metavar="NAME", help="float16 or float32.")] = "float16",
-    folder: Folder = RUNS,
+    folder: Folder = DEFAULT,
 ) -> None:
-    with _opened(folder) as store:
+    with reading(folder) as store:
         counts = store.dump(file, precision)  # type: ignore[arg-type]  # checked there
     typer.echo(f"Wrote {_numbers(counts)} to {file}: {file.stat().st_size / 1e6:,.2f} MB.", err=True)
 
 
 def unpack(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Written by pack.")], folder: Folder = RUNS
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Written by pack.")], folder: Folder = DEFAULT
 ) -> None:
     from flyweight.store import Store
+    from flyweight.store.files import BESIDE
 
-    path = folder / DATABASE
-    there = path.exists()
+    path = made(folder)
+    new = not path.exists()
+    store = Store(path)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{folder} cannot be made: {error.strerror or error}") from error
-    try:
-        with Store(path) as store:
+        with store:
+            new = new and not store.runs()  # or another process has just written it
             counts = store.load(file)
     except FlyweightError:
-        if not there:  # nothing came of it: leave nothing behind
-            for suffix in ("", "-wal", "-shm", ".lock"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
+        if new:  # nothing came of it: leave nothing behind
+            for end in ("", *BESIDE):
+                path.with_name(path.name + end).unlink(missing_ok=True)
         raise
     typer.echo(f"Took {_numbers(counts)} into {path}.", err=True)
-
-
-# The store ---------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _opened(folder: Path) -> Iterator[Store]:
-    """The store of a folder, for reading."""
-    from flyweight.store import Store
-
-    path = folder / DATABASE
-    if not path.is_file():
-        raise ConfigError(f"{path} does not exist: record runs with flyweight bench run, or name their folder (--runs)")
-    with Store(path, readonly=True) as store:
-        yield store
-
-
-def _find(store: Store, name: str) -> RunInfo:
-    """The run of that id, its beginning, or the last one."""
-    runs = store.runs()
-    if not runs:
-        raise ConfigError(f"{store.path} holds no runs")
-    if name == "last":
-        return runs[-1]
-    found = [run for run in runs if run.id.startswith(name)] if len(name) >= 4 else []
-    if len(found) != 1:
-        why = "write 4 characters or more" if len(name) < 4 else f"{len(found)} begin so" if found else "there is none"
-        raise ConfigError(f"run {name!r}: {why} (latest: {', '.join(run.id for run in runs[-5:])})")
-    return found[0]
 
 
 def _numbers(counts: Mapping[str, int]) -> str:

@@ -132,6 +132,14 @@ def test_a_limit_on_the_whole_says_how_to_go_on(arguments: Arguments, flyweight:
         ("--split tset", "unknown split of jsonl 'tset'"),
         ("--set-task grader=math", "unknown setting of task jsonl 'grader'"),
         ("--set-task checker", "--set-task 'checker': write key=value"),
+        ("--set-task checker=5", "unknown checker '5'"),
+        ("--set-task data=x", "--set-task 'data=x': write --data instead"),
+        ("--set-task split=x", "--set-task 'split=x': write --split instead"),
+        ("-s best_of_n:three", "--strategies 'best_of_n:three': 'three' is no parameter; write name:key=value"),
+        ("--ids ,", "--ids ',' names nothing"),
+        ("--verifiers ,", "--verifiers ',' names nothing"),
+        ("--limit 1_0", "--limit 1_0 is not allowed"),
+        ("--limit 1.", "--limit 1. is not allowed"),
         ("--concurrency 0", "--concurrency 0 is not allowed"),
         ("--max-time 0", "--max-time 0 is not allowed"),
         ("--max-tokens-total 0", "--max-tokens-total 0 is not allowed"),
@@ -175,6 +183,20 @@ def test_a_run_that_is_not_there(name: str, arguments: Arguments, flyweight: Com
     flyweight(*arguments("-s", "greedy"))
     done = flyweight("bench", "resume", name, *folder)
     assert done.code == (0 if name == "last" else 2)
+
+
+@pytest.mark.parametrize("setting", ["count=x", "count=2.5", "count=true"])
+def test_a_setting_of_another_kind(setting: str, flyweight: Command, tmp_path: Path) -> None:
+    done = flyweight("bench", "run", "countdown", "--set-task", setting, "-m", "toy", "--out", str(tmp_path / "runs"))
+    assert (done.code, done.err.count("\n")) == (2, 1) and "is not allowed: a whole number" in done.err
+
+
+@pytest.mark.parametrize("command", ["resume", "retry", "grade"])
+def test_a_run_that_is_no_benchmark(command: str, flyweight: Command, tmp_path: Path) -> None:
+    with Store(tmp_path / "flyweight.db") as store:
+        store.run({"task": "mine"})
+    done = flyweight("bench", command, "last", "--runs", str(tmp_path))
+    assert (done.code, done.err.count("\n")) == (2, 1) and "is no benchmark: its configuration lacks" in done.err
 
 
 def test_problems_that_have_changed_are_not_the_run(arguments: Arguments, flyweight: Command, tmp_path: Path) -> None:

@@ -212,12 +212,12 @@ def test_ls_lists_every_run(bench: Bench, folder: Path, run: str) -> None:
     listed = bench("ls").out.splitlines()
     said = f"{run} sums self_consistency n=3 rule toy finished 4 25.0 % (4.6–69.9)"
     assert listed[1].split() == said.split()
-    said = f"{other} sums self_consistency n=2 - toy interrupted 4 -"
+    said = f"{other} sums self_consistency n=2 - toy unfinished 4 -"
     assert listed[2].split() == said.split()
     facts = bench("ls", "--json").json
     assert [(each["run"], each["state"], each["graded"]) for each in facts] == [
         (run, "finished", True),
-        (other, "interrupted", False),
+        (other, "unfinished", False),
     ]
     assert facts[0]["accuracy"]["value"] == 0.25 and facts[1]["accuracy"] is None
 
@@ -247,7 +247,7 @@ def test_interrupted_searches_are_not_counted(bench: Bench, folder: Path) -> Non
             if result.best is not None and result.stopped == "done":
                 mark_only.grades(result.problem, [result.best])
     facts = bench("show", "last", "--json").json
-    assert (facts["problems"], facts["state"], facts["graded"]) == (1, "interrupted", True)
+    assert (facts["problems"], facts["state"], facts["graded"]) == (1, "unfinished", True)
     assert facts["accuracy"]["value"] == 1
 
 
@@ -439,6 +439,23 @@ def test_an_export_is_whole_or_not_there(
     assert path.read_text() == "old" and sorted(file.name for file in tmp_path.iterdir()) == ["runs", "x.jsonl"]
 
 
+def test_what_must_not_be_written_over(bench: Bench, folder: Path, run: str, tmp_path: Path) -> None:
+    """The store itself, by any name; what is no file. A link stays one."""
+    before = bench("show", run)
+    (tmp_path / "link").symlink_to(folder / "flyweight.db")
+    for name in (folder / "flyweight.db", tmp_path / "link", folder / "flyweight.db-wal", folder / "flyweight.db.lock"):
+        for command in (["export", run, "--jsonl"], ["pack"]):
+            done = bench(*command, str(name))
+            assert (done.code, done.err) == (2, f"Error: {name} is the store itself: name another file\n")
+    for name, why in ((tmp_path, "Is a directory"), (Path(), "Is a directory"), ("/dev/null", "not a regular file")):
+        done = bench("export", run, "--jsonl", str(name))
+        assert (done.code, done.err) == (3, f"Error: cannot write {name}: {why}\n")
+    (tmp_path / "samples").symlink_to(tmp_path / "there")
+    assert bench("export", run, "--jsonl", str(tmp_path / "samples")).code == 0
+    assert (tmp_path / "samples").is_symlink() and (tmp_path / "there").read_text().count("\n") == 12
+    assert bench("show", run) == before
+
+
 # pack, unpack
 
 
@@ -468,6 +485,31 @@ def test_what_cannot_be_packed_or_unpacked(bench: Bench, folder: Path, run: str,
     with store_in(folder):
         done = bench("unpack", str(tmp_path / "x"))
         assert done.code == 2 and "already open for writing" in done.err
+
+
+def test_a_failed_unpack_takes_nothing_of_others_away(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process begins a store between the look whether there is one and the opening."""
+    (tmp_path / "x").write_text("not one")
+    path = tmp_path / "new" / "flyweight.db"
+
+    def late(folder: Path) -> Path:
+        class Late(type(path)):  # type: ignore[misc]
+            def exists(self, **how: bool) -> bool:
+                there = super().exists(**how)
+                if not there and self.name == path.name:
+                    with store_in(folder) as store:
+                        record(store)
+                return bool(there)
+
+        folder.mkdir()
+        return Late(path)
+
+    monkeypatch.setattr(runs, "made", late)
+    assert bench("unpack", str(tmp_path / "x"), runs=path.parent).code == 2
+    with Store(path, readonly=True) as store:
+        assert len(list(store.results(store.runs()[0].id))) == 4
 
 
 # What is not there, and what is not right
@@ -503,7 +545,10 @@ def test_no_store_and_no_runs(bench: Bench, folder: Path, tmp_path: Path) -> Non
         )
     store_in(folder).close()
     assert bench("ls").out == f"{folder} holds no runs.\n" and bench("ls", "--json").json == []
-    assert bench("show", "last").err == f"Error: {folder / 'flyweight.db'} holds no runs\n"
+    assert (
+        bench("show", "last").err
+        == f"Error: {folder / 'flyweight.db'} holds no runs: record some with flyweight bench run\n"
+    )
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -518,8 +563,8 @@ def test_a_beginning_must_be_unique(bench: Bench, folder: Path) -> None:
             connection.execute("UPDATE runs SET run = ?, mark = ? WHERE run = ?", new)
         connection.commit()
     assert "run 'abcd': 2 begin so" in bench("show", "abcd").err
-    assert "abcd0, interrupted" in bench("show", "abcd0").out
-    assert f"{ids[2]}, interrupted" in bench("show", "last").out
+    assert "abcd0, unfinished" in bench("show", "abcd0").out
+    assert f"{ids[2]}, unfinished" in bench("show", "last").out
 
 
 def test_a_damaged_store_ends_in_one_line(bench: Bench, folder: Path, run: str) -> None:
@@ -565,4 +610,6 @@ def test_reading_changes_nothing_and_waits_for_nobody(bench: Bench, folder: Path
         assert bench(*command).code == 0
     with Store(folder / "flyweight.db", readonly=True) as store:
         assert [info.id for info in store.runs()] == [run]
+    (folder / "x").unlink()
+    assert sorted(file.name for file in folder.iterdir()) == ["flyweight.db", "flyweight.db.lock"]
     assert (folder / "flyweight.db").read_bytes()[100:] == before[100:]

@@ -66,11 +66,11 @@ def test_a_file(folder: Path, capsys: pytest.CaptureFixture[str], ending: str) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["zzzz"], "'zzzz' is no run (last ones: "),
-        (["abc"], "'abc' is too short: 4 characters"),
+        (["zzzz"], "run 'zzzz': there is none (latest: "),
+        (["abc"], "run 'abc': write 4 characters or more"),
         (["-o", "x.pdf"], "-o x.pdf: the ending must be one of .html, .json, .md, .png, .svg"),
         (["-o", "x.md", "--json"], "--json prints"),
-        (["-o", "no/such/folder.md"], "cannot write no/such/folder.md: No such file"),
+        (["-o", "..md/.md"], "the ending must be one of"),
         (["--runs", "nowhere"], "nowhere/flyweight.db does not exist: record runs with flyweight bench"),
         (["-o", "x.svg"], "nothing to draw" if plots.available() else "pip install 'flyweight[plots]'"),
     ],
@@ -78,6 +78,26 @@ def test_a_file(folder: Path, capsys: pytest.CaptureFixture[str], ending: str) -
 def test_mistakes(folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     code, out, err = answered(folder, capsys, *arguments)
     assert (code, out) == (2, "") and err.startswith("Error: ") and message in err
+
+
+def test_a_file_that_cannot_be_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = answered(folder, capsys, "-o", "no/such/folder.md")
+    assert (code, out, err) == (3, "", "Error: cannot write no/such/folder.md: No such file or directory\n")
+    (folder / "folder.md").mkdir()
+    assert answered(folder, capsys, "-o", str(folder / "folder.md"))[0] == 3
+
+
+def test_a_narrow_terminal(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    out = answered(folder, capsys)[1]
+    prose = [line for line in out.splitlines() if line.endswith((".", ",")) or "interval" in line]
+    assert len(prose) > 5 and max(map(len, prose)) <= 60
+
+
+def test_grades_that_cannot_be_made(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "questions.jsonl").unlink()
+    code, out, err = answered(folder, capsys)
+    assert (code, out) == (2, "") and err.startswith(f"Error: run {min(ids(folder))} has no grades yet, and its task")
 
 
 def test_a_run_that_is_no_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
