@@ -183,8 +183,8 @@ def select(problems: Sequence[Problem], plan: Plan) -> Sequence[Problem]:
     if plan.ids is not None:
         if not plan.ids:
             raise ConfigError("--ids names no problem")
-        if plan.limit is not None or plan.by is not None:
-            raise ConfigError("--ids says which problems: drop --limit and --by")
+        if any(given is not None for given in (plan.limit, plan.by, plan.shuffle)):
+            raise ConfigError("--ids says which problems: drop --limit, --by and --shuffle")
         missing = next((id for id in plan.ids if id not in known), None)
         if missing is not None:
             raise _unknown_id(missing, known)

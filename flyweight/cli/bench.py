@@ -391,6 +391,8 @@ def _plans(
     for key in (*parameters, *(("n",) if budgets else ())):
         if key not in known:
             raise unknown(f"parameter of {', '.join(name for name, _ in chosen)}", key, known)
+    if budgets and "n" in parameters:
+        raise ConfigError(f"n is given twice: --set n={parameters['n']} and -n or --budgets")
     if temperature is not None and "temperature" in parameters:
         raise ConfigError("temperature is given twice: --temperature and --set temperature=...")
     common = parameters if temperature is None else {**parameters, "temperature": temperature}

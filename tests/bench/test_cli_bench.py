@@ -124,6 +124,7 @@ def test_a_limit_on_the_whole_says_how_to_go_on(arguments: Arguments, flyweight:
         ("-s best_of_n --set widht=4", "unknown parameter of best_of_n 'widht'"),
         ("-s sample --temperature 9", "temperature=9.0 is not allowed"),
         ("-s sample --temperature 1 --set temperature=1", "temperature is given twice"),
+        ("-s best_of_n --set n=3 -n 4", "n is given twice: --set n=3 and -n"),
         ("--budgets 4,x", "--budgets: 'x' is not a whole number"),
         ("--budgets 4 -n 4", "--budgets are several"),
         ("--limit 7", "--limit 7 is out of range: there are 6 problems"),

@@ -65,6 +65,7 @@ def test_ids_are_exactly_those_each_once() -> None:
             for limit in ("0", "-3", "9-3", "x", "0.0", "1.1", "", "1.", " 3", "1_0", "٣", "nan")
         ),
         ({"ids": ("p3",)}, "unknown problem 'p3'; did you mean"),
+        ({"ids": ("p03",), "shuffle": 0}, "drop --limit"),
         ({"ids": ()}, "--ids names no problem"),
         ({"ids": ("p03",), "limit": "5"}, "drop --limit"),
         ({"by": "level"}, "add --limit"),
