@@ -16,6 +16,7 @@ execute.py   running it: resume, count, stop
 grading.py   grades made beside the engine
 estimate.py  what it would take
 graded.py    a run read back with its grades
+counted.py   how many were right, beside random choice, coverage and another run
 """
 
 from flyweight.bench.engine import Load

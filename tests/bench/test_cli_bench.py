@@ -204,7 +204,7 @@ def test_problems_that_have_changed_are_not_the_run(arguments: Arguments, flywei
     flyweight(*arguments("-s", "greedy"))
     questions(tmp_path, rows=5)
     done = flyweight("bench", "resume", "last", "--runs", str(tmp_path / "runs"))
-    assert done.code == 2 and "its problems have changed" in done.err
+    assert done.code == 2 and "its problems or settings have changed" in done.err
 
 
 @pytest.mark.usefixtures("no_model")
