@@ -446,9 +446,9 @@ def test_what_must_not_be_written_over(bench: Bench, folder: Path, run: str, tmp
         for command in (["export", run, "--jsonl"], ["pack"]):
             done = bench(*command, str(name))
             assert (done.code, done.err) == (2, f"Error: {name} is the store itself: name another file\n")
-    for name, why in ((tmp_path, "Is a directory"), (Path(), "Is a directory"), ("/dev/null", "not a regular file")):
-        done = bench("export", run, "--jsonl", str(name))
-        assert (done.code, done.err) == (3, f"Error: cannot write {name}: {why}\n")
+    for place, why in ((tmp_path, "Is a directory"), (Path(), "Is a directory"), ("/dev/null", "not a regular file")):
+        done = bench("export", run, "--jsonl", str(place))
+        assert (done.code, done.err) == (3, f"Error: cannot write {place}: {why}\n")
     (tmp_path / "samples").symlink_to(tmp_path / "there")
     assert bench("export", run, "--jsonl", str(tmp_path / "samples")).code == 0
     assert (tmp_path / "samples").is_symlink() and (tmp_path / "there").read_text().count("\n") == 12
