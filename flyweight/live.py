@@ -440,6 +440,10 @@ class _Reader(Models):
         root = _prompt(messages)
         return await live._draw([root], n, sampling, live.setting.policy(policy), whole=True, verifying=True)
 
+    def spent(self, tokens: int) -> None:
+        if tokens:  # a verifier that computes nothing need not know its size
+            self._live._spend(Usage(verifier_tokens=tokens, flops=2.0 * self._verifier.params * tokens))
+
 
 def _prompt(messages: Sequence[Message]) -> Node:
     return Node(messages=tuple(messages), key=digest("root", tuple(messages))[:32])

@@ -148,15 +148,20 @@ class Models(Protocol):
     ) -> list[Node]:
         """`n` completions of a prompt of the verifier's own, counted as verifier tokens."""
 
+    def spent(self, tokens: int) -> None:
+        """Book tokens that the verifier computed itself, with its own `params` behind each."""
+
 
 class Verifier(Protocol):
     """Whatever scores: process or outcome reward model, judge, self-verifier, rules, executed tests."""
 
     name: str
-    params: int
-    """Parameters behind each verifier token, for FLOPs; 0 where it reads a policy (that policy's count then)."""
     sees_answer: bool
     """Whether it is shown `Problem.answer`: the oracle alone."""
+
+    @property
+    def params(self) -> int:
+        """Parameters behind each verifier token, for FLOPs; 0 where it reads a policy (that policy's count then)."""
 
     async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> Sequence[Score]:
         """One Score per node, in order. A missing one, NaN or a value outside [0, 1] is a BackendError."""

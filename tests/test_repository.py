@@ -40,7 +40,7 @@ ARROWS: dict[str, set[str]] = {
     "fetch": {"errors"},
     "models": {"errors", "fetch", "types"},
     "policies": {"errors", "protocols", "registry", "types"},
-    "verifiers": {"answers", "errors", "protocols", "registry", "sandbox", "textfile", "types"},
+    "verifiers": {"answers", "errors", "models", "policies", "protocols", "registry", "sandbox", "textfile", "types"},
     "tasks": {"answers", "errors", "protocols", "registry", "sandbox", "textfile", "types"},
 }
 ABOVE_ALL = {"cli", "server"}

@@ -58,6 +58,9 @@ class FakeModels:
     ) -> list[Node]:
         raise AssertionError("no verifier here asks")
 
+    def spent(self, tokens: int) -> None:
+        raise AssertionError("no verifier here computes")
+
 
 def drive(coroutine: Coroutine[object, None, T]) -> T:
     """Result of a coroutine that never suspends."""
@@ -102,18 +105,20 @@ def path(*steps: tuple[str, Sequence[float]] | str, finish: Finish = Finish.END,
 def test_every_name_loads_and_describes_itself() -> None:
     names = verifiers.names()
     free = ["form", "units", "regex", "schema", "length", "repetition", "instructions"]
-    models = ["judge", "critique", "all", "weighted", "tests", "oracle"]
+    models = ["prm", "reward", "judge", "critique", "all", "weighted", "tests", "oracle"]
     assert names == ["confidence", "confidence-window", "self-certainty", "p_true", "arithmetic", *free, *models]
     needed: dict[str, dict[str, object]] = {
         "regex": {"pattern": "a"},
         "all": {"parts": ["form", "length:least=2"]},
         "weighted": {"parts": [("form", 1)]},
+        "prm": {"recipe": "math-shepherd"},
+        "reward": {"recipe": "chat"},
     }
     rows = verifiers.describe()
     assert [row.name for row in rows] == [*names, "module:function"]
     for row in rows[:-1]:
         verifier = verifiers.load(row.name, **needed.get(row.name, {}))
-        assert verifier.name == row.name
+        assert verifier.name.partition(":")[0] == row.name
         assert verifier.sees_answer is (row.name == "oracle")
         assert 20 < len(row.summary) < 125 and "\n" not in row.summary
         assert re.search(r"\d{4}\.\d{4,5}", row.source), row

@@ -318,6 +318,8 @@ class _Watched:
 
     def __init__(self, models: Models) -> None:
         self.used = False
+        self.tokens = 0
+        """What the verifier computed itself."""
         self._models = models
 
     async def read(
@@ -341,12 +343,17 @@ class _Watched:
             messages, n, temperature=temperature, stop=stop, max_tokens=max_tokens, policy=policy
         )
 
+    def spent(self, tokens: int) -> None:
+        self.tokens += tokens
+        self._models.spent(tokens)
+
 
 class StoredVerifier:
     """A verifier behind the store. See `Store.verifier`.
 
     A verifier that asks the models is asked again on replay, and what it reads comes from the store at its recorded
-    cost: so its scores follow the model that is used now, and its tokens are charged as they were.
+    cost: so its scores follow the model that is used now, and its tokens are charged as they were. What a verifier
+    computed itself is charged with the first use of the score it was for.
     """
 
     def __init__(self, units: Units, verifier: Verifier, identity: str) -> None:
@@ -358,12 +365,17 @@ class StoredVerifier:
         self._verifier = verifier
         self._identity = identity
         self._paths = Paths()
+        self._charged: set[bytes] = set()
+        """Keys of the scores whose cost has been charged."""
 
     async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> list[Score]:
         """One Score per node; the verifier sees only those that are not stored."""
         keys = [self._paths.score(self._identity, problem, node) for node in nodes]
         units = [self._units.get(key) for key in keys]
         scores = [None if unit is None or unit.kind != "score" else _score(unit) for unit in units]
+        stored = {unit.key: unit.prompt_tokens for unit in units if unit is not None and unit.kind == "score"}
+        models.spent(sum(tokens for key, tokens in stored.items() if key not in self._charged))
+        self._charged.update(keys)
         wanted = [i for i, score in enumerate(scores) if score is None]
         if wanted:
             watched = _Watched(models)
@@ -381,6 +393,8 @@ class StoredVerifier:
                     numbers = pack("d", (score.value, *score.steps))
                     new.append(Unit(keys[i], kind, moment, score.kind, numbers=numbers))
             if new:
+                each, rest = divmod(watched.tokens if kind == "score" else 0, len(new))
+                new = [unit._replace(prompt_tokens=each + (i < rest)) for i, unit in enumerate(new)]
                 self._units.put(new)
         return [score for score in scores if score is not None]
 

@@ -1,9 +1,10 @@
 """The verifiers by name: one file per family, one line each in the table below.
 
 Each is a class whose keyword parameters are its settings; summary and source are read from its docstring. Settings
-stand behind the name as in `length:least=20`; `all` and `weighted` are made of other verifiers. Third parties register
-theirs under the entry point group `flyweight.verifiers`; without any packaging, "module:function" names a Python
-callable (see `flyweight.verifiers.function`).
+stand behind the name as in `length:least=20`; `all` and `weighted` are made of other verifiers, `prm` and `reward` of a
+recipe and a model, as in `prm:math-shepherd@FOLDER`. Third parties register theirs under the entry point group
+`flyweight.verifiers`; without any packaging, "module:function" names a Python callable (see
+`flyweight.verifiers.function`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ _REGISTRY = Registry(
         "length": "flyweight.verifiers.rules:Length",
         "repetition": "flyweight.verifiers.rules:Repetition",
         "instructions": "flyweight.verifiers.instructions:Instructions",
+        "prm": "flyweight.verifiers.prm:Prm",
+        "reward": "flyweight.verifiers.reward:Reward",
         "judge": "flyweight.verifiers.judge:Judge",
         "critique": "flyweight.verifiers.judge:Critique",
         "all": "flyweight.verifiers.compose:All",
@@ -43,6 +46,7 @@ _REGISTRY = Registry(
 
 
 _COMPOSED = ("all", "weighted")
+_TRAINED = ("prm", "reward")
 
 
 def names() -> list[str]:
@@ -61,11 +65,16 @@ def load(name: str, **settings: object) -> Verifier:
         from flyweight.verifiers import compose
 
         return cast(Verifier, _REGISTRY.make(known, {**compose.parse(known, rest), **settings}))
-    if colon and ("=" not in rest or known not in _REGISTRY.names()):
+    if known in _TRAINED and colon:
+        made_of, *given = spec.SETTING.split(rest, maxsplit=1)
+        recipe, _, model = made_of.partition("@")
+        behind = spec.settings(given[0]) if given else {}
+        settings = {"recipe": recipe, "model": model, **behind, **settings}
+    elif colon and ("=" not in rest or known not in _REGISTRY.names()):
         from flyweight.verifiers.function import load_function
 
         return load_function(name, settings)
-    if colon:
+    elif colon:
         settings = {**spec.settings(rest), **settings}
     return cast(Verifier, _REGISTRY.make(known, spec.convert(f"verifier {known}", _REGISTRY.factory(known), settings)))
 

@@ -1,0 +1,244 @@
+"""Process reward models: a score for every step, read where the model's recipe says.
+
+`prm:RECIPE@MODEL` names one on the command line: a recipe of `recipes.toml` or a TOML file (docs/prm.md), and a folder
+or `hf:org/repo` with safetensors, or a GGUF file for causal recipes. What was scored stays known, and the KV of what
+was read stays resident: a new step of a path costs its own tokens.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, islice
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from flyweight.errors import BackendError, ConfigError
+from flyweight.protocols import Models
+from flyweight.types import Node, Problem, Score, digest
+
+if TYPE_CHECKING:
+    from flyweight.verifiers.recipes import Example, Vocabulary
+    from flyweight.verifiers.transformer import Reading, Said
+
+__all__ = ["Prm", "check"]
+
+KNOWN = 1 << 16
+"""Steps whose scores are remembered."""
+log = logging.getLogger("flyweight")
+
+
+class Backend(Protocol):
+    """What reads sequences."""
+
+    vocabulary: Vocabulary
+
+    def read(self, readings: Sequence[Reading]) -> list[Said]:
+        """Values and cost of each."""
+
+    def close(self) -> None:
+        """Release the model."""
+
+
+class Rated(NamedTuple):
+    """What came of one solution."""
+
+    steps: tuple[float, ...]
+    """One per step, in [0, 1]."""
+    tokens: int
+    """Computed for it now."""
+
+
+class Prm:
+    """A process reward model's score of every step so far; the value is the last one's.
+
+    Steps end where the recipe says (a blank line), whatever the nodes of the search are. A path without text scores 0.
+    A string in a question or solution that the model would take for a special token gets a space inside: it cannot
+    forge one. Each step costs its own tokens once, as far as the KV before it is still there.
+
+    Source: Lightman et al. 2023, Let's Verify Step by Step (2305.20050); of each recipe: `recipes.toml`.
+    """
+
+    sees_answer = False
+    __slots__ = ("__dict__", "_backend", "_known", "_params", "recipe")
+    # Its settings are in __dict__, where a store reads what scores depend on; the model and what is known are not.
+
+    def __init__(
+        self, recipe: str = "", model: str = "", *, batch: int = 8, cache_mb: int = 512, context: int = 2048
+    ) -> None:
+        """`recipe`: a name or FILE.toml. `model`: where its weights are; some recipes know.
+
+        batch: sequences read together. cache_mb: KV kept of a folder's model. context: longest path of a GGUF file, of
+        which `batch` are kept. The model is loaded when the first score is asked for. Raises ConfigError for a recipe
+        with mistakes or values that are not allowed, ModelError for a file that is not there.
+        """
+        from flyweight.verifiers.recipes import Recipe, named
+
+        for setting, value, least in (("batch", batch, 1), ("cache_mb", cache_mb, 0), ("context", context, 16)):
+            if not isinstance(value, int) or value < least:
+                raise ConfigError(f"{setting}={value!r} is not allowed: a whole number from {least}")
+        self.recipe, self.model = named(Recipe, recipe, model)
+        self.name = f"prm:{self.recipe.name}"
+        self.told = repr(self.recipe)
+        """The whole recipe: with the settings, what scores depend on."""
+        self.batch, self.cache_mb, self.context = batch, cache_mb, context
+        self._params: int | None = None
+        self._backend: Backend | None = None
+        self._known: OrderedDict[str, float] = OrderedDict()
+        if self._gguf:
+            from flyweight import models
+
+            models.resolve(self.model)  # says what is wrong with it before anyone waits
+            if self.recipe.head != "causal":
+                raise ConfigError(
+                    f"the recipe {self.recipe.name} reads a {self.recipe.head} head, which a GGUF file cannot hold: "
+                    "give a folder with safetensors"
+                )
+
+    @property
+    def _gguf(self) -> bool:
+        from flyweight.verifiers.transformer import is_reference
+
+        return not is_reference(self.model)
+
+    @property
+    def params(self) -> int:
+        """Parameters behind each verifier token, read from the model's files without loading it."""
+        if self._params is None:
+            from flyweight.verifiers import transformer
+
+            if self._gguf:
+                from flyweight.verifiers.engine import parameters
+
+                self._params = parameters(self.model)
+            else:
+                path = transformer.folder(self.model)
+                self._params = transformer.parameters(path, head=self.recipe.head == "causal")
+        return self._params
+
+    @property
+    def example(self) -> Example:
+        """The recipe's, for `check`."""
+        return self.recipe.example
+
+    async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> list[Score]:
+        """One Score per node, with one value per step. ModelError or BackendError if the model cannot say."""
+        rated = self.rate(problem.prompt, [node.solution for node in nodes])
+        models.spent(sum(each.tokens for each in rated))
+        return [Score(each.steps[-1] if each.steps else 0.0, each.steps, self.name) for each in rated]
+
+    def rate(self, question: str, solutions: Sequence[str]) -> list[Rated]:
+        """The scores of every solution's steps and what they cost; what is known is not computed again."""
+        backend = self._loaded()
+        paths = [self.recipe.steps(solution) for solution in solutions]
+        keys = [list(_keys(question, steps)) for steps in paths]
+        values = {key: self._known[key] for each in keys for key in each if key in self._known}
+        tokens = [0] * len(paths)
+        waves = self._wanted(backend, question, paths, keys, set(values))
+        while waves:
+            asked = [(i, sequences.pop(0)) for i, sequences in waves.items()]
+            for (i, (_, wanted)), said in zip(asked, backend.read([reading for _, (reading, _) in asked]), strict=True):
+                tokens[i] += said.tokens
+                for key, value in zip(wanted, said.values, strict=True):
+                    if not 0 <= value <= 1:  # also true for NaN
+                        raise BackendError(f"{self.name} gave the score {value}; scores must lie in [0, 1]")
+                    values[key] = value
+            waves = {i: sequences for i, sequences in waves.items() if sequences}
+        for each in keys:
+            for key in each:
+                self._known[key] = values[key]
+                self._known.move_to_end(key)
+        while len(self._known) > KNOWN:
+            self._known.popitem(last=False)
+        return [Rated(tuple(values[key] for key in each), n) for each, n in zip(keys, tokens, strict=True)]
+
+    def _wanted(
+        self,
+        backend: Backend,
+        question: str,
+        paths: Sequence[tuple[str, ...]],
+        keys: Sequence[list[str]],
+        known: set[str],
+    ) -> dict[int, list[tuple[Reading, list[str]]]]:
+        """Per path what must be read, with the keys of its values. A text that only begins another is read with it."""
+        from flyweight.verifiers.transformer import Reading
+
+        wanted: dict[int, list[tuple[Reading, list[str]]]] = {}
+        for i, (steps, each) in enumerate(zip(paths, keys, strict=True)):
+            sequences: list[tuple[Reading, list[str]]] = []
+            for count, key in enumerate(each, 1):
+                if key in known:
+                    continue
+                known.add(key)
+                ids = self.recipe.ids(backend.vocabulary, question, steps[:count])
+                if not ids:
+                    raise BackendError(f"{self.name}: nothing stands before the score")
+                if sequences and ids[: len(sequences[-1][0].ids)] == sequences[-1][0].ids != ids:
+                    reading, names = sequences[-1]
+                    sequences[-1] = Reading(ids, [*reading.positions, len(ids) - 1]), [*names, key]
+                else:
+                    sequences.append((Reading(ids, [len(ids) - 1]), [key]))
+            if sequences:
+                wanted[i] = sequences
+        return wanted
+
+    def close(self) -> None:
+        """Release the model; it is loaded again when a score is asked for."""
+        if self._backend is not None:
+            self._backend.close()
+        self._backend = None
+        self._known.clear()
+
+    def _loaded(self) -> Backend:
+        if self._backend is None:
+            self._backend = self._load()
+            said, right = compare(self)
+            if not right:
+                log.warning("%s: the model may not fit its recipe", said)
+        return self._backend
+
+    def _load(self) -> Backend:
+        if self._gguf:
+            from flyweight.verifiers.engine import Engine, found
+
+            return Engine(found(self.model), self.recipe, slots=self.batch, context=self.context)
+        from flyweight.verifiers import transformer
+
+        path = transformer.folder(self.model)
+        return transformer.Sequences(path, self.recipe, batch=self.batch, cache_mb=self.cache_mb)
+
+
+class Rater(Protocol):
+    """A verifier with a recipe."""
+
+    name: str
+
+    @property
+    def example(self) -> Example:
+        """What it should tell apart."""
+
+    def rate(self, question: str, solutions: Sequence[str]) -> list[Rated]:
+        """Scores of solutions."""
+
+
+def compare(verifier: Rater) -> tuple[str, bool]:
+    """What the model says of its recipe's example, on one line, and whether the right solution scores higher."""
+    example = verifier.example
+    good, bad = (each.steps[-1] for each in verifier.rate(example.question, [example.good, example.bad]))
+    return f"{verifier.name} gives a right solution {good:.3f} and a wrong one {bad:.3f}", good > bad
+
+
+def check(verifier: Rater) -> str:
+    """One line that says how a reward model scores its recipe's example; loads the model.
+
+    BackendError if the right solution does not score higher: the model or its recipe is not what it should be.
+    """
+    said, right = compare(verifier)
+    if not right:
+        raise BackendError(f"{said}: the model does not fit its recipe")
+    return said
+
+
+def _keys(question: str, steps: Sequence[str]) -> Iterator[str]:
+    """Names of the path up to each step."""
+    return islice(accumulate(steps, digest, initial=digest(question)), 1, None)
