@@ -415,7 +415,8 @@ def _on_record(out: Path, names: Sequence[str], grade: bool) -> list[bench.Job]:
     for info in infos:
         (job,) = bench.check([bench.plan_of(info.configuration)], grade=grade)
         if job.configuration != info.configuration:
-            raise ConfigError(f"run {info.id} is not what {job.plan.task} is now: its problems or settings have changed")
+            task = job.plan.task
+            raise ConfigError(f"run {info.id} is not what {task} is now: its problems or settings have changed")
         jobs.append(job)
     return jobs
 
