@@ -151,7 +151,7 @@ def file_of(model: str) -> str | None:
         return f"sha256:{listed.sha256}"  # the model store holds no other file under that name
     path = models.resolve(model)
     pulled = {each.path: each.sha256 for each in models.installed()}
-    return f"sha256:{pulled.get(path) or _sha256(path)}"
+    return f"sha256:{pulled.get(path) or hash_of(path)}"
 
 
 def _find(model: str, context: int, weights: str) -> Callable[[], Policy]:
@@ -163,7 +163,7 @@ def _short(identity: str) -> str:
     return identity if match is None else f"{match[1][:15]}… {match[2]}"
 
 
-def _sha256(path: Path) -> str:
+def hash_of(path: Path) -> str:
     """Of a file of the user's own. A big one is hashed again only when its size or time has changed."""
     from flyweight import models
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from flyweight import api, strategies, tasks, verifiers
+from flyweight.bench.engine import hash_of
 from flyweight.bench.graded import graded_by
 from flyweight.errors import ConfigError, unknown
 from flyweight.protocols import Strategy, Task, Verifier
@@ -276,12 +277,14 @@ def _judge(name: str) -> Verifier:
 
 
 def _identity(name: str, judge: Verifier | None) -> str:
-    """A Python callable is known by its module's source: what it returns may change with that."""
+    """Of a name with parts: a Python callable's module and the files named may change, and the scores with them."""
     if judge is None or ":" not in name:
         return ""
     held = getattr(judge, "function", type(judge))
+    files = [Path(part) for part in re.split("[:@=()]", name)]
     try:
-        return digest(name, Path(inspect.getfile(held)).read_text("utf-8"))
+        read = [hash_of(file) for file in files if file.is_file()]
+        return digest(name, *read, Path(inspect.getfile(held)).read_text("utf-8"))
     except (TypeError, OSError) as error:
         raise ConfigError(f"verifier {name!r}: its source cannot be read, which tells when it changed") from error
 

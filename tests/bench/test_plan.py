@@ -284,3 +284,13 @@ def test_a_job_whose_answers_are_code_is_ready_where_there_is_a_sandbox(
     with pytest.raises(SandboxError):
         job.ready(grade)
     check([Plan("jsonl", data=questions(tmp_path))])[0].ready(grade)
+
+
+def test_a_verifier_s_file_is_part_of_what_its_scores_are_filed_under(tmp_path: Path) -> None:
+    file = tmp_path / "schema.json"
+    plan = Plan("gsm8k", strategy="best_of_n", verifier=f"schema:file={file}", limit="1")
+    seen = set()
+    for schema in ('{"type": "object"}', '{"type": "array"}'):
+        file.write_text(schema)
+        seen |= {check([plan])[0].identity, check([plan])[0].identity}
+    assert len(seen) == 2
