@@ -90,7 +90,7 @@ VerifierName = Annotated[
         envvar="FLYWEIGHT_VERIFIER",
         autocompletion=_verifiers,
         metavar="NAME",
-        help="What scores candidates: a name, with settings as in length:least=20, or module:function.",
+        help="What scores candidates: a name, with settings (length:least=20), prm:RECIPE@MODEL, or module:function.",
     ),
 ]
 BudgetTokens = Annotated[
