@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import lzma
 import math
 import random
 import sqlite3
@@ -322,6 +323,24 @@ def test_files_cut_anywhere(other: Store, tmp_path: Path, packed: Path) -> None:
     for end in range(1, len(said), 5):
         refused(other, write(path, said[:end]), "cut short")
         refused(other, write(path, [*said[:end], *said[end + 1 :]]))
+
+
+def test_xz_holds_the_same_rows(store: Store, other: Store, tmp_path: Path) -> None:
+    run(store, "best_of_n", 8)
+    store.dump(tmp_path / "x.gz")
+    assert other.load(tmp_path / "x.gz") == store.dump(tmp_path / "x.xz")
+    assert lzma.decompress((tmp_path / "x.xz").read_bytes()) == gzip.decompress((tmp_path / "x.gz").read_bytes())
+    (tmp_path / "renamed").write_bytes((tmp_path / "x.xz").read_bytes())
+    assert other.load(tmp_path / "renamed") == {}
+
+
+def test_an_xz_file_cut_anywhere(store: Store, other: Store, tmp_path: Path) -> None:
+    run(store, "best_of_n", 8)
+    store.dump(tmp_path / "x.xz")
+    whole = (tmp_path / "x.xz").read_bytes()
+    for end in (3, 5, 20, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "cut.xz").write_bytes(whole[:end])
+        refused(other, tmp_path / "cut.xz")
 
 
 def test_bytes_flipped_anywhere(other: Store, tmp_path: Path, packed: Path) -> None:

@@ -156,7 +156,7 @@ def export(
                 typer.echo(render.dumps(row))
             return
         written = 0
-        with replacing(jsonl, packed=jsonl.suffix == ".gz", store=store.path) as file:
+        with replacing(jsonl, packed="gz" if jsonl.suffix == ".gz" else None, store=store.path) as file:
             for row in recorded.samples(store, info):
                 file.write(render.dumps(row).encode("ascii") + b"\n")
                 written += 1

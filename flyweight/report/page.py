@@ -181,7 +181,7 @@ def _rows(section: Section) -> Table:
                 "–" if row.seconds is None else f"{row.seconds:.2f}",
                 words.count(row.policy_calls),
                 words.count(row.verifier_calls),
-                words.bytes_(row.peak_kv_bytes),
+                words.bytes_(row.peak_kv_bytes) if row.peak_kv_bytes else "–",
                 f"{row.undecided}/{row.candidates}",
                 f"{row.truncated}/{row.candidates}",
             )

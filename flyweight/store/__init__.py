@@ -222,11 +222,12 @@ class Store:
     # Carrying -------------------------------------------------------------------------------------------------
 
     def dump(self, path: str | Path, precision: Precision = "float16") -> dict[str, int]:
-        """Write everything in the store to one gzipped file of JSON lines; how many rows of each table it has.
+        """Write everything in the store to one compressed file of JSON lines; how many rows of each table it has.
 
-        Equal stores give equal bytes. With "float16" log-probabilities and certainties keep three significant digits
-        (so does their mean): about 6 bytes a token, and every key still finds what it found; "float32" is exact. The
-        file is written whole or not at all. StoreError if it cannot be, or if the store is damaged.
+        A name that ends in .xz makes it a third smaller than gzip does, in some more seconds. Equal stores give equal
+        bytes. With "float16" log-probabilities and certainties keep three significant digits (so does their mean):
+        about 6 bytes a token gzipped, and every key still finds what it found; "float32" is exact. The file is
+        written whole or not at all. StoreError if it cannot be, or if the store is damaged.
         """
         return dump(self._database, Path(path), precision)
 

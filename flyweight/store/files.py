@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import lzma
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Literal, cast
 
 from flyweight.errors import ConfigError, StoreError
 
@@ -18,8 +19,10 @@ BESIDE = ("-wal", "-shm", ".lock")
 
 
 @contextmanager
-def replacing(path: Path, *, packed: bool = False, store: Path | None = None) -> Iterator[IO[bytes]]:
-    """A file to write, gzipped if `packed`, that takes the place of `path` once it is complete.
+def replacing(
+    path: Path, *, packed: Literal["gz", "xz"] | None = None, store: Path | None = None
+) -> Iterator[IO[bytes]]:
+    """A file to write, compressed as `packed` says, that takes the place of `path` once it is complete.
 
     ConfigError for what belongs to `store`, StoreError if it cannot be written: a device is not replaced either.
     """
@@ -31,9 +34,12 @@ def replacing(path: Path, *, packed: bool = False, store: Path | None = None) ->
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
-            if packed:
+            if packed == "gz":
                 with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as lines:
                     yield cast("IO[bytes]", lines)
+            elif packed == "xz":
+                with lzma.open(file, "wb") as lines:
+                    yield lines
             else:
                 yield file
             file.flush()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import lzma
 import math
 import struct
 import zlib
@@ -35,6 +36,8 @@ Precision = Literal["float16", "float32"]
 Json = dict[str, Any]
 
 FORMAT = 1
+XZ = b"\xfd7zXZ"
+"""How a file starts that is not gzipped."""
 MAX_LINE = 1 << 28
 """Bytes: a longer line is no search that anybody ran."""
 LARGEST = 1 << 63
@@ -47,7 +50,10 @@ def dump(database: Database, path: Path, precision: Precision) -> dict[str, int]
     """Write everything in the store to the file; how many rows of each table. See `Store.dump`."""
     if precision not in get_args(Precision):
         raise unknown("precision", precision, get_args(Precision))
-    with replacing(path, packed=True, store=database.path) as file, _snapshot(database):
+    with (
+        replacing(path, packed="xz" if path.suffix == ".xz" else "gz", store=database.path) as file,
+        _snapshot(database),
+    ):
         counts: Counter[str] = Counter()
         file.write(_line({"flyweight": "store", "format": FORMAT, "precision": precision}))
         for table, row in _Dump(database, precision).rows():
@@ -234,14 +240,16 @@ class _Load:
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         try:
-            with gzip.open(self._path) as file:
+            with self._path.open("rb") as start:
+                opened = lzma.open if start.read(len(XZ)) == XZ else gzip.open
+            with opened(self._path) as file:
                 number = 0
                 while line := file.readline(MAX_LINE + 1):
                     number += 1
                     if len(line) > MAX_LINE:
                         raise ConfigError(f"{self._path}, line {number}: over {MAX_LINE >> 20} MB")
                     yield number, line
-        except (OSError, EOFError, zlib.error) as error:
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             reason = getattr(error, "strerror", None) or error
             raise ConfigError(f"cannot read {self._path}: {reason}") from error
 

@@ -38,7 +38,7 @@ OTHERS = (
 
 
 def test_programs_that_do_the_same_are_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(behaviour, "SECONDS", 0.2)
+    monkeypatch.setattr(behaviour, "SECONDS", 0.6)
     programs: list[str | None] = [OTHERS[0], SORTS[0], None, *OTHERS[1:], SORTS[1], SORTS[2], SORTS[0]]
     votes = Behaviour([*EXAMPLES, Call("f([2, 2, 1])", None)])
     assert votes.classes(programs, SORT) == [[1, 8, 9, 10], [0], [3], [4]]
