@@ -217,8 +217,8 @@ Seconds are those of the whole machine (two cores) with many questions in flight
 - **Without executed code, searching does not make the 0.5B a 1.5B.** Voting helps everywhere (GSM8K 31 to 41 %, MBPP 39
   to 47 %, HumanEval 57 to 62 %) and stays 8 to 21 points below the bigger model's first answer, at two to four times
   its FLOPs.
-- **With the public test of each problem it draws level on MBPP** (best of 8: 59 %, the 1.5B's greedy 57 %), at 2.2 times
-  the FLOPs; on HumanEval 70 against 71 %, where a quarter of the grading tests repeat the examples selected by.
+- **With the public test of each problem it draws level on MBPP** (best of 8: 59 %, the 1.5B's greedy 57 %), at 2.2
+  times the FLOPs; on HumanEval 70 against 71 %, where a quarter of the grading tests repeat the examples selected by.
 - **The room is there:** one of 16 samples is right on 70 % of GSM8K; what is missing is a verifier that finds it.
 - **Losses:** the best by `p_true` is no better than a random sample, on GSM8K worse. Scores of `confidence` and
   `arithmetic` add nothing to a vote. Beam search (30 %) and DVTS (35 %) with `arithmetic` are below a vote of as many

@@ -3,13 +3,15 @@
     python -m benchmarks.vocabulary          # about a minute
 
 Kept are the tokens that occur in the recorded samples of half of the development questions (results/dev60). Lost is
-what the model gives to all others: on 10,240 recorded positions of the other half, and in the reference programs of
+what the model gives to all others: on what was drawn for the other half (the first 320 positions
+of 32 texts), and in the reference programs of
 MBPP, which nobody thought of when the tokens were chosen. Saved is at most a step's whole head: 32 rows with 400 tokens
 of context, with logits and without.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 
 import numpy as np
@@ -29,15 +31,20 @@ def main() -> None:
     path, packed = models.resolve(MODEL), isinstance(kernels(), Kernels)
     recorded = questions()
     chosen = sorted({token for question in recorded[::2] for sample in question.samples for token in sample})
-    texts = [[*question.prompt, *sample] for question in recorded[1::2] for sample in question.samples[:4]]
-    texts = [tokens for tokens in texts if len(tokens) > POSITIONS][:STREAMS]
+    pairs = [(question.prompt, sample) for question in recorded[1::2] for sample in question.samples[:4]]
+    pairs = [(prompt, sample) for prompt, sample in pairs if len(prompt) + len(sample) > POSITIONS][:STREAMS]
+    texts = [[*prompt, *sample] for prompt, sample in pairs]
+    starts = [len(prompt) - 1 for prompt, _ in pairs]
     context = side(path, packed=packed)
+    kept = set(chosen)
     lost: list[float] = []
     outside: list[bool] = []
     for position in range(POSITIONS):
         rows = logprobs(context, texts, position)
-        lost += (-np.log(np.exp(rows[:, chosen], dtype=np.float64).sum(axis=1))).tolist()
-        outside += [ids[position + 1] not in set(chosen) for ids in texts]
+        mass = np.exp(rows[:, chosen], dtype=np.float64).sum(axis=1)
+        drawn = [row for row, start in enumerate(starts) if position >= start]
+        lost += [-math.log(mass[row]) for row in drawn]
+        outside += [texts[row][position + 1] not in kept for row in drawn]
     context.close()
     print(f"{len(chosen):,} tokens kept of {rows.shape[1]:,}")
     print(f"other questions: mean KL of what is left to the model {np.mean(lost):.4f} nats, largest {max(lost):.1f}; ")
@@ -45,7 +52,6 @@ def main() -> None:
     model = Model(path)
     task = tasks.load("mbpp", split="test")
     programs = [model.tokenize(task.reference(problem), special=False) for problem in task.problems()]  # type: ignore[attr-defined]
-    kept = set(chosen)
     gone = sum(any(token not in kept for token in program) for program in programs)
     share = statistics.mean(token not in kept for program in programs for token in program)
     print(f"MBPP references: {share:.1%} of their tokens could not be drawn, in {gone} of {len(programs)} programs")
