@@ -3,10 +3,9 @@
     python -m benchmarks.vocabulary          # about a minute
 
 Kept are the tokens that occur in the recorded samples of half of the development questions (results/dev60). Lost is
-what the model gives to all others: on what was drawn for the other half (the first 320 positions
-of 32 texts), and in the reference programs of
-MBPP, which nobody thought of when the tokens were chosen. Saved is at most a step's whole head: 32 rows with 400 tokens
-of context, with logits and without.
+what the model gives to all others: on what was drawn for the other half (the first 320 positions of 32 texts), and in
+the reference programs of MBPP, which nobody thought of when the tokens were chosen. Saved is at most a step's whole
+head: 32 rows with 400 tokens of context, with logits and without.
 """
 
 from __future__ import annotations
