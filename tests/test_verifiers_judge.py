@@ -9,6 +9,7 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,9 +62,8 @@ class Script(Models):
         n: int = 1,
         *,
         temperature: float | None = None,
-        stop: tuple[str, ...] | None = None,
         max_tokens: int | None = None,
-        policy: str | None = None,
+        **others: Any,
     ) -> list[Node]:
         self.asked.append((tuple(messages), temperature, max_tokens))
         root = Node(messages=tuple(messages))
@@ -228,16 +228,7 @@ def test_a_missing_reading_or_critique_is_an_error() -> None:
         ) -> list[tuple[float, ...]]:
             return (await super().read(nodes, text, choices, policy=policy))[:-1]
 
-        async def ask(
-            self,
-            messages: Sequence[Message],
-            n: int = 1,
-            *,
-            temperature: float | None = None,
-            stop: tuple[str, ...] | None = None,
-            max_tokens: int | None = None,
-            policy: str | None = None,
-        ) -> list[Node]:
+        async def ask(self, *arguments: Any, **options: Any) -> list[Node]:
             return []
 
     with pytest.raises(BackendError, match="asked for 2 readings and got 1"):

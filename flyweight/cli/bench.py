@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,16 +95,10 @@ Durable = Annotated[bool, typer.Option("--durable", help="Keep what is committed
 
 def register(app: typer.Typer) -> None:
     """Add the group."""
-    group = typer.Typer(rich_markup_mode=None, no_args_is_help=False)
-
-    @group.callback(invoke_without_command=True)
-    def top(context: typer.Context) -> None:
-        if context.invoked_subcommand is None:
-            typer.echo(context.get_help())
-
+    group = options.group()
     group.command("run", help=RUN, short_help="Run a task, or go on with it.")(run)
-    group.command("resume", help=RESUME, short_help="Go on with runs.")(resume)
-    group.command("retry", help=RETRY, short_help="Search again what ended in an error.")(retry)
+    group.command("resume", help=RESUME, short_help="Go on with runs.")(going_on(again=False))
+    group.command("retry", help=RETRY, short_help="Search again what ended in an error.")(going_on(again=True))
     group.command("grade", help=GRADE, short_help="Grade runs made with --predict-only.")(grade)
     runs.register(group)
     app.add_typer(group, name="bench", help=HELP, short_help="Run benchmarks, and go on with them.")
@@ -199,36 +193,25 @@ def run(
     return how.estimated(jobs) if dry_run else how.carried_out(jobs)
 
 
-def resume(
-    runs: Runs,
-    out: Folder = DEFAULT,
-    durable: Durable = False,
-    concurrency: Concurrency = 64,
-    max_tokens_total: TokensTotal = None,
-    max_time: MaxTime = None,
-    fail_on_error: FailOnError = 0.1,
-    predict_only: PredictOnly = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> int:
-    how = How(out, durable, concurrency, max_tokens_total, max_time, fail_on_error, predict_only, json, quiet)
-    return how.carried_out(_on_record(out, runs, not predict_only))
+def going_on(again: bool) -> Callable[..., int]:
+    """The command that goes on with runs; `again` searches anew what ended in an error."""
 
+    def go_on(
+        runs: Runs,
+        out: Folder = DEFAULT,
+        durable: Durable = False,
+        concurrency: Concurrency = 64,
+        max_tokens_total: TokensTotal = None,
+        max_time: MaxTime = None,
+        fail_on_error: FailOnError = 0.1,
+        predict_only: PredictOnly = False,
+        json: options.Json = False,
+        quiet: options.Quiet = False,
+    ) -> int:
+        how = How(out, durable, concurrency, max_tokens_total, max_time, fail_on_error, predict_only, json, quiet)
+        return how.carried_out(_on_record(out, runs, not predict_only), again=again)
 
-def retry(
-    runs: Runs,
-    out: Folder = DEFAULT,
-    durable: Durable = False,
-    concurrency: Concurrency = 64,
-    max_tokens_total: TokensTotal = None,
-    max_time: MaxTime = None,
-    fail_on_error: FailOnError = 0.1,
-    predict_only: PredictOnly = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> int:
-    how = How(out, durable, concurrency, max_tokens_total, max_time, fail_on_error, predict_only, json, quiet)
-    return how.carried_out(_on_record(out, runs, not predict_only), again=True)
+    return go_on
 
 
 def grade(runs: Runs, out: Folder = DEFAULT, json: options.Json = False, quiet: options.Quiet = False) -> int:

@@ -74,13 +74,7 @@ Ref = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(rich_markup_mode=None, no_args_is_help=False)
-
-    @group.callback(invoke_without_command=True)
-    def top(context: typer.Context) -> None:
-        if context.invoked_subcommand is None:
-            typer.echo(context.get_help())
-
+    group = options.group()
     group.command("ls", help=LS, short_help="List models.")(ls)
     group.command("pull", help=PULL, short_help="Fetch a model.")(pull)
     group.command("path", help=PATH, short_help="Print the path of a model.")(path)

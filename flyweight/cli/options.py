@@ -23,6 +23,7 @@ __all__ = [
     "budget",
     "choose",
     "fitting",
+    "group",
     "pairs",
 ]
 
@@ -136,6 +137,18 @@ TraceFile = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+
+
+def group() -> typer.Typer:
+    """A group of commands that shows its help when none is named."""
+    made = typer.Typer(rich_markup_mode=None)
+
+    @made.callback(invoke_without_command=True)
+    def top(context: typer.Context) -> None:
+        if context.invoked_subcommand is None:
+            typer.echo(context.get_help())
+
+    return made
 
 
 @dataclass(frozen=True)

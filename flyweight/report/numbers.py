@@ -49,7 +49,6 @@ class Row:
     generated_tokens: float
     prompt_tokens: float
     """Computed."""
-    cached_tokens: float
     """Prompt tokens found in the cache."""
     verifier_tokens: float
     flops: float
@@ -242,7 +241,6 @@ def _row(run: Recorded, label: str) -> Row:
         coverage=coverage(outcomes) if several else None,
         generated_tokens=sum(u.generated_tokens for u in usage) / count,
         prompt_tokens=sum(u.prompt_tokens for u in usage) / count,
-        cached_tokens=sum(u.cached_tokens for u in usage) / count,
         verifier_tokens=sum(u.verifier_tokens for u in usage) / count,
         flops=math.fsum(u.flops for u in usage) / count,
         seconds=None if run.speed is None else sum(u.generated_tokens for u in usage) / count / run.speed,

@@ -119,7 +119,8 @@ def _section(index: int, section: Section) -> Iterator[Block]:
     yield Text(
         "Accuracy is that of what each run selected. Random choice takes any of its candidates, coverage counts a "
         "problem as solved if any of them is right: selecting well lies between the two. Costs are means per "
-        "question, prompt tokens those computed rather than found in a cache. In brackets: 95 % intervals."
+        "question, prompt tokens those computed rather than found in a cache; seconds are generated tokens by the "
+        "speed at which the model was measured to draw many questions together. In brackets: 95 % intervals."
     )
     yield _rows(section)
     yield Items(tuple(_bigger(section)))

@@ -44,7 +44,6 @@ def about(section: Section) -> list[Warned]:
         *_greedy(section),
         *_small(section),
         *_optimised(section),
-        *_cached(section),
         *_candidates(section),
         *_unfinished(section),
     ]
@@ -115,24 +114,6 @@ def _turns(curve: Curve) -> str | None:
         f"from the best of {best.k} to the best of {last.k} its score of the chosen rises from {best.score:.2f} to "
         f"{last.score:.2f}, and accuracy falls from {share(best.accuracy.value)} to {share(last.accuracy.value)}."
     )
-
-
-def _cached(section: Section) -> list[Warned]:
-    """Runs that did not pay for the prompts: FLOPs compare them with others unfairly."""
-    found = []
-    for model in sorted({row.model for row in section.rows}):
-        rows = [row for row in section.rows if row.model == model and row.policy_calls]
-        # A request reads the prompt, and what was written after it; in a cache or anew.
-        prompt = min(((row.prompt_tokens + row.cached_tokens) / row.policy_calls for row in rows), default=0.0)
-        warm = [row for row in rows if row.prompt_tokens < prompt / 2]
-        if warm and len(warm) < len(rows):
-            text = (
-                f"{'; '.join(_name(section, row.run) for row in warm)}: these found the prompts of about "
-                f"{prompt:,.0f} tokens in the cache of an earlier run: their FLOPs lack them. To compare "
-                "these to the last token, make each run with a command of its own."
-            )
-            found.append(Warned("cached", text))
-    return found
 
 
 def _candidates(section: Section) -> list[Warned]:

@@ -271,6 +271,7 @@ def program_on(code: Any, text: bytes, sink: int) -> None:
 def value_of(code: Any, text: str) -> bytes:
     space = module("program")
     exec(code, space)
+    # This process is the sandbox: the program has just run here, and the expression is one of the tests.
     value = eval(compile(text, "<test>", "eval"), space)
     return b"V" + encode(value, 0).encode("ascii")
 

@@ -97,7 +97,7 @@ class Prm:
 
     @property
     def _gguf(self) -> bool:
-        from flyweight.verifiers.transformer import is_reference
+        from flyweight.verifiers.folder import is_reference
 
         return not is_reference(self.model)
 
@@ -105,15 +105,15 @@ class Prm:
     def params(self) -> int:
         """Parameters behind each verifier token, read from the model's files without loading it."""
         if self._params is None:
-            from flyweight.verifiers import transformer
-
             if self._gguf:
                 from flyweight.verifiers.engine import parameters
 
                 self._params = parameters(self.model)
             else:
-                path = transformer.folder(self.model)
-                self._params = transformer.parameters(path, head=self.recipe.head == "causal")
+                from flyweight.verifiers import folder
+
+                path = folder.folder(self.model)
+                self._params = folder.parameters(path, head=self.recipe.head == "causal")
         return self._params
 
     @property
@@ -202,9 +202,9 @@ class Prm:
             from flyweight.verifiers.engine import Engine, found
 
             return Engine(found(self.model), self.recipe, slots=self.batch, context=self.context)
-        from flyweight.verifiers import transformer
+        from flyweight.verifiers import folder, transformer
 
-        path = transformer.folder(self.model)
+        path = folder.folder(self.model)
         return transformer.Sequences(path, self.recipe, batch=self.batch, cache_mb=self.cache_mb)
 
 

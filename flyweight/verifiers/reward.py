@@ -43,8 +43,8 @@ class Reward:
 
         The model is loaded when the first score is asked for. Raises ConfigError for a recipe with mistakes.
         """
+        from flyweight.verifiers.folder import is_reference
         from flyweight.verifiers.recipes import RewardRecipe, named
-        from flyweight.verifiers.transformer import is_reference
 
         if not isinstance(batch, int) or batch < 1:
             raise ConfigError(f"batch={batch!r} is not allowed: a whole number from 1")
@@ -62,9 +62,9 @@ class Reward:
     def params(self) -> int:
         """Parameters behind each verifier token, read from the model's files without loading it."""
         if self._params is None:
-            from flyweight.verifiers import transformer
+            from flyweight.verifiers import folder
 
-            self._params = transformer.parameters(transformer.folder(self.model), head=False)
+            self._params = folder.parameters(folder.folder(self.model), head=False)
         return self._params
 
     @property
@@ -105,9 +105,9 @@ class Reward:
 
     def _loaded(self) -> Reader:
         if self._reader is None:
-            from flyweight.verifiers import transformer
+            from flyweight.verifiers import folder, transformer
 
-            self._reader = transformer.Reader(transformer.folder(self.model), self.recipe, batch=self.batch)
+            self._reader = transformer.Reader(folder.folder(self.model), self.recipe, batch=self.batch)
             said, right = compare(self)
             if not right:
                 log.warning("%s: the model may not fit its recipe", said)

@@ -9,7 +9,7 @@ import pytest
 
 from flyweight.report.warnings import about, across
 from flyweight.store import Store
-from flyweight.types import Stopped, Usage
+from flyweight.types import Stopped
 from tests.report.report_kit import Found, Said, opened, report, write
 
 
@@ -172,22 +172,6 @@ def test_failed_searches(store: Store, stopped: Stopped) -> None:
     expected = f"sample: 1 of 3 searches ended in an error and count as wrong. Again: flyweight bench retry {run}"
     assert said(store, "failed") == ([expected] if stopped is Stopped.ERROR else [])
     assert said(store, "unfinished") == []
-
-
-def test_prompts_in_the_cache_of_an_earlier_run(store: Store) -> None:
-    """Greedy computes 100 tokens of prompt, beams 150 with what they read again; 16 samples of one command none."""
-
-    def cost(prompt: int, cached: int, calls: int) -> dict[str, Found]:
-        usage = Usage(prompt_tokens=prompt, cached_tokens=cached, policy_calls=calls)
-        return {f"p{i}": Found([Said("R")], usage=usage) for i in range(3)}
-
-    write(store, "greedy", cost(100, 0, 1))
-    write(store, "beam_search", cost(150, 500, 5))
-    write(store, "best_of_n", cost(60, 1540, 16), n=16, verifier="v")  # part of a prompt is the same for all problems
-    assert said(store, "cached") == []
-    write(store, "self_consistency", cost(1, 1599, 16), n=16)
-    (text,) = said(store, "cached")
-    assert text.startswith("self_consistency n=16: these found the prompts of about 100 tokens in the cache")
 
 
 def test_a_warning_names_the_model_where_there_are_several(store: Store) -> None:

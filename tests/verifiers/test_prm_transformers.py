@@ -22,9 +22,9 @@ from safetensors.torch import load_file  # noqa: E402
 
 from flyweight import verifiers  # noqa: E402
 from flyweight.errors import BackendError, ConfigError, ModelError  # noqa: E402
+from flyweight.verifiers.folder import load  # noqa: E402
 from flyweight.verifiers.prm import Prm, check  # noqa: E402
 from flyweight.verifiers.recipes import Recipe, find  # noqa: E402
-from flyweight.verifiers.transformer import load  # noqa: E402
 from tests.verifiers import prm_kit as kit  # noqa: E402
 
 QUESTION = "Tom has 3 apples and buys 4. How many?"

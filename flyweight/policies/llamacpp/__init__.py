@@ -12,12 +12,29 @@ buffers.py   host memory for copies of streams
 kernels/     our own CPU kernels, in C++
 machine.py   what the engine asks of the machine
 sampler.py   from logits to a drawn token, its log-probability and certainty
+drawing.py   what a decode gives to each of its rows
+lookup.py    tokens that are likely to come next
 grammar.py   GBNF constraints
 template.py  chat templates from model files, rendered in a sandbox
 tokens.py    messages, forced text and drawn tokens become one path of token ids
 weights.py   which encoding of the weights is fastest here
+
+llama.cpp is loaded with `LlamaCpp`, not before: templates and prefixes serve where it is not installed.
 """
 
-from flyweight.policies.llamacpp.policy import LlamaCpp, Profile
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flyweight.policies.llamacpp.policy import LlamaCpp, Profile
 
 __all__ = ["LlamaCpp", "Profile"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from flyweight.policies.llamacpp import policy
+
+    return getattr(policy, name)

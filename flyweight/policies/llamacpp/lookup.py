@@ -23,6 +23,9 @@ class Lookup:
         """The last place that some tokens were followed at."""
         self.learn(tokens)
 
+    def __len__(self) -> int:
+        return len(self._tokens)
+
     def learn(self, tokens: Sequence[int]) -> None:
         """The text goes on with these."""
         for token in tokens:

@@ -397,8 +397,14 @@ class LlamaCpp:
                 self._finish(row, Finish.CUT, error=_line(error))
         for row in rows if width > 1 else ():
             self._streams.rewind(row.stream, row.done)
-        self._clock(steps=1, row_steps=len(rows), decode_seconds=decoded - began, sampling_seconds=sampling)
-        self._clock(drafted=(width - 1) * len(rows), kept=kept)
+        self._clock(
+            steps=1,
+            row_steps=len(rows),
+            decode_seconds=decoded - began,
+            sampling_seconds=sampling,
+            drafted=(width - 1) * len(rows),
+            kept=kept,
+        )
 
     def _drafts(self, rows: list[Row]) -> list[list[int]]:
         """For each row the same number of tokens that may follow its next one; none where that could not pay."""

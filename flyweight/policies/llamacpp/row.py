@@ -80,7 +80,6 @@ class Row:
     cached_tokens: int = 0
     generated_tokens: int = 0
     _lookup: Lookup | None = None
-    _learnt: int = 0
     _uniforms: list[float] = field(default_factory=list)
 
     @property
@@ -98,8 +97,7 @@ class Row:
         room = min(self.request.sampling.max_tokens, context - len(self.path)) - len(self.tokens) - 1
         if self._lookup is None:
             self._lookup = Lookup(self.path)
-        self._lookup.learn(self.tokens[self._learnt :])
-        self._learnt = len(self.tokens)
+        self._lookup.learn(self.tokens[len(self._lookup) - len(self.path) :])
         return self._lookup.draft(max(0, min(most, room)))
 
     def uniform(self, ahead: int = 0) -> float:

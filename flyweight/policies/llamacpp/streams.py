@@ -147,7 +147,7 @@ class Streams(Generic[Blob]):
 
     def forget(self, stream: int) -> None:
         """Drop what a stream holds."""
-        self._cut(stream, 0)
+        self.rewind(stream, 0)
 
     def rewind(self, stream: int, length: int) -> None:
         """Drop a stream's tokens from `length` on, which turned out to be wrong."""
