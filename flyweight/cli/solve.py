@@ -14,15 +14,13 @@ from flyweight.cli import ask, options, render
 from flyweight.cli.warm import warm
 from flyweight.errors import ConfigError
 from flyweight.protocols import Answers
+from flyweight.tasks.code import REPLY
 from flyweight.types import BOXED, Budget, Problem, Result, Stopped
 
 __all__ = ["register"]
 
 IN_FLIGHT = 1024
 """Questions of a file searched at the same time."""
-
-CODE = "Answer with the complete Python code in one ```python block."
-"""System prompt with --tests, unless another one is given."""
 
 HELP = """Answer a question, spending compute until the answer is better than the model's first.
 
@@ -87,7 +85,7 @@ def solve(
     answers: Answers | None = None
     if tests is not None or check is not None:
         made_of, answers = executing(made_of, tests, check, many=file is not None)
-        system = CODE if tests is not None and system == BOXED else system
+        system = REPLY if tests is not None and system == BOXED else system
     problems = [api.problem(ask.question(question), system)] if file is None else ask.questions(file, system)
     made_of.check(problems)
     return Job(choice, limits, made_of, problems, file is not None, trace, json, quiet, answers).run()

@@ -25,8 +25,9 @@ from flyweight.errors import ConfigError, StoreError
 from flyweight.protocols import Policy, Verifier
 from flyweight.store.database import Database
 from flyweight.store.grades import Grader
+from flyweight.store.judgements import StoredVerifier, identify, stored_verifier
 from flyweight.store.portable import Precision, dump, load
-from flyweight.store.replay import Fresh, StoredPolicy, StoredVerifier, identify, stored_verifier
+from flyweight.store.replay import Fresh, StoredPolicy
 from flyweight.store.runs import (
     Run,
     RunInfo,

@@ -1,4 +1,4 @@
-"""Policies and verifiers that remember: what is in the store is answered from it, the rest is drawn and kept.
+"""Policies that remember: what is in the store is answered from it, the rest is drawn and kept.
 
 A replayed unit costs what it cost when it was drawn, so the Usage of a replayed search equals the recorded one; what
 an engine really computed is counted apart, in `fresh`. Searches that stop early (a confidence reached, a branch that
@@ -14,18 +14,18 @@ branch): not the text, since how far it got is an accident, but its cost, which 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from typing import NamedTuple, cast
 
-from flyweight.errors import BackendError, ConfigError, StoreError
-from flyweight.protocols import Counters, Growth, Models, Policy, Request, Response, Until, Verifier
-from flyweight.store.units import Content, Kind, Paths, Unit, Units, fingerprint, pack, unpack
-from flyweight.types import Finish, Message, Node, Problem, Score
+from flyweight.errors import BackendError, StoreError
+from flyweight.protocols import Counters, Growth, Policy, Request, Response, Until
+from flyweight.store.units import Content, Paths, Unit, Units, fingerprint, pack, unpack
+from flyweight.types import Finish, Node
 
-__all__ = ["Fresh", "StoredPolicy", "StoredVerifier", "identify", "stored_verifier"]
+__all__ = ["Fresh", "StoredPolicy"]
 
 
 class Fresh(NamedTuple):
@@ -308,145 +308,3 @@ def _fires(until: Until, response: Response, ends: tuple[int, ...]) -> Response 
                 generated_tokens=drawn,
             )
     return None
-
-
-# Verifiers -----------------------------------------------------------------------------------------------------
-
-
-class _Watched:
-    """A verifier's access to the models that notes whether it was used."""
-
-    def __init__(self, models: Models) -> None:
-        self.used = False
-        self.tokens = 0
-        """What the verifier computed itself."""
-        self._models = models
-
-    async def read(
-        self, nodes: Sequence[Node], text: str, choices: Sequence[str], *, policy: str | None = None
-    ) -> list[tuple[float, ...]]:
-        self.used = True
-        return await self._models.read(nodes, text, choices, policy=policy)
-
-    async def ask(
-        self,
-        messages: Sequence[Message],
-        n: int = 1,
-        *,
-        temperature: float | None = None,
-        stop: tuple[str, ...] | None = None,
-        max_tokens: int | None = None,
-        policy: str | None = None,
-    ) -> list[Node]:
-        self.used = True
-        return await self._models.ask(
-            messages, n, temperature=temperature, stop=stop, max_tokens=max_tokens, policy=policy
-        )
-
-    def spent(self, tokens: int) -> None:
-        self.tokens += tokens
-        self._models.spent(tokens)
-
-
-class StoredVerifier:
-    """A verifier behind the store. See `Store.verifier`.
-
-    A verifier that asks the models is asked again on replay, and what it reads comes from the store at its recorded
-    cost: so its scores follow the model that is used now, and its tokens are charged as they were. What a verifier
-    computed itself is charged with the first use of the score it was for.
-    """
-
-    def __init__(self, units: Units, verifier: Verifier, identity: str) -> None:
-        self.name = verifier.name
-        self.params = verifier.params
-        self.sees_answer = verifier.sees_answer
-        self.fresh = Fresh()
-        self._units = units
-        self._verifier = verifier
-        self._identity = identity
-        self._paths = Paths()
-        self._charged: set[bytes] = set()
-        """Keys of the scores whose cost has been charged."""
-
-    async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> list[Score]:
-        """One Score per node; the verifier sees only those that are not stored."""
-        keys = [self._paths.score(self._identity, problem, node) for node in nodes]
-        units = [self._units.get(key) for key in keys]
-        scores = [None if unit is None or unit.kind != "score" else _score(unit) for unit in units]
-        stored = {unit.key: unit.prompt_tokens for unit in units if unit is not None and unit.kind == "score"}
-        models.spent(sum(tokens for key, tokens in stored.items() if key not in self._charged))
-        self._charged.update(keys)
-        wanted = [i for i, score in enumerate(scores) if score is None]
-        if wanted:
-            watched = _Watched(models)
-            asked = [nodes[i] for i in wanted]
-            said = await self._verifier.score(problem, asked, watched)
-            self.fresh = self.fresh._replace(calls=self.fresh.calls + len(asked))
-            if len(said) != len(asked):
-                raise BackendError(f"verifier {self.name} returned {len(said)} scores for {len(asked)} candidates")
-            kind: Kind = "judgement" if watched.used else "score"
-            moment = self._units.moment
-            new = []
-            for i, score in zip(wanted, said, strict=True):
-                scores[i] = score
-                if units[i] is None and all(0 <= value <= 1 for value in (score.value, *score.steps)):
-                    numbers = pack("d", (score.value, *score.steps))
-                    new.append(Unit(keys[i], kind, moment, score.kind, numbers=numbers))
-            if new:
-                each, rest = divmod(watched.tokens if kind == "score" else 0, len(new))
-                new = [unit._replace(prompt_tokens=each + (i < rest)) for i, unit in enumerate(new)]
-                self._units.put(new)
-        return [score for score in scores if score is not None]
-
-
-class _StoredComparer(StoredVerifier):
-    """A stored verifier that also compares two candidates."""
-
-    async def compare(self, problem: Problem, a: Node, b: Node, models: Models) -> float:
-        """Probability in [0, 1] that `a` is better than `b`."""
-        key = self._paths.score(self._identity, problem, a, b)
-        unit = self._units.get(key)
-        if unit is not None and unit.kind == "comparison":
-            return unpack("d", unit.numbers)[0]
-        watched = _Watched(models)
-        compare = cast("Callable[..., Awaitable[float]]", self._verifier.compare)  # type: ignore[attr-defined]
-        preference = float(await compare(problem, a, b, watched))
-        self.fresh = self.fresh._replace(calls=self.fresh.calls + 2)
-        if unit is None and 0 <= preference <= 1:
-            kind: Kind = "judgement" if watched.used else "comparison"
-            self._units.put([Unit(key, kind, self._units.moment, self.name, numbers=pack("d", (preference,)))])
-        return preference
-
-
-def stored_verifier(units: Units, verifier: Verifier, identity: str) -> StoredVerifier:
-    """The verifier behind the store, able to compare if it is."""
-    kind = _StoredComparer if hasattr(verifier, "compare") else StoredVerifier
-    return kind(units, verifier, identity)
-
-
-def identify(verifier: Verifier) -> str:
-    """What a verifier's scores are filed under: its class, name and settings.
-
-    ConfigError if it holds something whose meaning cannot be read off, such as a function: two of a name would then
-    be taken for one another.
-    """
-    settings = dict(getattr(verifier, "__dict__", {}))
-    for setting, value in settings.items():
-        if not _plain(value):
-            raise ConfigError(
-                f"verifier {verifier.name!r} holds {setting}={type(value).__name__}, which does not say what it does: "
-                "pass identity= with something that changes whenever its scores may"
-            )
-    kind = type(verifier)
-    return repr((kind.__module__, kind.__qualname__, verifier.name, sorted(settings.items())))
-
-
-def _plain(value: object) -> bool:
-    if isinstance(value, tuple):
-        return all(_plain(item) for item in value)
-    return value is None or isinstance(value, bool | int | float | str)
-
-
-def _score(unit: Unit) -> Score:
-    value, *steps = unpack("d", unit.numbers)
-    return Score(value, tuple(steps), unit.label)

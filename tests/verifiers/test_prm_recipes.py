@@ -206,7 +206,7 @@ def test_names_on_the_command_line_and_in_python_mean_the_same() -> None:
 
 
 def test_settings_and_recipe_say_what_scores_depend_on() -> None:
-    from flyweight.store.replay import identify
+    from flyweight.store.judgements import identify
 
     one, other = Prm("rlhflow", "hf:a/b"), Prm("rlhflow", "hf:a/c")
     assert identify(one) != identify(other) and identify(one) == identify(Prm("rlhflow", "hf:a/b"))
