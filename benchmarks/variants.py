@@ -1,6 +1,6 @@
 """What each choice of the engine is worth: decoding with one of them changed, and where a step's time goes.
 
-    python -m benchmarks.variants            # about four minutes
+    python -m benchmarks.variants            # about seven minutes
     python -m benchmarks.variants --only bf16,KV
 
 Tokens/s of 32 rows with 400 tokens of context each and of prefill, a process for each variant; the table goes to
