@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 from flyweight import select
 from flyweight.calls import Draw, Fork, Task, ask
 from flyweight.errors import BackendError, BudgetSpent, ConfigError, unknown
-from flyweight.protocols import Answers, Models, Policy, Request, Response, Strategy, Until, Verifier
+from flyweight.protocols import Answers, Hidden, Models, Policy, Request, Response, Strategy, Until, Verifier
 from flyweight.types import (
     Budget,
     Candidate,
@@ -440,9 +440,37 @@ class _Reader(Models):
         root = _prompt(messages)
         return await live._draw([root], n, sampling, live.setting.policy(policy), whole=True, verifying=True)
 
+    async def states(self, nodes: Sequence[Node], *, policy: str | None = None) -> list[Hidden]:
+        reader = self._live.setting.policy(policy)
+        kept = [_joined(node, reader) for node in nodes]
+        requests = [
+            Request(next(_request_ids), node, Sampling(temperature=0, max_tokens=1), 0, reread=True)
+            for node, hidden in zip(nodes, kept, strict=True)
+            if hidden is None
+        ]
+        if not requests:
+            return [hidden for hidden in kept if hidden is not None]
+        draw = Draw(requests, reader, True, [None] * len(requests))
+        await ask(draw)
+        again = iter([Hidden(each.hidden, each.prompt_tokens) for each in draw.responses if each is not None])
+        return [hidden or next(again) for hidden in kept]
+
+    def weights(self, policy: str | None = None) -> str:
+        return str(getattr(self._live.setting.policy(policy), "sha256", ""))
+
     def spent(self, tokens: int) -> None:
         if tokens:  # a verifier that computes nothing need not know its size
             self._live._spend(Usage(verifier_tokens=tokens, flops=2.0 * self._verifier.params * tokens))
+
+
+def _joined(node: Node, policy: Policy) -> Hidden | None:
+    """Hidden states of a path from those of its steps; None where one has none, or another policy's."""
+    steps = [step for step in node.steps if step.text or step.finish is Finish.END]
+    if not steps or any(step.hidden is None or step.policy != policy.name for step in steps):
+        return None
+    import numpy as np  # late: most runs have no use for it here
+
+    return Hidden(np.concatenate([cast(Any, step.hidden) for step in steps]))
 
 
 def _prompt(messages: Sequence[Message]) -> Node:

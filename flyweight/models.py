@@ -47,12 +47,16 @@ __all__ = [
     "Source",
     "catalog",
     "default",
+    "digest",
     "installed",
     "pull",
     "remove",
     "resolve",
     "store_dir",
 ]
+
+BIG = 64 << 20
+"""Bytes from which a file's hash is worth remembering."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +223,30 @@ def remove(ref: str) -> int:
             path.unlink(missing_ok=True)
         shutil.rmtree(wanted.partial, ignore_errors=True)
     return freed
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a model's file. Computed once: a file counts as another when its size or time has changed."""
+    pulled = {each.path: each.sha256 for each in installed()}
+    if path in pulled:
+        return pulled[path]
+    facts = path.stat()
+    key = json.dumps([str(path.resolve()), facts.st_size, facts.st_mtime_ns])
+    cache = store_dir().parent / "hashes.json"
+    known: dict[str, str] = {}
+    if facts.st_size >= BIG:
+        with suppress(OSError, ValueError):
+            known = dict(json.loads(cache.read_text("utf-8")))
+    if key not in known:
+        with path.open("rb") as stream:
+            known[key] = hashlib.file_digest(stream, "sha256").hexdigest()
+        if facts.st_size >= BIG:
+            with suppress(OSError):
+                cache.parent.mkdir(parents=True, exist_ok=True)
+                partial = cache.with_suffix(f".{os.getpid()}")
+                partial.write_text(json.dumps(known, indent=1), "utf-8")
+                os.replace(partial, cache)
+    return known[key]
 
 
 def _wanted(ref: str) -> _Wanted | Path:

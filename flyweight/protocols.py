@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from flyweight.types import Budget, Finish, Grade, Message, Node, Problem, Sampling, Score, Usage
 
@@ -18,6 +18,7 @@ __all__ = [
     "Answers",
     "Counters",
     "Growth",
+    "Hidden",
     "Models",
     "Policy",
     "Request",
@@ -61,7 +62,10 @@ class Request:
     choices: tuple[str, ...] = ()
     """If given, nothing is drawn: the response carries the probability of each as the next text."""
     hidden: bool = False
-    """Keep the final-layer states of the drawn tokens."""
+    """Keep the hidden states of the drawn tokens (`Node.hidden`)."""
+    reread: bool = False
+    """Nothing is drawn: the response carries the hidden states of the whole path, computed again behind its prompt; of
+    a root, those of the prompt."""
     problem: Node | None = None
     """Root of the problem this is drawn for, where the path has another one: whose turn it is goes by problems."""
 
@@ -125,6 +129,15 @@ class Policy(Protocol):
         """Release the model."""
 
 
+class Hidden(NamedTuple):
+    """The hidden states of a path, as in `Node.hidden`, and what it cost to have them."""
+
+    states: Any
+    """float16 [T, layers, width]"""
+    tokens: int = 0
+    """Computed again for them; none where they had been kept."""
+
+
 class Models(Protocol):
     """What a verifier may ask of the models, awaited like everything else and batched with it."""
 
@@ -147,6 +160,15 @@ class Models(Protocol):
         policy: str | None = None,
     ) -> list[Node]:
         """`n` completions of a prompt of the verifier's own, counted as verifier tokens."""
+
+    async def states(self, nodes: Sequence[Node], *, policy: str | None = None) -> list[Hidden]:
+        """Per node the hidden states of its path; of a root those of its prompt, without the last token.
+
+        Free where every step was drawn with them; otherwise the path is read again, counted as verifier tokens.
+        """
+
+    def weights(self, policy: str | None = None) -> str:
+        """SHA-256 of a policy's model file, which trained heads are tied to; empty where there is none."""
 
     def spent(self, tokens: int) -> None:
         """Book tokens that the verifier computed itself, with its own `params` behind each."""

@@ -115,7 +115,8 @@ class Node:
     messages: tuple[Message, ...] = ()
     """The prompt; only on a root."""
     hidden: object | None = field(default=None, repr=False)
-    """Final-layer states of the drawn tokens, float32 [T, width], when the runner was asked to keep them."""
+    """Hidden states, float16 [T, layers, width], where the policy was asked to keep them: for each drawn token those at
+    the position before it, from which it was drawn; where the model ended its answer, those it did so from too."""
 
     @property
     def root(self) -> Node:

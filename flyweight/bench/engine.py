@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from flyweight import api
@@ -23,8 +18,6 @@ __all__ = ["CannotLoad", "Engine", "Load", "drawn_from", "file_of", "recorded", 
 Load = Callable[[str, int, str], Callable[[], Policy]]
 """(model, context, weights) -> what loads it. ConfigError or ModelError at once for a model that is not there."""
 
-BIG = 64 << 20
-"""Bytes from which a file's hash is worth remembering."""
 IDENTITY = re.compile(r"(sha256:[0-9a-f]{64}) (\w+)")
 
 
@@ -149,9 +142,7 @@ def file_of(model: str) -> str | None:
         return None
     if (listed := models.catalog().get(model)) is not None:
         return f"sha256:{listed.sha256}"  # the model store holds no other file under that name
-    path = models.resolve(model)
-    pulled = {each.path: each.sha256 for each in models.installed()}
-    return f"sha256:{pulled.get(path) or hash_of(path)}"
+    return f"sha256:{models.digest(models.resolve(model))}"
 
 
 def _find(model: str, context: int, weights: str) -> Callable[[], Policy]:
@@ -161,27 +152,3 @@ def _find(model: str, context: int, weights: str) -> Callable[[], Policy]:
 def _short(identity: str) -> str:
     match = IDENTITY.fullmatch(identity)
     return identity if match is None else f"{match[1][:15]}… {match[2]}"
-
-
-def hash_of(path: Path) -> str:
-    """Of a file of the user's own. A big one is hashed again only when its size or time has changed."""
-    from flyweight import models
-
-    facts = path.stat()
-    stamp = [str(path.resolve()), facts.st_size, facts.st_mtime_ns]
-    cache = models.store_dir().parent / "hashes.json"
-    known: dict[str, str] = {}
-    if facts.st_size >= BIG:
-        with suppress(OSError, ValueError):
-            known = dict(json.loads(cache.read_text("utf-8")))
-    key = json.dumps(stamp)
-    if key not in known:
-        with path.open("rb") as stream:
-            known[key] = hashlib.file_digest(stream, "sha256").hexdigest()
-        if facts.st_size >= BIG:
-            with suppress(OSError):
-                cache.parent.mkdir(parents=True, exist_ok=True)
-                partial = cache.with_suffix(f".{os.getpid()}")
-                partial.write_text(json.dumps(known, indent=1), "utf-8")
-                os.replace(partial, cache)
-    return known[key]

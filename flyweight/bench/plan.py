@@ -11,8 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from flyweight import api, strategies, tasks, verifiers
-from flyweight.bench.engine import hash_of
+from flyweight import api, models, strategies, tasks, verifiers
 from flyweight.bench.graded import graded_by
 from flyweight.errors import ConfigError, unknown
 from flyweight.protocols import Strategy, Task, Verifier
@@ -283,7 +282,7 @@ def _identity(name: str, judge: Verifier | None) -> str:
     held = getattr(judge, "function", type(judge))
     files = [Path(part) for part in re.split("[:@=()]", name)]
     try:
-        read = [hash_of(file) for file in files if file.is_file()]
+        read = [models.digest(file) for file in files if file.is_file()]
         return digest(name, *read, Path(inspect.getfile(held)).read_text("utf-8"))
     except (TypeError, OSError) as error:
         raise ConfigError(f"verifier {name!r}: its source cannot be read, which tells when it changed") from error

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import cast
 
 from flyweight.errors import BackendError, ConfigError
-from flyweight.protocols import Models, Verifier
+from flyweight.protocols import Hidden, Models, Verifier
 from flyweight.store.replay import Fresh
 from flyweight.store.units import Kind, Paths, Unit, Units, pack, unpack
 from flyweight.types import Message, Node, Problem, Score
@@ -43,6 +43,15 @@ class _Watched:
         return await self._models.ask(
             messages, n, temperature=temperature, stop=stop, max_tokens=max_tokens, policy=policy
         )
+
+    async def states(self, nodes: Sequence[Node], *, policy: str | None = None) -> list[Hidden]:
+        # What was read again does not come back from the store: the score is kept instead, with its cost.
+        found = await self._models.states(nodes, policy=policy)
+        self.tokens += sum(hidden.tokens for hidden in found)
+        return found
+
+    def weights(self, policy: str | None = None) -> str:
+        return self._models.weights(policy)
 
     def spent(self, tokens: int) -> None:
         self.tokens += tokens

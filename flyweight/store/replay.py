@@ -14,6 +14,7 @@ branch): not the text, since how far it got is an accident, but its cost, which 
 from __future__ import annotations
 
 import heapq
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -92,10 +93,10 @@ class StoredPolicy:
     def add(self, request: Request) -> None:
         """Queue a request. The engine sees it only once everything stored has been delivered."""
         key = self._paths.request(self._model, request)
-        # Hidden states are never stored: whoever wants them has them computed.
+        # Hidden states are never stored: what is replayed comes without, and reading them again is left to the engine.
         found = None
         with suppress(StoreError):  # the next step says so
-            found = None if request.hidden else self._find(key, request)
+            found = None if request.reread else self._find(key, request)
         if found is None:
             self._pending[request.id] = _Asked(request, key, None if request.until is None else _Tape(request.until))
         else:
@@ -129,11 +130,12 @@ class StoredPolicy:
     def cancel(self, id: int) -> Response:
         """Drop a request; its cost, or what dropping it cost when that was recorded."""
         if id in self._flying:
-            key = self._flying.pop(id).key
+            asked = self._flying.pop(id)
+            key = asked.key
             response = self._engine().cancel(id)
             self._count(response)
             cost = (response.prompt_tokens, response.cached_tokens, response.generated_tokens)
-            if any(cost):
+            if any(cost) and not asked.request.reread:
                 self._units.put([Unit(_key(key, "dropped"), "dropped", self._units.moment, "", *cost)])
             return response
         key = self._pending.pop(id).key if id in self._pending else self._take(id).key
@@ -141,6 +143,12 @@ class StoredPolicy:
         if unit is None:
             return Response(id, finish=Finish.CUT)
         return self._charged(_response(id, unit, finish=Finish.CUT))
+
+    @property
+    def sha256(self) -> str:
+        """Of the model's file, where the store knows it; else empty."""
+        found = re.match("sha256:([0-9a-f]{64})", self._model)
+        return found[1] if found else ""
 
     @property
     def counters(self) -> Counters:
@@ -228,6 +236,8 @@ class StoredPolicy:
             return response
         cost = (response.prompt_tokens, response.cached_tokens, response.generated_tokens)
         moment = self._units.moment
+        if asked.request.reread:
+            return response
         if asked.request.choices:
             numbers = pack("d", response.choices)
             units.append(Unit(asked.key, "reading", moment, response.finish.value, *cost, numbers=numbers))

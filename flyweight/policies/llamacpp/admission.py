@@ -22,14 +22,14 @@ def admitted(request: Request, path: list[int], *, model: Model, tokens: Tokens,
     A BackendError in one line for a prompt that does not fit and for values outside their range.
     """
     sampling = request.sampling
-    if not request.choices:
+    if not (request.choices or request.reread):
         _check(sampling)
     if not path:
         raise BackendError("the prompt is empty")
-    room = context if request.choices else context - 1
+    room = context if request.choices or request.reread else context - 1
     if len(path) > room:
         fits = len(tokens.prompt(request.node.root.messages)) <= room
-        if fits and not request.choices:
+        if fits and not (request.choices or request.reread):
             return None
         raise BackendError(
             f"the {'path' if fits else 'prompt'} has {len(path)} tokens, the context only {context}: "
@@ -45,7 +45,17 @@ def admitted(request: Request, path: list[int], *, model: Model, tokens: Tokens,
         random.Random(request.seed),
         choices=[first for (first,) in choices],
         grammar=Grammar(model, sampling.grammar) if sampling.grammar and not choices else None,
+        reread=_positions(request, path, tokens) if request.reread else None,
     )
+
+
+def _positions(request: Request, path: list[int], tokens: Tokens) -> range:
+    """Where the states of a path stand: from its prompt's last token on; of a root, before that."""
+    node = request.node
+    if node.parent is None:
+        return range(max(1, len(path) - 1))
+    start = len(tokens.prompt(node.root.messages)) - 1
+    return range(start, max(start + 1, len(path) if node.complete else len(path) - 1))
 
 
 def _check(sampling: Sampling) -> None:

@@ -38,6 +38,7 @@ except (OSError, RuntimeError, FileNotFoundError) as broken:
     ) from broken
 
 from flyweight.policies.llamacpp.kernels import Kernels, kernels
+from flyweight.policies.llamacpp.taps import Taps, tapped
 
 __all__ = ["KV_TYPES", "Batch", "Blob", "Context", "Floats", "Model", "log_errors"]
 
@@ -121,6 +122,7 @@ class Model:
         self.vocab = vocab
         self.n_vocab = llama.llama_vocab_n_tokens(self.vocab)
         self.width = llama.llama_model_n_embd(pointer)
+        self.layers = llama.llama_model_n_layer(pointer)
         self.trained_context = llama.llama_model_n_ctx_train(pointer)
         self.spm = llama.llama_vocab_type(self.vocab) == llama.LLAMA_VOCAB_TYPE_SPM
         self.add_bos = bool(llama.llama_vocab_get_add_bos(self.vocab))
@@ -137,7 +139,7 @@ class Model:
         heads = llama.llama_model_n_head(self.pointer)
         key = int(self.meta(f"{arch}.attention.key_length") or self.width // heads)
         value = int(self.meta(f"{arch}.attention.value_length") or self.width // heads)
-        numbers = llama.llama_model_n_layer(self.pointer) * llama.llama_model_n_head_kv(self.pointer) * (key + value)
+        numbers = self.layers * llama.llama_model_n_head_kv(self.pointer) * (key + value)
         return int(numbers * KV_TYPES[kv_type][1])
 
     def meta(self, key: str) -> str:
@@ -263,6 +265,8 @@ class Context:
         params.flash_attn_type = int(flash_attention)
         params.kv_unified = False
         params.no_perf = True
+        self.taps = Taps(tapped(model.layers), width=model.width, room=params.n_batch)
+        params.cb_eval, params.cb_eval_user_data = self.taps.callback, self.taps.data
         pointer = llama.llama_init_from_model(model.pointer, params)
         if not pointer:
             raise BackendError(
@@ -274,13 +278,12 @@ class Context:
         self._memory = llama.llama_get_memory(pointer)
         self._buffers = Buffers(SPARE)
         self._batch = Batch(params.n_batch)
-        self._embeddings = False
-        self._rows = 0
+        self._tokens = self._rows = 0
 
     def decode(
         self, tokens: Sequence[int], positions: Sequence[int], streams: Sequence[int], *, outputs: bool, hidden: bool
     ) -> None:
-        """Run the model over one token per entry; logits for every entry if `outputs`, final states if `hidden`.
+        """Run the model over one token per entry; logits for every entry if `outputs`, inner states if `hidden`.
 
         Streams must be ascending and contiguous or llama.cpp works through them piece by piece.
         """
@@ -291,28 +294,24 @@ class Context:
         batch.streams[:n] = streams
         batch.wanted[:n] = outputs
         batch.struct.n_tokens = n
-        if hidden != self._embeddings:
-            llama.llama_set_embeddings(self.pointer, hidden)
-            self._embeddings = hidden
-        self._rows = n if outputs else 0
+        self.taps.open(hidden)
+        self._tokens, self._rows = n, n if outputs else 0
         code = llama.llama_decode(self.pointer, batch.struct)
         if code != 0:
             raise BackendError(f"llama_decode failed with code {code}: {log_errors() or 'no reason given'}")
 
     def logits(self) -> Floats:
         """Logits of the last decode's rows, float32 [rows, vocab]: a view that lives until the next decode."""
-        return self._view(llama.llama_get_logits(self.pointer), self.model.n_vocab)
-
-    def hidden(self) -> Floats:
-        """Final states of those rows (after the last norm: what the head reads), float32 [rows, width]: a view."""
-        return self._view(llama.llama_get_embeddings(self.pointer), self.model.width)
-
-    def _view(self, pointer: Any, columns: int) -> Floats:
+        pointer = llama.llama_get_logits(self.pointer)
         if not pointer:
             raise BackendError("llama.cpp returned no output for the last decode")
-        size = self._rows * columns
-        array = np.ctypeslib.as_array(pointer, shape=(size,)).reshape(self._rows, columns)
+        size = self._rows * self.model.n_vocab
+        array = np.ctypeslib.as_array(pointer, shape=(size,)).reshape(self._rows, self.model.n_vocab)
         return cast(Floats, array)
+
+    def hidden(self) -> Floats:
+        """What the tapped layers handed on for its tokens, float32 [tokens, layers, width]: a view."""
+        return self.taps.taken(self._tokens)
 
     # Streams: the operations of streams.Memory ---------------------------------------------------------------
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from flyweight import models
 from flyweight.errors import BackendError, ConfigError, FlyweightError, unknown
 from flyweight.policies.llamacpp.admission import admitted
-from flyweight.policies.llamacpp.context import KV_TYPES, Blob, Context, Floats, Model
+from flyweight.policies.llamacpp.context import KV_TYPES, Blob, Context, Model
 from flyweight.policies.llamacpp.drawing import Outcome, Place, draw
 from flyweight.policies.llamacpp.history import common_prefix
 from flyweight.policies.llamacpp.kernels import Kernels, kernels
@@ -74,7 +76,7 @@ class LlamaCpp:
     aside; a token takes 12,288 bytes for Qwen2.5 0.5B at f16.
 
     The token that ends an answer counts as generated, but is not among `tokens`, `logprobs` and `certainty`. Hidden
-    states are those each token was drawn from: the final layer after its norm, at the position before the token.
+    states (`Node.hidden`) are what three inner layers hand on, 5/8, 6/8 and 7/8 of the way up (`taps`).
     """
 
     def __init__(
@@ -114,7 +116,7 @@ class LlamaCpp:
             raise unknown("weights", weights, WEIGHTS)
         if not all(boundary):
             raise ConfigError("boundary holds an empty string: give the strings that end a step")
-        path = Path(path)
+        path = self._file = Path(path)
         self.name = name if name is not None else path.stem
         self.boundary = tuple(boundary)
         self._threads = threads or default_threads()
@@ -166,7 +168,7 @@ class LlamaCpp:
         """Queue a request."""
         first = self._queue.add(request)
         with suppress(Exception):  # what is wrong with its path is said when it is admitted
-            if first and not request.choices:  # a new round of drawing: it asks for what it still needs of earlier ones
+            if first and not (request.choices or request.reread):  # a new round of drawing: it asks for what it still needs of earlier ones
                 self._streams.retire(self._tokens.prompt(request.node.root.messages))
             self._streams.expect(self._tokens.path(request.node))
 
@@ -196,8 +198,13 @@ class LlamaCpp:
             if row.request.id == id:
                 self._leave(row)
                 self._queue.answered(id)
-                return row.response(Finish.CUT, width=self._model.width)
+                return row.response(Finish.CUT)
         raise BackendError(f"request {id} is not in flight")
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Of the model's file."""
+        return models.digest(self._file)
 
     @property
     def counters(self) -> Counters:
@@ -226,7 +233,8 @@ class LlamaCpp:
         leader: Row | None = None
         while self._queue and len(self._rows) < self._slots:
             request = self._queue.pop()
-            twin_of = leader if leader is not None and request.node is leader.request.node else None
+            same = leader is not None and request.node is leader.request.node
+            twin_of = leader if same and not request.reread else None
             try:
                 row = admitted(
                     request,
@@ -243,7 +251,7 @@ class LlamaCpp:
                 continue
             self._rows.append(row)
             if twin_of is None:
-                leader = row
+                leader = row if row.reread is None else leader
             else:
                 row.leader = twin_of
                 twin_of.twins.append(row)
@@ -271,7 +279,7 @@ class LlamaCpp:
 
     def _finish(self, row: Row, finish: Finish, *, choices: Iterable[float] = (), error: str | None = None) -> None:
         self._leave(row)
-        self._finished.append(row.response(finish, choices=tuple(choices), width=self._model.width, error=error))
+        self._finished.append(row.response(finish, choices=tuple(choices), error=error))
 
     # Prefill -------------------------------------------------------------------------------------------------
 
@@ -282,13 +290,13 @@ class LlamaCpp:
         while budget > 0 and waiting:
             pack: list[Row] = []
             for row in waiting:
-                if any(self._shares(row, other) for other in pack):
+                if any(self._shares(row, other) for other in pack) or (pack and row.reread is not None):
                     continue
                 if not row.started:
                     self._start(row)
                 if row.started and not row.ready:
                     pack.append(row)
-                if sum(len(row.path) - 1 - row.done for row in pack) >= budget:
+                if row.reread is not None or sum(row.left for row in pack) >= budget:
                     break
             if pack:
                 budget -= self._prefill_pack(pack, budget)
@@ -296,7 +304,7 @@ class LlamaCpp:
 
     def _shares(self, row: Row, other: Row) -> bool:
         """Whether `row` would do well to wait for what `other` is about to compute."""
-        limit = len(row.path) - 1
+        limit = row.reusable
         common = common_prefix(row.path, other.path, limit)
         if row.started or common - other.done < SHARED_WORTH:
             return False
@@ -304,7 +312,7 @@ class LlamaCpp:
 
     def _start(self, row: Row) -> None:
         try:
-            taken = self._streams.take(row.stream, row.path, len(row.path) - 1)
+            taken = self._streams.take(row.stream, row.path, row.reusable)
         except BackendError as error:
             self._fail([row], error)
             return
@@ -320,7 +328,7 @@ class LlamaCpp:
         streams: list[int] = []
         parts: list[tuple[Row, int]] = []
         for row in pack:
-            n = min(len(row.path) - 1 - row.done, budget - len(tokens))
+            n = min(row.left, budget - len(tokens))
             if n > 0:
                 tokens += row.path[row.done : row.done + n]
                 positions += range(row.done, row.done + n)
@@ -328,7 +336,10 @@ class LlamaCpp:
                 parts.append((row, n))
         began = time.perf_counter()
         try:
-            self._context.decode(tokens, positions, streams, outputs=False, hidden=False)
+            alone = pack[0] if pack[0].reread is not None else None  # the order of states is that of a batch of one row
+            self._context.decode(tokens, positions, streams, outputs=False, hidden=alone is not None)
+            if alone is not None and alone.reread is not None:
+                alone.keep(self._context.hidden()[max(0, alone.reread.start - alone.done) :])
         except BackendError as error:
             self._fail([row for row, _ in parts], error)
         else:
@@ -336,6 +347,8 @@ class LlamaCpp:
                 self._streams.held[row.stream] += row.path[row.done : row.done + n]
                 row.done += n
                 row.prompt_tokens += n
+                if row.reread is not None and not row.left:
+                    self._finish(row, Finish.END)
             self._count(prompt_tokens=len(tokens))
             self._clock(prefill_seconds=time.perf_counter() - began)
         return len(tokens)
@@ -390,9 +403,10 @@ class LlamaCpp:
                     continue
                 row.done += 1
                 kept += 1
-            state = states[at].copy() if states is not None and row.request.hidden else None
+            if states is not None and row.request.hidden:
+                row.keep(states[at : at + 1])
             try:
-                self._write(row, outcome, state)
+                self._write(row, outcome)
             except Exception as error:  # an `until` predicate may raise anything; it fails its own request only
                 self._finish(row, Finish.CUT, error=_line(error))
         for row in rows if width > 1 else ():
@@ -439,7 +453,7 @@ class LlamaCpp:
         self._count(cached_tokens=leader.done * len(twins))
         return twins
 
-    def _write(self, row: Row, drawn: Outcome, state: Floats | None) -> None:
+    def _write(self, row: Row, drawn: Outcome) -> None:
         """Add to a row what was drawn for it, and finish it if that was the last."""
         if isinstance(drawn, Exception):
             raise drawn
@@ -457,7 +471,7 @@ class LlamaCpp:
             return
         if row.grammar is not None:
             row.grammar.accept(drawn.token)
-        finish = row.write(drawn, self._tokens.piece(drawn.token), state, self._length)
+        finish = row.write(drawn, self._tokens.piece(drawn.token), self._length)
         if finish is not None:
             self._finish(row, finish)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flyweight.policies.llamacpp.context import Floats
 from flyweight.policies.llamacpp.grammar import Grammar
@@ -18,6 +19,8 @@ from flyweight.types import Finish
 
 __all__ = ["Row", "Writer", "unfinished_bytes"]
 
+States = NDArray[np.float16]
+LARGEST = float(np.finfo(np.float16).max)
 _DECODER = codecs.getincrementaldecoder("utf-8")
 
 
@@ -75,7 +78,9 @@ class Row:
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     certainty: list[float] = field(default_factory=list)
-    hidden: list[Floats] = field(default_factory=list)
+    hidden: list[States] = field(default_factory=list)
+    reread: range | None = None
+    """The positions whose states are wanted, and nothing else."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0
@@ -85,7 +90,17 @@ class Row:
     @property
     def ready(self) -> bool:
         """Whether only the last token of its path is missing from the KV."""
-        return self.started and self.done == len(self.path) - 1 + len(self.tokens)
+        return self.reread is None and self.started and self.done == len(self.path) - 1 + len(self.tokens)
+
+    @property
+    def left(self) -> int:
+        """Tokens of its path to be computed ahead of any drawing."""
+        return (len(self.path) - 1 if self.reread is None else self.reread.stop) - self.done
+
+    @property
+    def reusable(self) -> int:
+        """Tokens of its path that need not be computed if they are resident."""
+        return len(self.path) - 1 if self.reread is None else self.reread.start
 
     @property
     def next_token(self) -> int:
@@ -106,14 +121,16 @@ class Row:
             self._uniforms.append(self.rng.random())
         return self._uniforms[ahead]
 
-    def write(self, drawn: Drawn, piece: bytes, hidden: Floats | None, context: int) -> Finish | None:
+    def keep(self, states: Floats) -> None:
+        """Remember hidden states, float32 [tokens, layers, width]."""
+        self.hidden.append(np.clip(states, -LARGEST, LARGEST).astype(np.float16))
+
+    def write(self, drawn: Drawn, piece: bytes, context: int) -> Finish | None:
         """Add a drawn token; how the text ends with it, if it does."""
         del self._uniforms[:1]
         self.tokens.append(drawn.token)
         self.logprobs.append(drawn.logprob)
         self.certainty.append(drawn.certainty)
-        if hidden is not None:
-            self.hidden.append(hidden)
         if self.writer.write(piece):
             return Finish.STOP
         request = self.request
@@ -131,7 +148,7 @@ class Row:
             self.grammar.close()
 
     def response(
-        self, finish: Finish, *, choices: Sequence[float] = (), width: int = 0, error: str | None = None
+        self, finish: Finish, *, choices: Sequence[float] = (), error: str | None = None
     ) -> Response:
         """What goes back to the runner. With an error, only the cost."""
         self.close()
@@ -146,9 +163,6 @@ class Row:
             )
         if finish is Finish.END:
             self.writer.close()
-        hidden = None
-        if self.request.hidden:
-            hidden = np.stack(self.hidden) if self.hidden else np.zeros((0, width), np.float32)
         return Response(
             self.request.id,
             text=self.writer.text,
@@ -156,7 +170,7 @@ class Row:
             logprobs=tuple(self.logprobs),
             certainty=tuple(self.certainty),
             finish=finish,
-            hidden=hidden,
+            hidden=np.concatenate(self.hidden) if self.hidden else None,
             choices=tuple(choices),
             prompt_tokens=cost[0],
             cached_tokens=cost[1],

@@ -4,6 +4,7 @@ formats.hpp, matmul.hpp   quantised weights, unpacked to bytes exactly and multi
 attention.hpp             attention over f16 KV, the query heads of a KV head together
 logits.hpp                from logits to draws
 clock.hpp                 where the time goes
+taps.hpp                  copies of what inner layers hand on
 plugin.cpp                how llama.cpp comes to use them; ggml_private.hpp, what that relies on
 check.hpp                 whether it works
 
@@ -78,6 +79,13 @@ class Kernels:
     def take_attention(self, on: bool) -> None:
         """Whether attention is ours where it can be, from now on and in every model. It is unless this says no."""
         self._library.flyweight_attention(int(on))
+
+    @property
+    def tap(self) -> int:
+        """Address of the evaluation callback that `taps.Taps` describes."""
+        address = ctypes.cast(self._library.flyweight_tap, ctypes.c_void_p).value
+        assert address is not None
+        return address
 
     def seconds(self) -> tuple[float, float]:
         """Time spent so far in products and in attention, in all models of the process."""

@@ -6,6 +6,7 @@
 #include "check.hpp"
 #include "logits.hpp"
 #include "matmul.hpp"
+#include "taps.hpp"
 
 #include <sys/mman.h>
 
@@ -118,6 +119,15 @@ void flyweight_attention(int on) {
 void flyweight_clock(double * seconds) {
     seconds[0] = 1e-9 * flyweight::product_time;
     seconds[1] = 1e-9 * flyweight::attention_time;
+}
+
+// llama.cpp asks about every tensor of a batch, and shows those it was told are wanted.
+bool flyweight_tap(ggml_tensor * t, bool ask, void * data) {
+    auto * taps = (flyweight::Taps *) data;
+    const int at = taps->find(t);
+    if (ask) return at >= 0;
+    if (at >= 0) taps->take(t, at);
+    return true;
 }
 
 // Compare with plain loops; what is wrong goes to `message`, empty if nothing is.

@@ -1,0 +1,181 @@
+"""`flyweight train-verifier`: a verifier of one's own for a model, from its own answers to train questions."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flyweight import api, models, tasks
+from flyweight.cli import options
+from flyweight.cli.summaries import duration
+from flyweight.errors import ConfigError, ModelError
+from flyweight.protocols import Task
+from flyweight.types import Problem
+
+__all__ = ["register"]
+
+HELP = """Train a verifier for a model on its own answers to train questions.
+
+\b
+Examples:
+  flyweight train-verifier gsm8k=train.jsonl --questions 600 --out head.npz
+  flyweight train-verifier gsm8k=train.jsonl mbpp=mbpp.jsonl --curve
+  flyweight train-verifier jsonl=mine.jsonl --lora --out adapter.gguf
+
+Draws answers to each question, with the hidden states the model had while it wrote, and has the task
+grade them; then fits a head (verifier probe), or with --lora an adapter for the model's upper layers
+(verifier lora). A task with splits gives its questions of "train" only. Everything goes to --work as it
+is made: interrupted at any moment, the same command goes on. Needs pip install 'flyweight[train]'.
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("train-verifier", help=HELP, short_help="Train a verifier for a model.")(train_verifier)
+
+
+def train_verifier(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="TASK[=FILE]...", help="Where questions come from (flyweight list tasks).")
+    ],
+    model: options.Model = api.DEFAULT_MODEL,
+    questions: Annotated[int, typer.Option(metavar="N", help="Questions of each task; fewer if it has fewer.")] = 600,
+    n: Annotated[int, typer.Option("-n", metavar="N", help="Answers drawn for each question.")] = 8,
+    rollouts: Annotated[
+        int, typer.Option(metavar="N", help="Continuations of one step of each question, for its value.")
+    ] = 4,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="[default: in --work]", show_default=False)] = None,
+    work: Annotated[Path, typer.Option(metavar="FOLDER", help="What is drawn, 7 MB a question of 0.5B.")] = Path(
+        "runs/train-verifier"
+    ),
+    lora: Annotated[bool, typer.Option("--lora", help="Fine-tune the upper layers instead of fitting a head.")] = False,
+    epochs: Annotated[int, typer.Option(metavar="N", help="Of --lora.")] = 2,
+    curve: Annotated[bool, typer.Option("--curve", help="Fit on fewer questions too: the learning curve.")] = False,
+    draw_only: Annotated[bool, typer.Option("--draw-only", help="Draw, train nothing.")] = False,
+    max_tokens: options.MaxTokens = 512,
+    seed: options.Seed = 0,
+) -> None:
+    """See HELP."""
+    for option, value, least in (("--questions", questions, 8), ("-n", n, 2), ("--epochs", epochs, 1)):
+        if value < least:
+            raise ConfigError(f"{option} {value} is not allowed: a whole number from {least}")
+    if rollouts < 0 or rollouts == 1:
+        raise ConfigError(f"--rollouts {rollouts} is not allowed: 0, or a whole number from 2")
+    if not draw_only:
+        _libraries(lora)
+    file = models.resolve(model)
+    sha256 = models.digest(file)
+    folder = work / f"{file.stem}-n{n}-r{rollouts}-t{max_tokens}-s{seed}"
+    files: list[list[Path]] = []
+    chosen = [(task, tasks.pick(task.problems(), min(questions, len(task.problems())))) for task in map(_task, sources)]
+    for task, problems in chosen:
+        _draw(model, task, problems, folder / task.name, n=n, rollouts=rollouts, max_tokens=max_tokens, seed=seed)
+        from flyweight.training.pool import recorded
+
+        files.append(recorded(folder / task.name, problems))
+    # Tasks take turns, so that any beginning of the list has all of them.
+    mixed = [path for row in itertools.zip_longest(*files) for path in row if path is not None]
+    if draw_only:
+        return
+    if lora:
+        _adapter(file, sha256, mixed, folder, out or folder / "adapter.gguf", epochs, seed)
+    else:
+        _head(sha256, mixed, out or folder / "head.npz", curve, seed)
+
+
+def _libraries(lora: bool) -> None:
+    try:
+        import torch  # noqa: F401
+
+        if lora:
+            import peft  # noqa: F401
+            import transformers  # noqa: F401
+    except ImportError as missing:
+        raise ConfigError(f"training needs {missing.name}: pip install 'flyweight[train]'") from missing
+
+
+def _task(source: str) -> Task:
+    name, _, file = source.partition("=")
+    splits = getattr(tasks.factory(name), "splits", ())
+    return tasks.load(name, Path(file) if file else None, "train" if "train" in splits else None)
+
+
+def _draw(
+    model: str, task: Task, problems: Sequence[Problem], folder: Path, *, n: int, rollouts: int, max_tokens: int, seed: int
+) -> None:
+    from flyweight.training import pool
+
+    have = len(pool.recorded(folder, problems))
+    if have == len(problems):
+        return
+    policy = api.find_policy(model)()
+    if not hasattr(policy, "sha256"):
+        raise ModelError(f"{model} has no hidden states: a verifier is trained for a model of the embedded engine")
+    began, failed = time.monotonic(), 0
+    say = _Lines(f"drawing {task.name}")
+    try:
+        results = pool.collect(
+            policy, task, problems, folder, n=n, rollouts=rollouts, max_tokens=max_tokens, seed=seed
+        )
+        for done, result in enumerate(results, 1):
+            failed += result.error is not None
+            if result.error is not None:
+                typer.echo(f"{result.problem.id}: {result.error}", err=True)
+            left = (time.monotonic() - began) / done * (len(problems) - have - done)
+            say(f"{have + done} of {len(problems)} questions, {duration(left)} left")
+    finally:
+        policy.close()
+    if failed:
+        raise ModelError(f"{failed} questions of {task.name} could not be drawn: the same command tries them again")
+
+
+def _head(sha256: str, files: Sequence[Path], out: Path, curve: bool, seed: int) -> None:
+    from flyweight.training import head, pool
+
+    questions = [pool.load(path) for path in files]
+    sizes = [len(questions) * share // 8 for share in ((1, 2, 4, 8) if curve else (8,))]
+    learned = {}
+    for size in sizes:
+        try:
+            fitted = head.fit(questions[:size], sha256, head.Plan(seed=seed), say=_Lines(f"fitting on {size}"))
+        except ValueError as error:
+            raise ConfigError(f"{size} questions: {error}") from error
+        learned[size] = fitted.head.facts["auc_within"]
+        typer.echo(f"{size} questions: AUC {fitted.head.facts['auc']}, within a question {learned[size]} (held out)")
+    fitted.head.facts["curve"] = learned
+    fitted.head.save(out)
+    typer.echo(f"{out}: {out.stat().st_size / 1e3:.0f} kB; use it with --verifier probe:head={out}")
+
+
+def _adapter(
+    file: Path, sha256: str, files: Sequence[Path], folder: Path, out: Path, epochs: int, seed: int
+) -> None:
+    from flyweight.training import lora
+
+    plan = lora.Plan(epochs=epochs, seed=seed)
+    held, used = files[::10], [path for index, path in enumerate(files) if index % 10]
+    verifier = lora.Verifier(file, plan)
+    say = _Lines("training")
+    for progress in lora.train(verifier, used, folder / "lora.pt", plan):
+        say(f"{progress.done} of {progress.of} questions, loss {progress.loss:.3f}, {duration(progress.seconds)} left")
+    facts = lora.export(verifier, out, held, sha256=sha256, questions=len(used))
+    typer.echo(f"{len(held)} held-out questions: AUC {facts['auc']}, within a question {facts['auc_within']}")
+    typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB; use it with --verifier lora:adapter={out}")
+
+
+class _Lines:
+    """A line of progress on stderr every few seconds."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self._next = 0.0
+
+    def __call__(self, line: str) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + 5
+            typer.echo(f"{self.what}: {line}", err=True)

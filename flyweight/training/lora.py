@@ -1,0 +1,298 @@
+"""Fine-tuning the policy's own upper layers as a verifier: a LoRA that reads where the policy left off.
+
+The lower layers are not computed again: the states that the first tapped layer handed on while the policy wrote are the
+input, and only the layers above it are run, with low-rank changes to their weights and one number read at the end.
+Training is cheaper by the same factor. The chains of a question share its prompt in one sequence, each seeing the
+prompt and itself.
+
+Loss: cross-entropy of the outcome at the last token and, weighted by `steps`, at the ends of inner steps (their
+Monte-Carlo value where there is one, else the outcome); and `rank` times the logistic loss of right-wrong pairs.
+
+Sources: Cobbe et al. 2021, Training Verifiers (2110.14168), section 4.2, for scoring every token with the outcome;
+Hu et al. 2021, LoRA (2106.09685); Wang et al. 2024, Math-Shepherd (2312.08935).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gguf
+import numpy as np
+import peft
+import torch
+import transformers
+from torch import Tensor, nn
+
+from flyweight import stats
+from flyweight.errors import ModelError
+from flyweight.policies.llamacpp.taps import tapped
+from flyweight.training.head import platt
+from flyweight.training.pool import Question, load
+
+__all__ = ["Plan", "Verifier", "export", "train"]
+
+ARCHITECTURES = ("qwen2", "qwen3")
+"""Whose GGUF tensors are those of the transformers model, row for row."""
+TARGETS = {
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the adapter is trained."""
+
+    rank: int = 16
+    rate: float = 3e-4
+    epochs: int = 2
+    questions: int = 2
+    """A step."""
+    ranking: float = 1.0
+    steps: float = 0.3
+    warmup: float = 0.05
+    """Share of the steps in which the rate rises; then it falls to nothing as a cosine."""
+    decay: float = 0.01
+    seed: int = 0
+
+
+class Verifier(nn.Module):
+    """The upper layers with their adapter, and the number read off the last state."""
+
+    def __init__(self, file: Path, plan: Plan) -> None:
+        """Load the upper layers of a GGUF model. ModelError for an architecture that is not supported."""
+        super().__init__()
+        kind = gguf.GGUFReader(file).get_field("general.architecture")
+        architecture = str(kind.contents()) if kind is not None else ""
+        if architecture not in ARCHITECTURES:
+            raise ModelError(f"{file.name} is {architecture}: an adapter can be trained for {', '.join(ARCHITECTURES)}")
+        whole = transformers.AutoModelForCausalLM.from_pretrained(
+            str(file.parent), gguf_file=file.name, dtype=torch.float32
+        )
+        upper = whole.model
+        self.first = tapped(len(upper.layers))[0] + 1
+        upper.layers = upper.layers[self.first :]
+        upper.config.num_hidden_layers = len(upper.layers)
+        for index, layer in enumerate(upper.layers):
+            layer.self_attn.layer_idx = index
+        upper.embed_tokens = nn.Embedding(1, upper.config.hidden_size)
+        torch.manual_seed(plan.seed)
+        config = peft.LoraConfig(r=plan.rank, lora_alpha=2 * plan.rank, target_modules=[t.split(".")[1] for t in TARGETS])
+        self.upper = peft.get_peft_model(upper.to(torch.bfloat16), config)
+        self.read = nn.Linear(upper.config.hidden_size, 1)
+        nn.init.zeros_(self.read.weight)
+        nn.init.zeros_(self.read.bias)
+
+    def forward(self, pack: _Pack) -> Tensor:
+        """The logit of "right" at each of the pack's ends."""
+        out = self.upper(
+            inputs_embeds=pack.states.to(torch.bfloat16).unsqueeze(0),
+            position_ids=pack.positions.unsqueeze(0),
+            attention_mask=pack.mask[None, None],
+            use_cache=False,
+        )
+        states = out.last_hidden_state[0, pack.at].float()
+        logits: Tensor = self.read(states).squeeze(-1)
+        return logits
+
+    def trained(self) -> dict[str, Tensor]:
+        """What training changes, by name."""
+        return {name: weights for name, weights in self.named_parameters() if weights.requires_grad}
+
+
+class _Pack(NamedTuple):
+    """A question's prompt and chains as one sequence of S tokens, and where it is read."""
+
+    states: Tensor
+    """[S, width]"""
+    positions: Tensor
+    mask: Tensor
+    """[S, S] whether a token sees another"""
+    at: Tensor
+    label: Tensor
+    whole: Tensor
+
+
+def pack(question: Question, *, longest: int = 2048) -> _Pack | None:
+    """A question for one pass; None where it has no chain that fits."""
+    parts, positions, spans, at, label, whole = [question.prompt[:, 0]], [np.arange(len(question.prompt))], [], [], [], []
+    start = prompt = len(question.prompt)
+    for chain in question.chains:
+        length = len(chain.states)
+        if start + length > longest:
+            continue
+        parts.append(chain.states[:, 0])
+        positions.append(np.arange(prompt, prompt + length))
+        spans.append((start, start + length))
+        for end, value in zip(chain.ends, chain.values, strict=True):
+            last = end == chain.ends[-1]
+            at.append(start + end - 1)
+            label.append(float(chain.right) if last or value < 0 else value)
+            whole.append(last)
+        start += length
+    if not spans:
+        return None
+    mask = torch.ones(start, start, dtype=torch.bool).tril()
+    mask[prompt:, prompt:] = False
+    for begin, end in spans:
+        mask[begin:end, begin:end] = torch.ones(end - begin, end - begin, dtype=torch.bool).tril()
+    return _Pack(
+        torch.from_numpy(np.concatenate(parts).astype(np.float32)),
+        torch.from_numpy(np.concatenate(positions)),
+        mask,
+        torch.tensor(at),
+        torch.tensor(label),
+        torch.tensor(whole),
+    )
+
+
+def loss(logits: Tensor, pack: _Pack, plan: Plan) -> Tensor:
+    """Of one question."""
+    each = nn.functional.binary_cross_entropy_with_logits(logits, pack.label, reduction="none")
+    outcome = each[pack.whole].mean()
+    inner = each[~pack.whole].mean() if (~pack.whole).any() else torch.zeros(())
+    final, label = logits[pack.whole], pack.label[pack.whole]
+    right, wrong = final[label == 1], final[label == 0]
+    pairs = nn.functional.softplus(wrong - right.unsqueeze(1)).mean() if len(right) and len(wrong) else torch.zeros(())
+    return outcome + plan.steps * inner + plan.ranking * pairs
+
+
+class Progress(NamedTuple):
+    """Where training stands."""
+
+    done: int
+    of: int
+    """Questions, over all epochs."""
+    loss: float
+    """Mean of the last 50 questions."""
+    seconds: float
+    """Predicted for the rest."""
+
+
+def train(
+    verifier: Verifier, files: Sequence[Path], checkpoint: Path, plan: Plan, *, every: float = 120.0
+) -> Iterator[Progress]:
+    """Train, going on from `checkpoint` if it is there; it is written every so many seconds and at the end."""
+    order = [index for epoch in range(plan.epochs) for index in _shuffled(len(files), plan.seed + epoch)]
+    steps = math.ceil(len(order) / plan.questions)
+    parameters = verifier.trained()
+    optimiser = torch.optim.AdamW(parameters.values(), lr=plan.rate, weight_decay=plan.decay)
+    begun = _resume(verifier, optimiser, checkpoint, plan, len(files))
+    recent: list[float] = []
+    since = saved = time.monotonic()
+    for step in range(begun, steps):
+        for group in optimiser.param_groups:
+            group["lr"] = plan.rate * _schedule(step / steps, plan.warmup)
+        optimiser.zero_grad()
+        for index in order[step * plan.questions : (step + 1) * plan.questions]:
+            packed = pack(load(files[index]))
+            if packed is None:
+                continue
+            cost = loss(verifier(packed), packed, plan) / plan.questions
+            cost.backward()
+            recent = [*recent[-49:], float(cost) * plan.questions]
+        nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+        optimiser.step()
+        now = time.monotonic()
+        if now - saved > every or step + 1 == steps:
+            _save(verifier, optimiser, checkpoint, plan, len(files), step + 1)
+            saved = time.monotonic()
+        rate = (now - since) / (step + 1 - begun)
+        done = min(len(order), (step + 1) * plan.questions)
+        yield Progress(done, len(order), float(np.mean(recent or [0.0])), rate * (steps - step - 1))
+
+
+def _shuffled(count: int, seed: int) -> list[int]:
+    return [int(i) for i in np.random.default_rng(seed).permutation(count)]
+
+
+def _schedule(share: float, warmup: float) -> float:
+    return min(1.0, (share + 1e-3) / warmup) * (1 + math.cos(math.pi * share)) / 2
+
+
+def _save(verifier: Verifier, optimiser: Any, checkpoint: Path, plan: Plan, files: int, step: int) -> None:
+    partial = checkpoint.with_suffix(".partial")
+    state = {
+        "of": json.dumps({**asdict(plan), "files": files}),
+        "step": step,
+        "weights": verifier.trained(),
+        "optimiser": optimiser.state_dict(),
+    }
+    torch.save(state, partial)
+    os.replace(partial, checkpoint)
+
+
+def _resume(verifier: Verifier, optimiser: Any, checkpoint: Path, plan: Plan, files: int) -> int:
+    """The step to go on with; 0 where there is nothing to go on from."""
+    if not checkpoint.is_file():
+        return 0
+    state = torch.load(checkpoint, weights_only=True)
+    if state["of"] != json.dumps({**asdict(plan), "files": files}):
+        return 0
+    with torch.no_grad():
+        for name, weights in verifier.trained().items():
+            weights.copy_(state["weights"][name])
+    optimiser.load_state_dict(state["optimiser"])
+    return int(state["step"])
+
+
+def scores(verifier: Verifier, files: Sequence[Path]) -> Iterator[tuple[Path, list[float], list[bool]]]:
+    """Of each question, the logits of its chains and which are right."""
+    with torch.inference_mode():
+        for path in files:
+            packed = pack(load(path))
+            if packed is not None:
+                logits = verifier(packed)[packed.whole]
+                yield path, logits.tolist(), (packed.label[packed.whole] == 1).tolist()
+
+
+def export(
+    verifier: Verifier, path: Path, held: Sequence[Path], *, sha256: str, questions: int
+) -> dict[str, object]:
+    """Write the adapter as llama.cpp reads it, half precision, its head and calibration among the metadata; the facts.
+
+    Calibrated on `held`, questions that training has not seen; the facts say how well it does there.
+    """
+    marks = list(scores(verifier, held))
+    logits, right = [x for _, row, _ in marks for x in row], [y for _, _, row in marks for y in row]
+    slope, shift = platt(logits, right)
+    facts: dict[str, object] = {
+        "questions": questions,
+        "held_out": len(marks),
+        "auc": round(stats.auc(logits, right), 4),
+        "auc_within": round(stats.auc_within([row for _, row, _ in marks], [row for _, _, row in marks]).value, 4),
+    }
+    config = verifier.upper.peft_config["default"]
+    writer = gguf.GGUFWriter(path.with_suffix(".partial"), "qwen2")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", float(config.lora_alpha))
+    writer.add_array("flyweight.head", [float(x) for x in verifier.read.weight[0].detach() * slope])
+    writer.add_float32("flyweight.offset", slope * float(verifier.read.bias[0].detach()) + shift)
+    writer.add_uint32("flyweight.layer", verifier.first)
+    writer.add_string("flyweight.sha256", sha256)
+    writer.add_string("flyweight.facts", json.dumps(facts))
+    state = {name: weights for name, weights in verifier.trained().items() if ".lora_" in name}
+    for name, weights in state.items():
+        layer = name.split(".layers.")[1].split(".")[0]
+        target = next(ours for theirs, ours in TARGETS.items() if f".{theirs}." in name)
+        side = "lora_a" if ".lora_A." in name else "lora_b"
+        writer.add_tensor(f"blk.{layer}.{target}.weight.{side}", weights.detach().numpy().astype(np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    os.replace(path.with_suffix(".partial"), path)
+    return facts
