@@ -36,7 +36,7 @@ Examples:
 Exit code 0 when the main job can run, else 3. The network is looked at only with --network.
 """
 
-PACKAGES = ("typer", "rich", "pydantic", "numpy", "jinja2", "httpx2")
+PACKAGES = ("typer", "rich", "pydantic", "numpy", "jinja2", "httpx2", "jsonschema_rs")
 FEATURES = [
     "avx",
     "avx2",
