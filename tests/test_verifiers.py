@@ -96,7 +96,7 @@ def path(*steps: tuple[str, Sequence[float]] | str, finish: Finish = Finish.END,
 def test_every_name_loads_and_describes_itself() -> None:
     names = verifiers.names()
     free = ["form", "units", "regex", "schema", "length", "repetition", "instructions"]
-    models = ["prm", "reward", "judge", "critique", "all", "weighted", "tests", "oracle"]
+    models = ["prm", "reward", "judge", "critique", "all", "weighted", "tests", "written-tests", "oracle"]
     assert names == ["confidence", "confidence-window", "self-certainty", "p_true", "arithmetic", *free, *models]
     needed: dict[str, dict[str, object]] = {
         "regex": {"pattern": "a"},
