@@ -46,6 +46,9 @@ class FakeModels:
         self.asked.append(([node.solution for node in nodes], text, tuple(choices)))
         return [self.table[node.solution] for node in nodes]
 
+    async def complete(self, *arguments: Any, **options: Any) -> list[Node]:
+        raise AssertionError("no verifier here writes")
+
     async def ask(self, *arguments: Any, **options: Any) -> list[Node]:
         raise AssertionError("no verifier here asks")
 
