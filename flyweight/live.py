@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 from flyweight import select
+from flyweight.abstain import ConfidenceMap
 from flyweight.calls import Draw, Fork, Task, ask
 from flyweight.errors import BackendError, BudgetSpent, ConfigError, unknown
 from flyweight.protocols import Answers, Hidden, Models, Policy, Request, Response, Strategy, Until, Verifier
@@ -52,6 +53,8 @@ class Setting:
     seed: int
     hidden: bool
     emit: Callable[[Event], None]
+    maps: Sequence[ConfidenceMap] = ()
+    """Those of the model and the kind of answers at hand."""
     clock: Callable[[], float] = time.perf_counter
 
     def policy(self, name: str | None) -> Policy:
@@ -72,6 +75,11 @@ class Setting:
             raise unknown("verifier", name, self.verifiers)
         return self.verifiers[name]
 
+    def map(self, strategy: Strategy) -> ConfidenceMap | None:
+        """The confidence map that holds for the strategy."""
+        verifier = next(iter(self.verifiers), "")
+        return next((each for each in self.maps if each.holds(strategy, verifier)), None)
+
 
 class Live:
     """One problem in flight. Implements `Search` for its strategy and `Models` for its verifiers."""
@@ -82,6 +90,7 @@ class Live:
         self.budget = budget
         self.usage = Usage()
         self.setting = setting
+        self.map = setting.map(strategy)
         self.root = Node(messages=problem.conversation, key=digest("root", problem.conversation)[:32])
         self.queue: deque[tuple[Task, Draw, int]] = deque()
         """Single continuations not handed to a policy yet, first asked first."""
@@ -299,13 +308,22 @@ class Live:
             return select.weighted_vote(self.groups(scored)) or select.top(scored, 1)[0]
         return select.majority(self.groups(complete)) or max(complete, key=lambda n: n.mean_logprob, default=None)
 
+    def confidence(self, groups: Sequence[Sequence[Node]], chosen: Node) -> tuple[float | None, bool]:
+        """How sure `chosen` is, and whether that is calibrated: it is not where the map's verifier had no say."""
+        value = select.confidence(groups, chosen)
+        said = "" if chosen.score is None else chosen.score.kind
+        if value is None or self.map is None or said != self.map.verifier:
+            return value, False
+        return self.map(value), True
+
     def sure(self) -> bool:
         """Whether the leading answer has reached `Budget.confidence`."""
         if self.budget.confidence is None:
             return False
         groups = self.groups(list(self.candidates.values()))
-        value = select.confidence(groups, groups[0][0]) if groups else None
-        return value is not None and value >= self.budget.confidence
+        value, calibrated = self.confidence(groups, groups[0][0]) if groups else (None, False)
+        # Where a map holds, what it does not hold for yet is not compared with the dial.
+        return value is not None and calibrated == (self.map is not None) and value >= self.budget.confidence
 
     def finish(self, best: Node | None, stopped: Stopped, error: str | None = None) -> Result:
         """Close the books."""
@@ -322,6 +340,8 @@ class Live:
         groups = self.groups(nodes)
         index = {node.key: i for i, group in enumerate(groups) for node in group}
         self._spend(Usage(seconds=self.setting.clock() - self.started))
+        confidence, calibrated = self.confidence(groups, best) if best is not None else (None, False)
+        wanted = self.budget.confidence
         self.result = Result(
             problem=self.original,
             best=best,
@@ -329,7 +349,9 @@ class Live:
             candidates=tuple(Candidate(node, self.answer(node), index.get(node.key)) for node in nodes),
             usage=self.usage,
             stopped=stopped,
-            confidence=select.confidence(groups, best) if best is not None else None,
+            confidence=confidence,
+            calibrated=calibrated,
+            sure=wanted is None or (confidence is not None and confidence >= wanted),
             error=error,
         )
         self._emit("end", facts={"result": self.result})
@@ -425,6 +447,20 @@ class _Reader(Models):
         await ask(draw)
         return [response.choices for response in draw.responses if response is not None]
 
+    async def complete(
+        self,
+        nodes: Sequence[Node],
+        n: int = 1,
+        *,
+        temperature: float | None = None,
+        stop: tuple[str, ...] | None = None,
+        max_tokens: int | None = None,
+        policy: str | None = None,
+    ) -> list[Node]:
+        live = self._live
+        sampling = live._sampling(temperature, None, stop, max_tokens)
+        return await live._draw(nodes, n, sampling, live.setting.policy(policy), whole=True, verifying=True)
+
     async def ask(
         self,
         messages: Sequence[Message],
@@ -435,10 +471,8 @@ class _Reader(Models):
         max_tokens: int | None = None,
         policy: str | None = None,
     ) -> list[Node]:
-        live = self._live
-        sampling = live._sampling(temperature, None, stop, max_tokens)
         root = _prompt(messages)
-        return await live._draw([root], n, sampling, live.setting.policy(policy), whole=True, verifying=True)
+        return await self.complete([root], n, temperature=temperature, stop=stop, max_tokens=max_tokens, policy=policy)
 
     async def states(self, nodes: Sequence[Node], *, policy: str | None = None) -> list[Hidden]:
         reader = self._live.setting.policy(policy)

@@ -149,6 +149,18 @@ class Models(Protocol):
         Costs the tokens of `text` on the path's own KV, counted as verifier tokens.
         """
 
+    async def complete(
+        self,
+        nodes: Sequence[Node],
+        n: int = 1,
+        *,
+        temperature: float | None = None,
+        stop: tuple[str, ...] | None = None,
+        max_tokens: int | None = None,
+        policy: str | None = None,
+    ) -> list[Node]:
+        """`n` continuations of each node to the end, counted as verifier tokens: all of the first node's, then on."""
+
     async def ask(
         self,
         messages: Sequence[Message],

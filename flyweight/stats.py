@@ -1,7 +1,8 @@
-"""Uncertainty of measured numbers: intervals, unbiased estimates at k samples, comparisons, abstention, power.
+"""Uncertainty of measured numbers: intervals, unbiased estimates at k samples, comparisons, abstention, power; and how
+well scores rank (AUC) and mean what they say (Brier score, calibration error).
 
-Pure functions; what each interval means and when to use it is in docs/statistics.md. numpy is imported only by the
-bootstrap.
+Pure functions; what each interval means and when to use it is in docs/statistics.md. numpy is imported only by what
+resamples or simulates.
 """
 
 from __future__ import annotations
@@ -13,17 +14,28 @@ from collections.abc import Callable, Hashable, Sequence
 from fractions import Fraction
 from itertools import groupby
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from flyweight.errors import ConfigError
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 __all__ = [
+    "Calibrated",
     "Interval",
     "McNemar",
     "RiskPoint",
+    "auc",
+    "auc_within",
     "best_at_k",
     "bootstrap_mean",
+    "brier",
+    "calibrated",
+    "clustered_auc",
     "clustered_mean",
+    "ece",
     "holm",
     "maj_at_k",
     "mcnemar",
@@ -56,6 +68,13 @@ class McNemar(NamedTuple):
     only_b: int
     p: float
     """Two-sided exact p-value, in [0, 1]: 0 stands for what no float can hold, below 5e-324."""
+
+
+class Calibrated(NamedTuple):
+    """What verdicts drawn with exactly the probabilities that the scores claim would give: mean and 95 % of draws."""
+
+    brier: Interval
+    ece: Interval
 
 
 class RiskPoint(NamedTuple):
@@ -277,6 +296,144 @@ def risk_coverage(confidence: Sequence[float | None], correct: Sequence[bool]) -
     return points
 
 
+def auc(scores: Sequence[float], correct: Sequence[bool]) -> float:
+    """Probability that a correct sample has a higher score than an incorrect one, ties half: in [0, 1].
+
+    1/2 is chance, whatever the share of correct ones. Source: Hanley and McNeil 1982; counted by mean ranks (Mann and
+    Whitney 1947), so exactly. ConfigError for lists of different length, without one of either kind, or for NaN.
+    """
+    _scored("auc", scores, correct)
+    right = sum(map(bool, correct))
+    wrong = len(correct) - right
+    if not right or not wrong:
+        raise ConfigError(f"auc: {right} correct and {wrong} incorrect samples; need at least one of each")
+    below = 0
+    pairs = 0  # twice the pairs ranked the right way round
+    for _, group in groupby(sorted(zip(scores, correct, strict=True), key=_first), key=_first):
+        marks = [bool(ok) for _, ok in group]
+        hits = sum(marks)
+        misses = len(marks) - hits
+        pairs += hits * (2 * below + misses)
+        below += misses
+    return pairs / (2 * right * wrong)
+
+
+def auc_within(
+    scores: Sequence[Sequence[float]],
+    correct: Sequence[Sequence[bool]],
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Mean AUC within a problem over those that have both kinds, with its bootstrap interval over problems.
+
+    One list per problem. What choosing among the samples of a problem lives on: telling easy problems from hard ones
+    does not count. ConfigError as `auc` and `bootstrap_mean`, or where no problem has both.
+    """
+    _same_length("auc_within", scores, correct)
+    values = [auc(own, marks) for own, marks in zip(scores, correct, strict=True) if any(marks) and not all(marks)]
+    if not values:
+        raise ConfigError("auc_within: no problem has both correct and incorrect samples")
+    return bootstrap_mean(values, resamples=resamples, seed=seed, level=level)
+
+
+def clustered_auc(
+    scores: Sequence[Sequence[float]],
+    correct: Sequence[Sequence[bool]],
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """AUC over the samples of all problems together, with its percentile bootstrap interval over problems.
+
+    One list per problem; a problem is drawn with all its samples, since these resemble each other. Draws in which all
+    samples are of one kind are left out. ConfigError as `auc`, or for resamples < 1.
+    """
+    import numpy as np
+
+    _same_length("clustered_auc", scores, correct)
+    for own, marks in zip(scores, correct, strict=True):
+        _same_length("clustered_auc", own, marks)
+    value = auc([x for own in scores for x in own], [ok for marks in correct for ok in marks])
+    _at_least_one("clustered_auc: resamples", resamples)
+    count = len(scores)
+    paired = [list(zip(own, marks, strict=True)) for own, marks in zip(scores, correct, strict=True)]
+    wrong = np.asarray([x for pairs in paired for x, ok in pairs if not ok], dtype=np.float64)
+    home = np.asarray([i for i, pairs in enumerate(paired) for _, ok in pairs if not ok], dtype=np.int64)
+    rights, wrongs = np.zeros(count), np.bincount(home, minlength=count)
+    won = np.zeros((count, count))  # won[i, j]: correct samples of i above incorrect ones of j, ties half
+    for i, pairs in enumerate(paired):
+        mine = np.asarray([x for x, ok in pairs if ok], dtype=np.float64)[:, None]
+        rights[i] = len(mine)
+        won[i] = np.bincount(home, weights=((mine > wrong) + 0.5 * (mine == wrong)).sum(axis=0), minlength=count)
+    generator = np.random.default_rng(seed)
+    rows = max(1, _CHUNK // count)
+    found = []
+    for done in range(0, resamples, rows):
+        times = generator.multinomial(count, np.full(count, 1 / count), min(rows, resamples - done)).astype(np.float64)
+        pairs_drawn = (times @ rights) * (times @ wrongs)
+        both = pairs_drawn > 0
+        found.append((((times @ won) * times).sum(axis=1)[both]) / pairs_drawn[both])
+    drawn = np.concatenate(found)
+    tail = 50 * (1 - _level(level))
+    low, high = np.percentile(drawn, [tail, 100 - tail]) if drawn.size else (value, value)
+    return Interval(float(low), value, float(high))
+
+
+def brier(scores: Sequence[float], correct: Sequence[bool]) -> float:
+    """Mean squared distance of probabilities from what came true, in [0, 1]: lower is better.
+
+    Source: Brier 1950. Always saying the share of correct ones p gives p (1 - p). ConfigError for lists of different
+    length, without values, or for one outside [0, 1].
+    """
+    _probable("brier", scores, correct)
+    return math.fsum((p - bool(ok)) ** 2 for p, ok in zip(scores, correct, strict=True)) / len(scores)
+
+
+def ece(scores: Sequence[float], correct: Sequence[bool], bins: int = 5) -> float:
+    """Expected calibration error, in [0, 1]: how far, on average, a probability is from the share that came true.
+
+    Over bins of equal width in [0, 1], the last with its upper end: the sum of |sum of scores - correct ones|, divided
+    by the number of samples. Few samples make it larger than 0 even for a perfect forecast: see `calibrated`. Source:
+    Naeini et al. 2015; Guo et al. 2017 (1706.04599). ConfigError as `brier`, or for bins < 1.
+    """
+    _probable("ece", scores, correct)
+    _at_least_one("ece: bins", bins)
+    gaps: list[list[float]] = [[] for _ in range(bins)]
+    for p, ok in zip(scores, correct, strict=True):
+        gaps[min(int(p * bins), bins - 1)].append(p - bool(ok))
+    return math.fsum(abs(math.fsum(gap)) for gap in gaps) / len(scores)
+
+
+def calibrated(scores: Sequence[float], bins: int = 5, *, draws: int = 1000, seed: int = 0) -> Calibrated:
+    """The Brier score and calibration error that these scores would have if every one of them were right.
+
+    Each draw makes a sample correct with the probability its score says, independently. A measured `ece` within the
+    interval is no sign against the scores. Source: the consistency resampling of Bröcker and Smith 2007. ConfigError
+    without scores, for one outside [0, 1], or for bins or draws < 1.
+    """
+    import numpy as np
+
+    _probable("calibrated", scores, [False] * len(scores))
+    _at_least_one("calibrated: bins", bins)
+    _at_least_one("calibrated: draws", draws)
+    data = np.asarray(scores, dtype=np.float64)
+    member = np.minimum((data * bins).astype(np.int64), bins - 1)
+    inside = np.zeros((data.size, bins))
+    inside[np.arange(data.size), member] = 1
+    generator = np.random.default_rng(seed)
+    rows = max(1, _CHUNK // data.size)
+    briers, eces = [], []
+    for done in range(0, draws, rows):
+        came_true = generator.random((min(rows, draws - done), data.size)) < data
+        gaps = data - came_true
+        briers.append((gaps**2).mean(axis=1))
+        eces.append(np.abs(gaps @ inside).sum(axis=1) / data.size)
+    return Calibrated(*(_spread(np.concatenate(found)) for found in (briers, eces)))
+
+
 def problems_needed(a: float, b: float, *, power: float = 0.8, level: float = 0.95) -> int:
     """Problems for EACH of two separate sets, to tell true accuracies a and b apart with probability `power`.
 
@@ -331,6 +488,32 @@ def _ways_to_win(c: int, j: int, others: Counter[int], silent: int, k: int) -> F
         Fraction(0),
     )
     return math.comb(c, j) * shared
+
+
+def _first(pair: tuple[float, bool]) -> float:
+    return pair[0]
+
+
+def _spread(values: NDArray[np.float64]) -> Interval:
+    """Mean and the middle 95 % of simulated values."""
+    import numpy as np
+
+    low, high = np.percentile(values, [2.5, 97.5])
+    return Interval(float(low), float(values.mean()), float(high))
+
+
+def _scored(name: str, scores: Sequence[float], correct: Sequence[bool]) -> None:
+    _same_length(name, scores, correct)
+    if any(math.isnan(score) for score in scores):
+        raise ConfigError(f"{name}: a score is NaN")
+
+
+def _probable(name: str, scores: Sequence[float], correct: Sequence[bool]) -> None:
+    _same_length(name, scores, correct)
+    if not scores:
+        raise ConfigError(f"{name}: needs at least one score")
+    if not all(0 <= score <= 1 for score in scores):  # also for NaN
+        raise ConfigError(f"{name}: a score is outside [0, 1]")
 
 
 def _level(level: float) -> float:

@@ -46,6 +46,9 @@ class FakeModels:
         self.asked.append(([node.solution for node in nodes], text, tuple(choices)))
         return [self.table[node.solution] for node in nodes]
 
+    async def complete(self, *arguments: Any, **options: Any) -> list[Node]:
+        raise AssertionError("no verifier here writes")
+
     async def ask(self, *arguments: Any, **options: Any) -> list[Node]:
         raise AssertionError("no verifier here asks")
 
@@ -96,7 +99,7 @@ def path(*steps: tuple[str, Sequence[float]] | str, finish: Finish = Finish.END,
 def test_every_name_loads_and_describes_itself() -> None:
     names = verifiers.names()
     free = ["form", "units", "regex", "schema", "length", "repetition", "instructions"]
-    models = ["prm", "reward", "judge", "critique", "all", "weighted", "tests", "oracle"]
+    models = ["prm", "reward", "judge", "critique", "all", "weighted", "tests", "written-tests", "oracle"]
     assert names == ["confidence", "confidence-window", "self-certainty", "p_true", "arithmetic", *free, *models]
     needed: dict[str, dict[str, object]] = {
         "regex": {"pattern": "a"},

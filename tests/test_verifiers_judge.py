@@ -17,13 +17,14 @@ from flyweight import api, verifiers
 from flyweight.errors import BackendError, ConfigError
 from flyweight.policies.llamacpp.context import Model
 from flyweight.policies.llamacpp.tokens import Tokens
-from flyweight.protocols import Models
+from flyweight.protocols import Models, Response, Search
 from flyweight.runner import Runner
+from flyweight.store import Store
 from flyweight.strategies import bind
 from flyweight.testing import BoxedAnswers, Draft, ToyPolicy, check_verifier, drive
-from flyweight.types import Finish, Message, Node, Problem, Sampling, Score
+from flyweight.types import Finish, Node, Problem, Sampling, Score
 from flyweight.verifiers import judge as judge_module
-from flyweight.verifiers.judge import CRITERIA, LONGEST, Judge, Preference, expected
+from flyweight.verifiers.judge import CRITERIA, LONGEST, Critique, Judge, Preference, expected
 from tests import tiny
 
 POEM = Problem("poem", "Write two lines about the sea at night.")
@@ -33,7 +34,7 @@ LN = math.log
 
 
 class Script(Models):
-    """Answers `read` and `ask` by functions of the whole prompt, and keeps what it was shown."""
+    """Answers `read` and `complete` by functions of the whole prompt, and keeps what it was shown."""
 
     def __init__(
         self,
@@ -45,7 +46,7 @@ class Script(Models):
         self.leads: list[str] = []
         self.choices: tuple[str, ...] = ()
         self.policies: set[str | None] = set()
-        self.asked: list[tuple[tuple[Message, ...], float | None, int | None]] = []
+        self.asked: list[tuple[list[str], float | None, int | None]] = []
 
     async def read(
         self, nodes: Sequence[Node], text: str, choices: Sequence[str], *, policy: str | None = None
@@ -56,18 +57,21 @@ class Script(Models):
         self.policies.add(policy)
         return [tuple(self.reading(shown(node))) for node in nodes]
 
-    async def ask(
+    async def complete(
         self,
-        messages: Sequence[Message],
+        nodes: Sequence[Node],
         n: int = 1,
         *,
         temperature: float | None = None,
         max_tokens: int | None = None,
         **others: Any,
     ) -> list[Node]:
-        self.asked.append((tuple(messages), temperature, max_tokens))
-        root = Node(messages=tuple(messages))
-        return [Node(root, self.asking(shown(root)), (), finish=Finish.END) for _ in range(n)]
+        self.asked.append(([shown(node) for node in nodes], temperature, max_tokens))
+        self.policies.add(others["policy"])
+        return [Node(node, self.asking(shown(node)), (), finish=Finish.END) for node in nodes for _ in range(n)]
+
+    async def ask(self, *arguments: Any, **options: Any) -> list[Node]:
+        raise AssertionError("judges show prompts that they have made themselves")
 
     def spent(self, tokens: int) -> None:
         raise AssertionError("a judge computes nothing itself")
@@ -176,9 +180,15 @@ def test_a_reference_is_shown_when_asked_for() -> None:
         models = Script()
         judged("judge", models, GOOD, problem=problem, reference=reference)
         assert all(("Tide out" in shown(prompt)) is reference for prompt in models.prompts)
-        assert not any("SECRET" in shown(prompt) for prompt in models.prompts)
-    with pytest.raises(BackendError, match="'poem' has none"):
-        judged("judge:reference=true", Script(), GOOD)
+        pair = Script(knows)
+        preference(Judge(reference=reference), pair, GOOD, BAD, problem)
+        assert all(("Tide out" in shown(prompt)) is reference for prompt in pair.prompts) and len(pair.prompts) == 2
+        judged("critique", models, GOOD, problem=problem, reference=reference)
+        assert all(("Tide out" in prompt) is reference for prompt in models.asked[0][0])
+        assert not any("SECRET" in shown(prompt) for prompt in [*models.prompts, *pair.prompts])
+    for name in ("judge:reference=true", "critique:reference=true"):
+        with pytest.raises(BackendError, match="'poem' has none"):
+            judged(name, Script(), GOOD)
 
 
 @pytest.mark.parametrize(
@@ -228,15 +238,15 @@ def test_a_missing_reading_or_critique_is_an_error() -> None:
         ) -> list[tuple[float, ...]]:
             return (await super().read(nodes, text, choices, policy=policy))[:-1]
 
-        async def ask(self, *arguments: Any, **options: Any) -> list[Node]:
-            return []
+        async def complete(self, *arguments: Any, **options: Any) -> list[Node]:
+            return (await super().complete(*arguments, **options))[:-1]
 
     with pytest.raises(BackendError, match="asked for 2 readings and got 1"):
         judged("judge", Short(), GOOD, BAD)
     with pytest.raises(BackendError, match="asked for 2 readings and got 1"):
         preference(Judge(), Short(lambda prompt: [LN(0.5)] * 2), GOOD, BAD)
-    with pytest.raises(BackendError, match="asked for a critique and got 0"):
-        judged("critique", Short(), GOOD)
+    with pytest.raises(BackendError, match="asked for 2 critiques and got 1"):
+        judged("critique", Short(), GOOD, BAD)
 
 
 def test_expected_stays_in_range_for_any_reading() -> None:
@@ -306,8 +316,9 @@ def test_vacuous_answers_are_rejected_before_the_model_sees_them(name: str, kind
     from tests.test_verifiers_rules import ASKED, VACUOUS
 
     class Silent(Script):
-        async def ask(self, *given: object, **settings: object) -> list[Node]:
-            pytest.fail("the model was asked")
+        async def complete(self, nodes: Sequence[Node], *given: Any, **settings: Any) -> list[Node]:
+            assert not nodes, "the model was asked"
+            return []
 
     silent = Silent(lambda prompt: pytest.fail("the model was asked"))
     for question in ASKED:
@@ -449,10 +460,50 @@ def test_judges_keep_the_contract(name: str) -> None:
     check_verifier(verifiers.load(name), policy=ToyPolicy(read=lambda text, choice: LN(0.1) - len(text) % 7))
 
 
+def test_all_critiques_are_written_at_once() -> None:
+    models = Script(ask=lambda prompt: "Good." if GOOD in prompt else "Bad.")
+    judged("critique:criteria=writing:repeats=2", models, GOOD, ":", BAD, GOOD)
+    assert [len(prompts) for prompts, _, _ in models.asked] == [3, 3], "one call a repeat"
+    assert [prompt.solution for prompt in models.prompts] == ["Good.", "Bad.", "Good."] * 2
+
+    class Watched(ToyPolicy):
+        most = 0
+
+        def step(self) -> list[Response]:
+            growing = [row for row in self._rows if "worst flaws" in shown(row.request.node)]
+            self.most = max(self.most, len(growing))
+            return super().step()
+
+    def write(question: str, so_far: str, rng: random.Random, sampling: Sampling) -> Draft:
+        return Draft("It is flat." if "worst flaws" in question else f"{GOOD} {rng.random()}")
+
+    policy = Watched(write)
+    result = Runner(policy, {"critique": Critique()}, answers=BoxedAnswers()).solve(POEM, bind("best_of_n", {"n": 5}))
+    assert result.error is None and policy.most == 5
+
+
+def test_judges_ask_nothing_again_on_replay(tmp_path: Path) -> None:
+    """Judged in other company, a candidate's critique is still found: its seed is its own."""
+    with Store(tmp_path / "store.db") as store:
+        spent = []
+        for texts in ((GOOD, BAD, f"{GOOD} Again."), (BAD, GOOD)):
+
+            async def strategy(search: Search, texts: Sequence[str] = texts) -> None:
+                await search.score([search.append(search.root, text) for text in texts])
+
+            policy = ToyPolicy()
+            judge = store.verifier(Critique())
+            runner = Runner(store.policy(policy), {"critique": judge}, answers=BoxedAnswers())
+            result = runner.solve(POEM, strategy)
+            assert result.error is None
+            spent.append(policy.counters.generated_tokens)
+    assert spent[0] > spent[1] == 0
+
+
 def test_a_critique_comes_before_its_grade_and_is_paid_for() -> None:
     models = Script(lambda prompt: [-math.inf] * 4 + [0.0], lambda prompt: "Flat and vague.")
     assert judged("critique:criteria=writing:tokens=33:repeats=2", models, GOOD, ":") == [1, 0]
-    assert [(temperature, most) for _, temperature, most in models.asked] == [(0, 33)] * 2
+    assert [(len(prompts), temperature, most) for prompts, temperature, most in models.asked] == [(1, 0, 33)] * 2
     assert all(prompt.solution == "Flat and vague." for prompt in models.prompts)
     assert all(lead.startswith("\n\nHow well") and lead.endswith("Grade:\n") for lead in models.leads)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import socket
 import time
 from pathlib import Path
 
@@ -249,27 +250,56 @@ def test_schema_accepts_what_fits(text: str, fits: int) -> None:
          [{"a": 1}, {"b": 1}]),
         (True, [1, None], []),
         (False, [], [1, None]),
+        ({"type": "array", "items": {"$ref": "#"}}, [[], [[[]], []]], [1, [[1]]]),
+        ({"$defs": {"day": {"format": "date"}}, "$ref": "#/$defs/day"}, ["2024-02-29", 3], ["2023-02-29"]),
+        ({"pattern": "^(a+)+$"}, ["a" * 5_000], ["a" * 5_000 + "!", "\ud800"]),
+        ({"format": "of-our-own", "title": "T", "default": {"typ": 1}}, [3], []),
     ],
 )  # fmt: skip
 def test_schema_keywords(wanted: object, good: list[object], bad: list[object]) -> None:
-    schema.check_schema(wanted)
-    assert [schema.mismatch(one, wanted) for one in good] == [""] * len(good)
-    assert all(schema.mismatch(one, wanted) for one in bad)
+    fits = schema.fits(json.dumps(wanted))
+    assert [fits(one) for one in good] == [True] * len(good)
+    assert [fits(one) for one in bad] == [False] * len(bad)
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "message"),
     [
-        {"typ": "object"}, {"type": "int"}, {"$ref": "#/x"}, {"properties": 3}, {"items": 3}, {"pattern": "("},
-        {"anyOf": []},
-        {"enum": 3}, {"minimum": "1"}, {"multipleOf": 0}, {"required": [1]}, [], {"properties": {"a": {"x": 1}}},
+        ({"typ": "object"}, "'typ' was unexpected"),
+        ({"$defs": {"a": {"items": {"not": {"typ": 1}}}}}, "at $defs/a/items/not: Unevaluated"),
+        ({"type": "int"}, 'at type: "int" is not valid'),
+        ({"$ref": "#/x"}, "'/x' does not exist"),
+        ({"pattern": "("}, "at pattern"),
+        ({"pattern": "(?=a)"}, "at pattern"),
+        ({"properties": {"a": {"pattern": "(?:a{1000}){1000}"}}}, "at properties/a/pattern"),
+        ({"anyOf": []}, "at anyOf"),
+        ({"multipleOf": 0}, "at multipleOf"),
+        ({"required": [1]}, "at required/0"),
+        ([], "is not of types"),
     ],
-)  # fmt: skip
-def test_schemas_that_would_not_be_checked_are_refused(wrong: object, tmp_path: Path) -> None:
+)
+def test_schemas_that_would_not_be_checked_are_refused(wrong: object, message: str, tmp_path: Path) -> None:
     file = tmp_path / "schema.json"
     file.write_text(json.dumps(wrong))
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError) as caught:
         verifiers.load(f"schema:file={file}")
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(ConfigError):
+        value("schema", "{}", Problem("p", "?", meta={"schema": wrong}))
+
+
+def test_a_schema_leads_to_no_other_document(tmp_path: Path) -> None:
+    """What a problem's meta refers to is neither fetched nor read, though it may well be there."""
+    file = tmp_path / "there.json"
+    file.write_text("true")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.05)
+        for reference in (f"http://127.0.0.1:{server.getsockname()[1]}/a.json", file.as_uri()):
+            for wanted in ({"$ref": reference}, {"$id": reference, "items": {"$ref": "b.json"}}):
+                with pytest.raises(ConfigError, match="cannot fetch"):
+                    schema.fits(json.dumps(wanted))
+        with pytest.raises(TimeoutError):
+            server.accept()
 
 
 def test_schema_from_a_file_or_nowhere(tmp_path: Path) -> None:

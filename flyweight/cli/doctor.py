@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from flyweight.cli import options, render
-from flyweight.errors import FlyweightError
+from flyweight.errors import ConfigError, FlyweightError
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
+
+    from flyweight.verifiers.trained import Trained
 
 __all__ = ["Check", "examine", "register"]
 
@@ -30,13 +32,16 @@ HELP = """Check that the main job can run here; every line that fails says how t
 \b
 Examples:
   flyweight doctor
-  flyweight doctor --network
+  flyweight doctor --verifier prm:math-shepherd@models/my-prm
   flyweight doctor --json | jq '.checks[] | select(.status != "ok")'
 
-Exit code 0 when the main job can run, else 3. The network is looked at only with --network.
+With --verifier the reward model is loaded and scores the right and the wrong solution of its recipe's example.
+
+Exit code 0 when the main job can run and the verifier tells right from wrong, else 3. The network is looked at only
+with --network.
 """
 
-PACKAGES = ("typer", "rich", "pydantic", "numpy", "jinja2", "httpx2")
+PACKAGES = ("typer", "rich", "pydantic", "numpy", "jinja2", "httpx2", "jsonschema_rs")
 FEATURES = [
     "avx",
     "avx2",
@@ -71,7 +76,8 @@ class Check:
 
     name: str
     status: Status
-    """`fail` only where the main job cannot run; `warn` where something else would be slow or missing."""
+    """`fail` only where the main job, or the verifier named, cannot run; `warn` where something else would be slow or
+    missing."""
     detail: str
     fix: str = ""
 
@@ -83,24 +89,28 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     network: Annotated[bool, typer.Option("--network", help="Also try the sources of models, 3 s each.")] = False,
+    verifier: Annotated[
+        str, typer.Option("--verifier", help="Also try a reward model: prm:RECIPE@MODEL or reward:RECIPE@MODEL.")
+    ] = "",
     json: options.Json = False,
 ) -> int:
     checks = []
-    for check in examine(network):
+    for check in examine(network, _named(verifier) if verifier else None):
         checks.append(check)
         if not json:
             typer.echo(f"{check.status:<4}  {check.name:<15} {render.oneline(check.detail)}")
             if check.fix:
                 typer.echo(f"{'':<22}fix: {render.oneline(check.fix)}")
-    able = all(check.status != "fail" for check in checks)
+    failed = {check.name for check in checks if check.status == "fail"}
+    able = failed <= {"verifier"}
     if json:
         typer.echo(render.dumps({"able": able, "checks": [asdict(check) for check in checks]}))
     else:
         typer.echo("The main job can run." if able else "The main job cannot run yet.")
-    return 0 if able else 3
+    return 3 if failed else 0
 
 
-def examine(network: bool = False) -> Iterator[Check]:
+def examine(network: bool = False, verifier: Trained | None = None) -> Iterator[Check]:
     """The checks, each as soon as it is done. None of them raises."""
     probes: list[Callable[[], Iterator[Check]]] = [
         _python,
@@ -121,6 +131,8 @@ def examine(network: bool = False) -> Iterator[Check]:
             yield from probe()
         except Exception as error:
             yield Check(probe.__name__.strip("_"), "warn", f"cannot be checked: {type(error).__name__}: {error}")
+    if verifier is not None:
+        yield _verifier(verifier)
 
 
 def _python() -> Iterator[Check]:
@@ -322,3 +334,29 @@ def _network() -> Iterator[Check]:
         yield Check("package index", "warn", "pip finds no package there", proxy)
     else:
         yield Check("package index", "ok", f"pip finds {package}")
+
+
+def _named(verifier: str) -> Trained:
+    from flyweight import verifiers
+    from flyweight.verifiers.trained import Trained
+
+    found = verifiers.load(verifier)
+    if not isinstance(found, Trained):
+        raise ConfigError(
+            f"--verifier {verifier} has no model of its own to try: prm:RECIPE@MODEL, reward:RECIPE@MODEL"
+        )
+    return found
+
+
+def _verifier(verifier: Trained) -> Check:
+    """The reward model has to like the right solution of its recipe's example better than the wrong one."""
+    try:
+        good, bad = verifier.example()
+    except Exception as error:  # whatever the libraries that load it raise
+        return Check("verifier", "fail", f"{verifier.name} cannot be tried: {type(error).__name__}: {error}")
+    finally:
+        verifier.close()
+    if good > bad:
+        return Check("verifier", "ok", f"{verifier.name}: a right solution {good:.3f} > a wrong one {bad:.3f}")
+    detail = f"{verifier.name} has it the wrong way round: a right solution {good:.3f}, a wrong one {bad:.3f}"
+    return Check("verifier", "fail", detail, "is the model the one that the recipe is for? see docs/prm.md")

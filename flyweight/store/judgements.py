@@ -29,6 +29,21 @@ class _Watched:
         self.used = True
         return await self._models.read(nodes, text, choices, policy=policy)
 
+    async def complete(
+        self,
+        nodes: Sequence[Node],
+        n: int = 1,
+        *,
+        temperature: float | None = None,
+        stop: tuple[str, ...] | None = None,
+        max_tokens: int | None = None,
+        policy: str | None = None,
+    ) -> list[Node]:
+        self.used = True
+        return await self._models.complete(
+            nodes, n, temperature=temperature, stop=stop, max_tokens=max_tokens, policy=policy
+        )
+
     async def ask(
         self,
         messages: Sequence[Message],

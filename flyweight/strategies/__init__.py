@@ -32,6 +32,11 @@ _REGISTRY = Registry(
         "weighted_best_of_n": "flyweight.strategies.weighted_best_of_n:weighted_best_of_n",
         "beam_search": "flyweight.strategies.beam_search:beam_search",
         "dvts": "flyweight.strategies.dvts:dvts",
+        "lookahead_search": "flyweight.strategies.lookahead_search:lookahead_search",
+        "rebase": "flyweight.strategies.rebase:rebase",
+        "particle_filter": "flyweight.strategies.particle_filter:particle_filter",
+        "particle_gibbs": "flyweight.strategies.particle_gibbs:particle_gibbs",
+        "mcts": "flyweight.strategies.mcts:mcts",
     },
 )
 
@@ -42,6 +47,17 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "step_tokens": (1, 32768),
     "temperature": (0.01, 5),
     "threshold": (0.5, 1),
+    "k": (0, 64),
+    "balance": (0.01, 100),
+    "ess": (0, 1),
+    "iterations": (1, 64),
+    "branch": (1, 64),
+}
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "aggregation": AGGREGATIONS,
+    "resampling": ("systematic", "multinomial"),
+    "bound": ("puct", "uct"),
+    "value": ("verifier", "rollout"),
 }
 """One vocabulary of parameters: the same name means the same thing, and has the same bounds, everywhere."""
 
@@ -131,14 +147,14 @@ def _checked(parameter: Parameter, value: Value) -> Value:
         low, high = _RANGES[parameter.name]
         if not low <= converted <= high:
             raise wrong
-    if parameter.name == "aggregation" and converted not in AGGREGATIONS:
+    if parameter.name in _CHOICES and converted not in _CHOICES[parameter.name]:
         raise wrong
     return converted
 
 
 def _allowed(name: str, kind: type) -> str:
-    if name == "aggregation":
-        return ", ".join(AGGREGATIONS)
+    if name in _CHOICES:
+        return ", ".join(_CHOICES[name])
     if kind is bool:
         return "true or false"
     noun = {int: "a whole number", float: "a number", str: "text"}.get(kind, kind.__name__)

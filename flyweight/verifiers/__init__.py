@@ -40,6 +40,7 @@ _REGISTRY = Registry(
         "all": "flyweight.verifiers.compose:All",
         "weighted": "flyweight.verifiers.compose:Weighted",
         "tests": "flyweight.verifiers.execution:Tests",
+        "written-tests": "flyweight.verifiers.written:WrittenTests",
         "oracle": "flyweight.verifiers.oracle:Oracle",
     },
 )

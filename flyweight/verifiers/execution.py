@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from flyweight import sandbox
 from flyweight.answers import extract
@@ -15,7 +16,13 @@ from flyweight.errors import BackendError, ConfigError
 from flyweight.protocols import Models
 from flyweight.types import Node, Problem, Score
 
-__all__ = ["Command", "Tests"]
+__all__ = ["NEUTRAL", "Command", "Tests", "failures", "shares", "unseen"]
+
+NEUTRAL = 0.5
+"""Score of all code where there is no test to tell it apart by."""
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 TEXT = "/candidate/text"
 """Where a command finds the candidate's whole text."""
@@ -48,19 +55,49 @@ class Tests:
     async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> list[Score]:
         """One Score per node. BackendError for a problem that is none of programming, where no tests are given;
         SandboxError when there is no sandbox."""
+        unseen(self.name, problem)
         tests = self.tests or sandbox.public(problem.meta)
         if not tests and "public" not in problem.meta:
             raise BackendError(f"the verifier tests needs public tests, and problem {problem.id!r} has none")
+        return shares(self.name, problem, nodes, tests, seconds=self.seconds)
 
-        def share(node: Node) -> float:
-            code = extract(node.solution, "code")
-            if code is None:
-                return 0.0
-            if not tests:
-                return 0.5
-            return sandbox.check(sandbox.program(problem.meta, code), tests, seconds=self.seconds).share
 
-        return _scores(self.name, share, nodes)
+def unseen(name: str, problem: Problem) -> None:
+    """BackendError for a problem that still holds what grades it: tests that score must not be those."""
+    if problem.answer is not None:
+        raise BackendError(
+            f"the verifier {name} was shown the answer to problem {problem.id!r}: strip it before scoring"
+        )
+
+
+def failures(
+    problem: Problem, nodes: Sequence[Node], tests: Sequence[sandbox.Test], *, seconds: float = 5.0
+) -> list[tuple[str, ...] | None]:
+    """For each node, why its code failed each test, empty where it passed; None where there is no code.
+
+    Equal programs run once, as many sandboxes at a time as there are processors. What is said of a failure may quote
+    the program: untrusted text. `seconds` is per test; SandboxError when there is no sandbox.
+    """
+    codes = [extract(node.solution, "code") for node in nodes]
+    different = list(dict.fromkeys(code for code in codes if code is not None))
+
+    def checked(code: str) -> tuple[str, ...]:
+        return sandbox.check(sandbox.program(problem.meta, code), tests, seconds=seconds).failures if tests else ()
+
+    found = dict(zip(different, _parallel(checked, different), strict=True))
+    return [None if code is None else found[code] for code in codes]
+
+
+def shares(
+    name: str, problem: Problem, nodes: Sequence[Node], tests: Sequence[sandbox.Test], *, seconds: float
+) -> list[Score]:
+    """One Score per node, of the verifier called `name`: the share of the tests that its code passes, 0 without code,
+    NEUTRAL for all code where there are no tests. As in `failures`."""
+    values = (
+        0.0 if failed is None else failed.count("") / len(failed) if failed else NEUTRAL
+        for failed in failures(problem, nodes, tests, seconds=seconds)
+    )
+    return [Score(value, (), name) for value in values]
 
 
 class Command:
@@ -108,7 +145,7 @@ class Command:
                 raise BackendError(f"the check {shlex.join(self.words)!r} cannot be started in the sandbox")
             return float(done.status == 0)
 
-        return _scores(self.name, accepted, nodes)
+        return [Score(value, (), self.name) for value in _parallel(accepted, nodes)]
 
 
 def _shown(word: str) -> bool:
@@ -117,7 +154,7 @@ def _shown(word: str) -> bool:
     return os.path.exists(word) and not word.startswith("-") and not home.is_relative_to(os.path.realpath(word))
 
 
-def _scores(name: str, value: Callable[[Node], float], nodes: Sequence[Node]) -> list[Score]:
-    """As many sandboxes at a time as there are processors."""
-    with ThreadPoolExecutor(min(len(nodes), os.cpu_count() or 1) or 1) as pool:
-        return [Score(found, (), name) for found in pool.map(value, nodes)]
+def _parallel(run: Callable[[T], R], given: Sequence[T]) -> list[R]:
+    """`run` of each, as many at a time as there are processors."""
+    with ThreadPoolExecutor(min(len(given), os.cpu_count() or 1) or 1) as pool:
+        return list(pool.map(run, given))

@@ -7,25 +7,24 @@ was read stays resident: a new step of a path costs its own tokens.
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, islice
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from flyweight.errors import BackendError, ConfigError
-from flyweight.protocols import Models
-from flyweight.types import Node, Problem, Score, digest
+from flyweight.types import digest
+from flyweight.verifiers.recipes import Recipe
+from flyweight.verifiers.trained import Rated, Trained, whole
 
 if TYPE_CHECKING:
-    from flyweight.verifiers.recipes import Example, Vocabulary
+    from flyweight.verifiers.recipes import Vocabulary
     from flyweight.verifiers.transformer import Reading, Said
 
-__all__ = ["Prm", "check"]
+__all__ = ["Prm"]
 
 KNOWN = 1 << 16
 """Steps whose scores are remembered."""
-log = logging.getLogger("flyweight")
 
 
 class Backend(Protocol):
@@ -40,16 +39,7 @@ class Backend(Protocol):
         """Release the model."""
 
 
-class Rated(NamedTuple):
-    """What came of one solution."""
-
-    steps: tuple[float, ...]
-    """One per step, in [0, 1]."""
-    tokens: int
-    """Computed for it now."""
-
-
-class Prm:
+class Prm(Trained[Recipe, Backend]):
     """A process reward model's score of every step so far; the value is the last one's.
 
     Steps end where the recipe says (a blank line), whatever the nodes of the search are. A path without text scores 0.
@@ -59,9 +49,7 @@ class Prm:
     Source: Lightman et al. 2023, Let's Verify Step by Step (2305.20050); of each recipe: `recipes.toml`.
     """
 
-    sees_answer = False
-    __slots__ = ("__dict__", "_backend", "_known", "_params", "recipe")
-    # Its settings are in __dict__, where a store reads what scores depend on; the model and what is known are not.
+    __slots__ = ("_known",)
 
     def __init__(
         self, recipe: str = "", model: str = "", *, batch: int = 8, cache_mb: int = 512, context: int = 2048
@@ -72,18 +60,8 @@ class Prm:
         which `batch` are kept. The model is loaded when the first score is asked for. Raises ConfigError for a recipe
         with mistakes or values that are not allowed, ModelError for a file that is not there.
         """
-        from flyweight.verifiers.recipes import Recipe, named
-
-        for setting, value, least in (("batch", batch, 1), ("cache_mb", cache_mb, 0), ("context", context, 16)):
-            if not isinstance(value, int) or value < least:
-                raise ConfigError(f"{setting}={value!r} is not allowed: a whole number from {least}")
-        self.recipe, self.model = named(Recipe, recipe, model)
-        self.name = f"prm:{self.recipe.name}"
-        self.told = repr(self.recipe)
-        """The whole recipe: with the settings, what scores depend on."""
-        self.batch, self.cache_mb, self.context = batch, cache_mb, context
-        self._params: int | None = None
-        self._backend: Backend | None = None
+        super().__init__("prm", Recipe, recipe, model, batch)
+        self.cache_mb, self.context = whole("cache_mb", cache_mb, 0), whole("context", context, 16)
         self._known: OrderedDict[str, float] = OrderedDict()
         if self._gguf:
             from flyweight import models
@@ -101,32 +79,6 @@ class Prm:
 
         return not is_reference(self.model)
 
-    @property
-    def params(self) -> int:
-        """Parameters behind each verifier token, read from the model's files without loading it."""
-        if self._params is None:
-            if self._gguf:
-                from flyweight.verifiers.engine import parameters
-
-                self._params = parameters(self.model)
-            else:
-                from flyweight.verifiers import folder
-
-                path = folder.folder(self.model)
-                self._params = folder.parameters(path, head=self.recipe.head == "causal")
-        return self._params
-
-    @property
-    def example(self) -> Example:
-        """The recipe's, for `check`."""
-        return self.recipe.example
-
-    async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> list[Score]:
-        """One Score per node, with one value per step. ModelError or BackendError if the model cannot say."""
-        rated = self.rate(problem.prompt, [node.solution for node in nodes])
-        models.spent(sum(each.tokens for each in rated))
-        return [Score(each.steps[-1] if each.steps else 0.0, each.steps, self.name) for each in rated]
-
     def rate(self, question: str, solutions: Sequence[str]) -> list[Rated]:
         """The scores of every solution's steps and what they cost; what is known is not computed again."""
         backend = self._loaded()
@@ -140,9 +92,7 @@ class Prm:
             for (i, (_, wanted)), said in zip(asked, backend.read([reading for _, (reading, _) in asked]), strict=True):
                 tokens[i] += said.tokens
                 for key, value in zip(wanted, said.values, strict=True):
-                    if not 0 <= value <= 1:  # also true for NaN
-                        raise BackendError(f"{self.name} gave the score {value}; scores must lie in [0, 1]")
-                    values[key] = value
+                    values[key] = self._checked(value)
             waves = {i: sequences for i, sequences in waves.items() if sequences}
         for each in keys:
             for key in each:
@@ -150,7 +100,8 @@ class Prm:
                 self._known.move_to_end(key)
         while len(self._known) > KNOWN:
             self._known.popitem(last=False)
-        return [Rated(tuple(values[key] for key in each), n) for each, n in zip(keys, tokens, strict=True)]
+        scores = [tuple(values[key] for key in each) for each in keys]
+        return [Rated(each[-1] if each else 0.0, each, n) for each, n in zip(scores, tokens, strict=True)]
 
     def _wanted(
         self,
@@ -184,18 +135,8 @@ class Prm:
 
     def close(self) -> None:
         """Release the model; it is loaded again when a score is asked for."""
-        if self._backend is not None:
-            self._backend.close()
-        self._backend = None
+        super().close()
         self._known.clear()
-
-    def _loaded(self) -> Backend:
-        if self._backend is None:
-            self._backend = self._load()
-            said, right = compare(self)
-            if not right:
-                log.warning("%s: the model may not fit its recipe", said)
-        return self._backend
 
     def _load(self) -> Backend:
         if self._gguf:
@@ -207,36 +148,14 @@ class Prm:
         path = folder.folder(self.model)
         return transformer.Sequences(path, self.recipe, batch=self.batch, cache_mb=self.cache_mb)
 
+    def _size(self) -> int:
+        if self._gguf:
+            from flyweight.verifiers.engine import parameters
 
-class Rater(Protocol):
-    """A verifier with a recipe."""
+            return parameters(self.model)
+        from flyweight.verifiers import folder
 
-    name: str
-
-    @property
-    def example(self) -> Example:
-        """What it should tell apart."""
-
-    def rate(self, question: str, solutions: Sequence[str]) -> list[Rated]:
-        """Scores of solutions."""
-
-
-def compare(verifier: Rater) -> tuple[str, bool]:
-    """What the model says of its recipe's example, on one line, and whether the right solution scores higher."""
-    example = verifier.example
-    good, bad = (each.steps[-1] for each in verifier.rate(example.question, [example.good, example.bad]))
-    return f"{verifier.name} gives a right solution {good:.3f} and a wrong one {bad:.3f}", good > bad
-
-
-def check(verifier: Rater) -> str:
-    """One line that says how a reward model scores its recipe's example; loads the model.
-
-    BackendError if the right solution does not score higher: the model or its recipe is not what it should be.
-    """
-    said, right = compare(verifier)
-    if not right:
-        raise BackendError(f"{said}: the model does not fit its recipe")
-    return said
+        return folder.parameters(folder.folder(self.model), head=self.recipe.head == "causal")
 
 
 def _keys(question: str, steps: Sequence[str]) -> Iterator[str]:

@@ -23,7 +23,7 @@ from flyweight.types import Message
 if TYPE_CHECKING:
     from flyweight.policies.llamacpp.template import ChatTemplate
 
-__all__ = ["Example", "Recipe", "RewardRecipe", "Vocabulary", "find", "named", "shipped"]
+__all__ = ["Example", "Recipe", "RewardRecipe", "Vocabulary", "find", "shipped"]
 
 Turn = tuple[Literal["system", "user", "assistant"], str]
 Turns = tuple[Turn, ...]
@@ -278,20 +278,6 @@ def find(kind: type[Kind], name: str) -> Kind:
     if name not in tables:
         raise unknown("recipe", name, tables)
     return _made(kind, name, {"name": name, **tables[name]})
-
-
-def named(kind: type[Kind], recipe: str, model: str) -> tuple[Kind, str]:
-    """The recipe of that name and the model it is for, by default its own. ConfigError where one is missing."""
-    family = "reward" if kind is RewardRecipe else "prm"
-    if not recipe:
-        known = ", ".join(shipped(kind))
-        raise ConfigError(
-            f"{family} needs a recipe and a model: {family}:RECIPE@MODEL (recipes: {known}, or FILE.toml)"
-        )
-    found = find(kind, recipe)
-    if not (model or found.model):
-        raise ConfigError(f"{family}:{recipe} needs a model: {family}:{recipe}@FOLDER, or @hf:org/repo")
-    return found, model or found.model
 
 
 def shipped(kind: type[BaseModel]) -> dict[str, dict[str, object]]:

@@ -238,7 +238,8 @@ class Reader:
         loaded = load(path, "AutoModelForSequenceClassification")
         self.vocabulary = loaded.vocabulary
         self._tokenizer = loaded.tokenizer
-        self._model, self._device = loaded.model, loaded.device
+        self._model: Any = loaded.model
+        self._device = loaded.device
         self._longest = getattr(loaded.model.config, "max_position_embeddings", None) or math.inf
         self._squash, self._label = recipe.squash, recipe.label
         self._batch = batch
@@ -247,6 +248,10 @@ class Reader:
             raise ModelError(f"{path} has {outputs} classes, and a sigmoid is for one logit: use squash = 'softmax'")
         if self._squash == "softmax" and not self._label < outputs != 1:
             raise ModelError(f"{path} has {outputs} outputs and no class {self._label} to take")
+
+    def close(self) -> None:
+        """Release the model."""
+        self._model = None
 
     def pair(self, first: str, second: str) -> dict[str, list[int]]:
         """Two texts, with what the tokenizer puts around and between them."""

@@ -23,7 +23,7 @@ from safetensors.torch import load_file  # noqa: E402
 from flyweight import verifiers  # noqa: E402
 from flyweight.errors import BackendError, ConfigError, ModelError  # noqa: E402
 from flyweight.verifiers.folder import load  # noqa: E402
-from flyweight.verifiers.prm import Prm, check  # noqa: E402
+from flyweight.verifiers.prm import Prm  # noqa: E402
 from flyweight.verifiers.recipes import Recipe, find  # noqa: E402
 from tests.verifiers import prm_kit as kit  # noqa: E402
 
@@ -422,14 +422,18 @@ def test_a_path_longer_than_the_model_reads(folders: dict[str, Path]) -> None:
         Prm("math-psa", str(folders["math-psa"])).rate(QUESTION, ["one two three " * 400])
 
 
-def test_the_example_is_checked(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_the_example_is_checked(folders: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = str(folders["qwen2.5-math-prm"])
-    first, second = Prm(own(tmp_path), path), Prm(own(tmp_path, label=0), path)
-    said = []
-    for verifier in (first, second):
-        try:
-            said.append(check(verifier))
-        except BackendError as error:
-            assert "the model does not fit its recipe" in str(error)
-    assert len(said) == 1, "with the classes exchanged the order is the other way round"
-    assert said[0].startswith("prm:own gives a right solution ")
+    told = {}
+    for label in (0, 1):
+        verifier = Prm(own(tmp_path, label=label), path)
+        good, bad = verifier.example()
+        example = verifier.recipe.example
+        assert [each.value for each in verifier.rate(example.question, [example.good, example.bad])] == [good, bad]
+        assert not caplog.records, "who asks for it is told, not warned"
+        Prm(own(tmp_path, label=label), path).rate(QUESTION, [SOLUTION])
+        told[good > bad] = [record.message for record in caplog.records]
+        caplog.clear()
+    assert told[True] == [], "with the classes exchanged the order is the other way round"
+    [warning] = told[False]
+    assert warning.startswith("prm:own gives a right solution 0.") and "may not fit its recipe" in warning
