@@ -47,7 +47,7 @@ class Runner:
     ) -> None:
         """`policies` and `verifiers` by name, the first of each being the default.
 
-        `hidden` keeps final-layer states on every drawn node. `on_event` sees everything that happens.
+        `hidden` keeps hidden states on every drawn node; so does a verifier that reads them. `on_event` sees everything that happens.
         """
         named = policies if isinstance(policies, Mapping) else {policies.name: policies}
         if not named:
@@ -66,7 +66,7 @@ class Runner:
             answers=answers,
             sampling=sampling or Sampling(),
             seed=seed,
-            hidden=hidden,
+            hidden=hidden or any(getattr(each, "reads_states", False) for each in (verifiers or {}).values()),
             emit=self._emit,
             clock=clock,
         )

@@ -124,12 +124,19 @@ class Reference:
 
     def states(self, tokens: list[int]) -> Array:
         """What the output head reads at every position, [T, width]."""
+        return _norm(self.layers(self.w["token_embd.weight"][tokens], range(LAYERS)), self.w["output_norm.weight"])
+
+    def inner(self, tokens: list[int], layer: int = 0) -> Array:
+        """What a layer hands on at every position, [T, width]."""
+        return self.layers(self.w["token_embd.weight"][tokens], range(layer + 1))
+
+    def layers(self, x: Array, layers: range) -> Array:
+        """States at consecutive positions, [T, width], after some layers."""
         w = self.w
-        x = w["token_embd.weight"][tokens]
-        angles = np.arange(len(tokens))[:, None] * THETA ** (-np.arange(0, HEAD, 2) / HEAD)
+        angles = np.arange(len(x))[:, None] * THETA ** (-np.arange(0, HEAD, 2) / HEAD)
         cos, sin = np.cos(angles)[:, None, :], np.sin(angles)[:, None, :]
-        causal = np.triu(np.full((len(tokens), len(tokens)), -np.inf), 1)
-        for layer in range(LAYERS):
+        causal = np.triu(np.full((len(x), len(x)), -np.inf), 1)
+        for layer in layers:
 
             def linear(name: str, inputs: Array, layer: int = layer) -> Array:
                 return inputs @ w[f"blk.{layer}.{name}.weight"].T + w.get(f"blk.{layer}.{name}.bias", 0)
@@ -149,7 +156,7 @@ class Reference:
             h = _norm(x, w[f"blk.{layer}.ffn_norm.weight"])
             gate = linear("ffn_gate", h)
             x = x + linear("ffn_down", gate / (1 + np.exp(-gate)) * linear("ffn_up", h))
-        return _norm(x, w["output_norm.weight"])
+        return x
 
     def logp(self, tokens: list[int]) -> NDArray[np.float64]:
         """Log-probabilities of the token that follows, [vocab]."""

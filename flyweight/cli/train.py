@@ -106,7 +106,15 @@ def _task(source: str) -> Task:
 
 
 def _draw(
-    model: str, task: Task, problems: Sequence[Problem], folder: Path, *, n: int, rollouts: int, max_tokens: int, seed: int
+    model: str,
+    task: Task,
+    problems: Sequence[Problem],
+    folder: Path,
+    *,
+    n: int,
+    rollouts: int,
+    max_tokens: int,
+    seed: int,
 ) -> None:
     from flyweight.training import pool
 
@@ -119,9 +127,7 @@ def _draw(
     began, failed = time.monotonic(), 0
     say = _Lines(f"drawing {task.name}")
     try:
-        results = pool.collect(
-            policy, task, problems, folder, n=n, rollouts=rollouts, max_tokens=max_tokens, seed=seed
-        )
+        results = pool.collect(policy, task, problems, folder, n=n, rollouts=rollouts, max_tokens=max_tokens, seed=seed)
         for done, result in enumerate(results, 1):
             failed += result.error is not None
             if result.error is not None:
@@ -152,9 +158,7 @@ def _head(sha256: str, files: Sequence[Path], out: Path, curve: bool, seed: int)
     typer.echo(f"{out}: {out.stat().st_size / 1e3:.0f} kB; use it with --verifier probe:head={out}")
 
 
-def _adapter(
-    file: Path, sha256: str, files: Sequence[Path], folder: Path, out: Path, epochs: int, seed: int
-) -> None:
+def _adapter(file: Path, sha256: str, files: Sequence[Path], folder: Path, out: Path, epochs: int, seed: int) -> None:
     from flyweight.training import lora
 
     plan = lora.Plan(epochs=epochs, seed=seed)

@@ -85,6 +85,7 @@ class StoredVerifier:
         self.name = verifier.name
         self.params = verifier.params
         self.sees_answer = verifier.sees_answer
+        self.reads_states = getattr(verifier, "reads_states", False)
         self.fresh = Fresh()
         self._units = units
         self._verifier = verifier
@@ -150,11 +151,13 @@ def stored_verifier(units: Units, verifier: Verifier, identity: str) -> StoredVe
 
 
 def identify(verifier: Verifier) -> str:
-    """What a verifier's scores are filed under: its class, name and settings.
+    """What a verifier's scores are filed under: its `identity` if it has one, else class, name and settings.
 
     ConfigError if it holds something whose meaning cannot be read off, such as a function: two of a name would then
     be taken for one another.
     """
+    if isinstance(own := getattr(verifier, "identity", None), str):
+        return own  # it depends on more than its settings
     settings = dict(getattr(verifier, "__dict__", {}))
     for setting, value in settings.items():
         if not _plain(value):

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from flyweight import stats
+from flyweight.training.calibrate import platt
 from flyweight.training.pool import Question
 from flyweight.verifiers.probe import SCALARS, Head, numbers
 
-__all__ = ["Fitted", "Plan", "fit", "platt"]
+__all__ = ["Fitted", "Plan", "fit"]
 
 Floats = NDArray[np.float32]
 
@@ -180,14 +181,14 @@ def fit(
     for epoch, heads in _trained(data, plan, [decay for decay, _ in cells], [held for _, held in cells], fold):
         scores = _scores(heads, data)
         for decay in plan.decays:
-            held_out = [
-                [row[cells.index((decay, int(fold[i])))] for row in rows] for i, rows in enumerate(scores)
-            ]
+            held_out = [[row[cells.index((decay, int(fold[i])))] for row in rows] for i, rows in enumerate(scores)]
             tracked[decay, epoch] = held_out
             say(f"decay {decay:g} epoch {epoch}: AUC within {_within(data, held_out):.3f}")
     decay, epochs = max(tracked, key=lambda key: _within(data, tracked[key]))
     held_out = tracked[decay, epochs]
-    rows = [(x, chain.right) for q, row in zip(data.questions, held_out, strict=True) for x, chain in zip(row, q.chains)]
+    rows = [
+        (x, chain.right) for q, row in zip(data.questions, held_out, strict=True) for x, chain in zip(row, q.chains)
+    ]
     slope, shift = platt([x for x, _ in rows], [right for _, right in rows])
     final = None
     for _, final in _trained(data, replace(plan, epochs=epochs), [decay], [-1], fold):  # noqa: B007
@@ -287,22 +288,3 @@ def _head(heads: _Heads, data: _Data, slope: float, shift: float, sha256: str, f
         sha256=sha256,
         facts=facts,
     )
-
-
-def platt(logits: Sequence[float], right: Sequence[bool]) -> tuple[float, float]:
-    """(slope, shift) of the logistic regression of the outcomes on the logits, by Newton's method.
-
-    Source: Platt 1999, Probabilistic Outputs for Support Vector Machines; with his targets that keep off 0 and 1.
-    """
-    x, positive = np.asarray(logits, np.float64), np.asarray(right, bool)
-    y = np.where(positive, (positive.sum() + 1) / (positive.sum() + 2), 1 / ((~positive).sum() + 2))
-    design = np.stack([x, np.ones_like(x)])
-    weights = np.array([1.0, 0.0])
-    for _ in range(50):
-        p = 1 / (1 + np.exp(-np.clip(weights @ design, -30, 30)))
-        hessian = (design * (p * (1 - p))) @ design.T + 1e-9 * np.eye(2)
-        step = np.linalg.solve(hessian, design @ (p - y))
-        weights = weights - step
-        if np.abs(step).max() < 1e-9:
-            break
-    return float(weights[0]), float(weights[1])

@@ -18,7 +18,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from flyweight import stats
 from flyweight.errors import ModelError
 from flyweight.policies.llamacpp.taps import tapped
-from flyweight.training.head import platt
+from flyweight.training.calibrate import platt
 from flyweight.training.pool import Question, load
 
 __all__ = ["Plan", "Verifier", "export", "train"]
@@ -89,7 +89,9 @@ class Verifier(nn.Module):
             layer.self_attn.layer_idx = index
         upper.embed_tokens = nn.Embedding(1, upper.config.hidden_size)
         torch.manual_seed(plan.seed)
-        config = peft.LoraConfig(r=plan.rank, lora_alpha=2 * plan.rank, target_modules=[t.split(".")[1] for t in TARGETS])
+        config = peft.LoraConfig(
+            r=plan.rank, lora_alpha=2 * plan.rank, target_modules=[t.split(".")[1] for t in TARGETS]
+        )
         self.upper = peft.get_peft_model(upper.to(torch.bfloat16), config)
         self.read = nn.Linear(upper.config.hidden_size, 1)
         nn.init.zeros_(self.read.weight)
@@ -127,7 +129,14 @@ class _Pack(NamedTuple):
 
 def pack(question: Question, *, longest: int = 2048) -> _Pack | None:
     """A question for one pass; None where it has no chain that fits."""
-    parts, positions, spans, at, label, whole = [question.prompt[:, 0]], [np.arange(len(question.prompt))], [], [], [], []
+    parts, positions, spans, at, label, whole = (
+        [question.prompt[:, 0]],
+        [np.arange(len(question.prompt))],
+        [],
+        [],
+        [],
+        [],
+    )
     start = prompt = len(question.prompt)
     for chain in question.chains:
         length = len(chain.states)
@@ -258,9 +267,7 @@ def scores(verifier: Verifier, files: Sequence[Path]) -> Iterator[tuple[Path, li
                 yield path, logits.tolist(), (packed.label[packed.whole] == 1).tolist()
 
 
-def export(
-    verifier: Verifier, path: Path, held: Sequence[Path], *, sha256: str, questions: int
-) -> dict[str, object]:
+def export(verifier: Verifier, path: Path, held: Sequence[Path], *, sha256: str, questions: int) -> dict[str, object]:
     """Write the adapter as llama.cpp reads it, half precision, its head and calibration among the metadata; the facts.
 
     Calibrated on `held`, questions that training has not seen; the facts say how well it does there.

@@ -21,6 +21,9 @@ _REGISTRY = Registry(
     "verifier",
     "flyweight.verifiers",
     {
+        "self": "flyweight.verifiers.self_verifier:SelfVerifier",
+        "probe": "flyweight.verifiers.probe:Probe",
+        "lora": "flyweight.verifiers.lora:Lora",
         "confidence": "flyweight.verifiers.confidence:Confidence",
         "confidence-window": "flyweight.verifiers.confidence:ConfidenceWindow",
         "self-certainty": "flyweight.verifiers.confidence:SelfCertainty",

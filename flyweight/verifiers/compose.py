@@ -26,6 +26,7 @@ class _Composed(ABC):
     def __init__(self, parts: Sequence[Verifier]) -> None:
         self.verifiers = tuple(parts)
         self.sees_answer = any(part.sees_answer for part in parts)
+        self.reads_states = any(getattr(part, "reads_states", False) for part in parts)
         self.analysis_only = any(getattr(part, "analysis_only", False) for part in parts)
 
     @cached_property

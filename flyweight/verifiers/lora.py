@@ -27,10 +27,10 @@ from flyweight.policies.llamacpp.layers import Layers, cut
 from flyweight.policies.llamacpp.machine import cache_folder, default_threads, locked
 from flyweight.protocols import Models
 from flyweight.types import Node, Problem, Score
+from flyweight.verifiers import trained
 
 __all__ = ["Adapter", "Lora"]
 
-ADAPTERS = Path(__file__).parent / "heads"
 EMPTY = 0.5
 """Score of a path on which nothing was written."""
 SEQUENCES = 256
@@ -57,7 +57,9 @@ class Adapter(NamedTuple):
         """ConfigError in one line for a file that is none."""
         try:
             fields = gguf.GGUFReader(path).fields
-            found = {name: fields[f"flyweight.{name}"].contents() for name in ("sha256", "layer", "head", "offset", "facts")}
+            found = {
+                name: fields[f"flyweight.{name}"].contents() for name in ("sha256", "layer", "head", "offset", "facts")
+            }
             return cls(
                 path,
                 str(found["sha256"]),
@@ -69,7 +71,9 @@ class Adapter(NamedTuple):
         except FileNotFoundError as error:
             raise ConfigError(f"there is no adapter at {path}") from error
         except Exception as error:
-            raise ConfigError(f"{path} is not an adapter that flyweight train-verifier --lora wrote ({error})") from error
+            raise ConfigError(
+                f"{path} is not an adapter that flyweight train-verifier --lora wrote ({error})"
+            ) from error
 
 
 class Lora:
@@ -101,6 +105,11 @@ class Lora:
     def params(self) -> int:
         """Of the layers that are run; known once they are."""
         return self._reader.layers.params if self._reader is not None else 0
+
+    @property
+    def identity(self) -> str:
+        """What its scores are filed under."""
+        return trained.identity(self.name, self.adapter)
 
     async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> list[Score]:
         """One Score per node, at a token of `params` for each state not read before.
@@ -275,7 +284,7 @@ class _Reader:
 
 def shipped(sha256: str) -> Adapter:
     """The adapter in the package for a model file. ConfigError where there is none."""
-    for path in sorted(ADAPTERS.glob("*.gguf")):
+    for path in sorted(trained.FOLDER.glob("*.gguf")):
         adapter = _loaded(path)
         if adapter.sha256 == sha256:
             return adapter

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from flyweight.errors import BackendError, ConfigError
 from flyweight.protocols import Models
 from flyweight.types import Node, Problem, Score
+from flyweight.verifiers import trained
 
 __all__ = ["SCALARS", "Head", "Probe", "scalars", "shipped"]
 
 Floats = NDArray[np.float32]
 VERSION = 1
-HEADS = Path(__file__).parent / "heads"
 WINDOW = 32
 SCALARS = ("mean log-probability", "least sure window", "mean self-certainty", "log of the length")
 EMPTY = 0.5
@@ -126,6 +126,11 @@ class Probe:
         if head:
             _loaded(Path(head))
 
+    @property
+    def identity(self) -> str:
+        """What its scores are filed under."""
+        return trained.identity(self.name, self.head)
+
     async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> list[Score]:
         """One Score per node. ConfigError where there is no head for the model, or it was trained for another."""
         head = self._fitting(models.weights())
@@ -174,7 +179,7 @@ def numbers(logprobs: Floats, certainty: Floats, end: int) -> Floats:
 
 def shipped(sha256: str) -> Head:
     """The head in the package for a model file. ConfigError where there is none."""
-    for path in sorted(HEADS.glob("*.npz")):
+    for path in sorted(trained.FOLDER.glob("*.npz")):
         head = _loaded(path)
         if head.sha256 == sha256:
             return head

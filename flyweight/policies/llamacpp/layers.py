@@ -83,7 +83,9 @@ class Layers:
         pointer = llama.llama_init_from_model(self.model.pointer, params)
         if not pointer:
             self.model.close()
-            raise BackendError(f"llama.cpp cannot make a context of {length} states: {log_errors() or 'out of memory?'}")
+            raise BackendError(
+                f"llama.cpp cannot make a context of {length} states: {log_errors() or 'out of memory?'}"
+            )
         self.pointer = pointer
         log_errors()
         self._adapter = llama.llama_adapter_lora_init(self.model.pointer, os.fsencode(adapter))

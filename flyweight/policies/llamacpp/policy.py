@@ -168,7 +168,9 @@ class LlamaCpp:
         """Queue a request."""
         first = self._queue.add(request)
         with suppress(Exception):  # what is wrong with its path is said when it is admitted
-            if first and not (request.choices or request.reread):  # a new round of drawing: it asks for what it still needs of earlier ones
+            if first and not (
+                request.choices or request.reread
+            ):  # a new round of drawing: it asks for what it still needs of earlier ones
                 self._streams.retire(self._tokens.prompt(request.node.root.messages))
             self._streams.expect(self._tokens.path(request.node))
 

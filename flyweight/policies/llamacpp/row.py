@@ -147,9 +147,7 @@ class Row:
         if self.grammar is not None:
             self.grammar.close()
 
-    def response(
-        self, finish: Finish, *, choices: Sequence[float] = (), error: str | None = None
-    ) -> Response:
+    def response(self, finish: Finish, *, choices: Sequence[float] = (), error: str | None = None) -> Response:
         """What goes back to the runner. With an error, only the cost."""
         self.close()
         cost = (self.prompt_tokens, self.cached_tokens, self.generated_tokens)

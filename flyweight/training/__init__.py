@@ -1,0 +1,1 @@
+"""Training verifiers on the model's own answers; needs the extra `train`."""
