@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
 
-from flyweight import strategies
+from flyweight import abstain, strategies
+from flyweight.abstain import ConfidenceMap
 from flyweight.errors import ConfigError
 from flyweight.protocols import Answers, Policy, Search, Strategy, Verifier
 from flyweight.runner import Runner
@@ -19,6 +21,7 @@ __all__ = [
     "DEFAULT_STRATEGY",
     "DEFAULT_VERIFIER",
     "Session",
+    "find_maps",
     "find_policy",
     "problem",
     "solve",
@@ -52,17 +55,21 @@ class Session:
         context: int = 2048,
         weights: str = "auto",
         seed: int = 0,
+        confidence_map: Path | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         """Load the model: a catalog name, a path to a GGUF file, `hf:org/repo/file`, "toy", or any Policy.
 
         `verifier` is a name, `module:function`, a Verifier or a function of (question, solution). `kind` says how
         answers are read (see `flyweight.answers.extract`); `answers` replaces that layer altogether. `context` is the
-        longest prompt plus answer in tokens, `max_tokens` the longest answer. Raises ModelError or ConfigError.
+        longest prompt plus answer in tokens, `max_tokens` the longest answer. `confidence_map` is a file made by
+        `flyweight bench calibrate`, instead of the maps that come with the package. Raises ModelError or ConfigError.
         """
         # The model last: what is wrong with the rest is said before anyone waits for it.
         self.verifier = _verifier(verifier)
         reader = answers or _AnswersOf(kind)
+        # How often answers that are read in another way are right, nobody has counted.
+        maps = find_maps(model, kind, confidence_map) if answers is None or confidence_map is not None else ()
         self.seed = seed
         self.policy = find_policy(model, context=context, weights=weights)() if isinstance(model, str) else model
         self.runner = Runner(
@@ -71,6 +78,7 @@ class Session:
             answers=reader,
             sampling=Sampling(max_tokens=max_tokens),
             seed=seed,
+            maps=maps,
             on_event=on_event,
         )
 
@@ -173,6 +181,32 @@ def find_policy(model: str, *, context: int = 2048, weights: str = "auto") -> Ca
         return LlamaCpp(path, name=model, context=context, weights=weights)
 
     return load
+
+
+def find_maps(model: str | Policy, kind: str, file: Path | None = None) -> tuple[ConfidenceMap, ...]:
+    """The confidence maps of a model and a kind of answers: of the file, or for None of those in the package.
+
+    ConfigError for a file that has none of them, or cannot be read.
+    """
+    from flyweight import models
+
+    reference = model if isinstance(model, str) else model.name
+    listed = models.catalog().get(reference)
+    if file is None and listed is None:
+        return ()  # ours are of models in the catalog, and hashing a file of the user's own may take seconds
+    found = abstain.shipped() if file is None else abstain.read(file)
+    sha256 = "" if listed is None else listed.sha256
+    if listed is None and isinstance(model, str):
+        from flyweight.bench.engine import file_of
+
+        sha256 = (file_of(model) or "").removeprefix("sha256:")
+    fitting = tuple(each for each in found if each.of(reference, sha256, kind))
+    if file is not None and not fitting:
+        held = ", ".join(sorted({f"{each.model} ({each.kind})" for each in found})) or "nothing"
+        raise ConfigError(
+            f"{file} holds for {held}, not for {reference} ({kind}): fit one with flyweight bench calibrate"
+        )
+    return fitting
 
 
 def _verifier(verifier: str | Verifier | Callable[[str, str], float]) -> Verifier:

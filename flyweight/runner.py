@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from flyweight.abstain import ConfidenceMap
 from flyweight.calls import Draw, Fork, Task
 from flyweight.errors import BackendError, BudgetSpent, FlyweightError, SandboxError
 from flyweight.live import Live, Setting
@@ -43,11 +44,14 @@ class Runner:
         seed: int = 0,
         hidden: bool = False,
         on_event: Callable[[Event], None] | None = None,
+        maps: Sequence[ConfidenceMap] = (),
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """`policies` and `verifiers` by name, the first of each being the default.
 
-        `hidden` keeps hidden states on every drawn node; so does a verifier that reads them. `on_event` sees everything that happens.
+        `hidden` keeps hidden states on every drawn node; so does a verifier that reads them. `on_event` sees everything
+        that happens. `maps` are confidence maps of the default policy and the kind of answers: one that holds for a
+        strategy is used.
         """
         named = policies if isinstance(policies, Mapping) else {policies.name: policies}
         if not named:
@@ -68,6 +72,7 @@ class Runner:
             seed=seed,
             hidden=hidden or any(getattr(each, "reads_states", False) for each in (verifiers or {}).values()),
             emit=self._emit,
+            maps=maps,
             clock=clock,
         )
 

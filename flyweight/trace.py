@@ -166,6 +166,8 @@ def _result(result: Result, seen: set[str]) -> Json:
         "usage": _plain(asdict(result.usage)),
         "stopped": result.stopped.value,
         "confidence": _plain(result.confidence),
+        **({"calibrated": True} if result.calibrated else {}),
+        **({} if result.sure else {"sure": False}),
         "error": result.error,
     }
 
@@ -239,6 +241,8 @@ def _read_result(record: Json, known: dict[str, Node]) -> Result:
         usage=Usage(**record["usage"]),
         stopped=Stopped(record["stopped"]),
         confidence=None if confidence is None else float(confidence),
+        calibrated=record.get("calibrated", False),
+        sure=record.get("sure", True),
         error=record["error"],
     )
 

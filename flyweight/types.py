@@ -190,7 +190,7 @@ class Budget:
     verifications: int | None = None
     """Candidates (or partial paths) scored per problem; never exceeded."""
     confidence: float | None = None
-    """Stop as soon as `Result.confidence` would reach this, in (0, 1]."""
+    """Stop as soon as `Result.confidence` would reach this, in (0, 1]; a search that ends below it is not `sure`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,8 +264,12 @@ class Result:
     usage: Usage = Usage()
     stopped: Stopped = Stopped.DONE
     confidence: float | None = None
-    """Posterior probability that the selected answer is drawn more often than the strongest other one
-    (`select.lead`), in [0, 1]; None with fewer than two voters."""
+    """In [0, 1], None with fewer than two voters. Where `calibrated`: probability that the selected answer is right.
+    Elsewhere: posterior probability that it is drawn more often than the strongest other one (`select.lead`)."""
+    calibrated: bool = False
+    """Whether a confidence map (`flyweight.abstain`) holds for this model, kind of answer and strategy."""
+    sure: bool = True
+    """False where `Budget.confidence` was asked for and `confidence` is below it, or None."""
     error: str | None = None
 
     @property

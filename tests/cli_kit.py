@@ -17,7 +17,7 @@ __all__ = ["KEYS", "QUESTION", "Command", "Done", "UsePolicy", "adds_up", "solve
 
 QUESTION = "Add 3 and 4 and 5."
 KEYS = ["answer", "text", "strategy", "parameters", "model", "verifier", "seed", "stopped", "error", "confidence"]
-KEYS += ["usage", "candidates"]
+KEYS += ["calibrated", "sure", "usage", "candidates"]
 
 
 class Done(NamedTuple):

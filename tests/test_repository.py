@@ -29,12 +29,13 @@ ARROWS: dict[str, set[str]] = {
     "protocols": {"errors", "types"},
     "select": {"errors", "protocols", "types"},
     "strategies": {"errors", "protocols", "registry", "select", "types"},
+    "abstain": {"errors", "protocols", "select", "strategies"},
     "calls": {"protocols", "types"},
-    "live": {"calls", "errors", "protocols", "select", "types"},
+    "live": {"abstain", "calls", "errors", "protocols", "select", "types"},
     "trace": {"errors", "types"},
     "store": {"errors", "protocols", "trace", "types"},
     "report": {"bench", "errors", "protocols", "select", "stats", "store", "tasks", "types"},
-    "runner": {"calls", "errors", "live", "protocols", "types"},
+    "runner": {"abstain", "calls", "errors", "live", "protocols", "types"},
     "sandbox": {"errors", "textfile"},
     "answers": {"errors", "sandbox", "types"},
     "fetch": {"errors"},
@@ -49,7 +50,7 @@ SEE_EVERYTHING = {"api", "bench", "cli", "optimal", "server", "testing"}
 
 PUBLIC = {
     f"flyweight/{name}.py"
-    for name in ("api", "errors", "models", "protocols", "runner", "select", "stats", "testing", "trace", "types")
+    for name in "abstain api errors models protocols runner select stats testing trace types".split()
 }
 """Modules whose every name is public or starts with an underscore; elsewhere `__all__` may leave helpers out."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flyweight import api, strategies, tasks
-from flyweight.cli import options, render, runs
+from flyweight.cli import calibrate, options, render, runs
 from flyweight.cli.folder import DEFAULT, NAMED, Folder, database, made, meant, reading
 from flyweight.cli.progress import Progress
 from flyweight.cli.stopping import Stop
@@ -101,6 +101,7 @@ def register(app: typer.Typer) -> None:
     group.command("retry", help=RETRY, short_help="Search again what ended in an error.")(going_on(again=True))
     group.command("grade", help=GRADE, short_help="Grade runs made with --predict-only.")(grade)
     runs.register(group)
+    calibrate.register(group)
     app.add_typer(group, name="bench", help=HELP, short_help="Run benchmarks, and go on with them.")
 
 

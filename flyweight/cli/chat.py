@@ -209,7 +209,9 @@ class Chat:
 def footer(choice: options.Choice, result: Result) -> str:
     """One line under a reply: who voted for it and what it cost."""
     parts = [choice.label]
-    if (agreed := render.share(result)) != "-":
+    if doubt := render.unsure(result):
+        parts.append(doubt.removesuffix(": "))
+    elif (agreed := render.share(result)) != "-":
         parts.append(f"{agreed} agree")
     if result.stopped is not Stopped.DONE:
         parts.append(result.stopped.value)

@@ -122,7 +122,7 @@ def _table(chosen: Sequence[options.Choice], results: Sequence[Result]) -> str:
             choice.label,
             f"error: {render.short(result.error, 40)}" if result.error else render.short(result.answer, 16),
             render.share(result),
-            "-" if result.confidence is None else render.percent(result.confidence),
+            render.percent(result.confidence) if result.confidence is not None and result.calibrated else "-",
             f"{result.usage.generated_tokens:,}",
             f"{result.usage.verifier_tokens:,}",
             f"{result.usage.seconds:.1f}",

@@ -22,10 +22,11 @@ fails when it is out of date.
 `--json` objects of `solve` and `compare` hold: `answer`, `text` (the selected solution), `strategy`, `parameters`
 (all of them, defaults included), `model`, `verifier` (the one at hand; `usage.verifier_calls` tells whether it was
 asked), `seed`, `stopped` (done, budget, deadline, confident, interrupted or error), `error`, `confidence` (null with
-fewer than two votes), `usage` (prompt_tokens, cached_tokens, generated_tokens, verifier_tokens, policy_calls,
-verifier_calls, seconds, flops, peak_kv_bytes) and `candidates`, each with `text`, `answer`, `score` (null when not
-scored), `tokens`, `logprob` (mean natural-log probability of its tokens), `class` (which answers are equal, 0 for the
-largest class; null when it could not vote) and `selected`. With `--file`, `id` and `question` come first.
+fewer than two votes), `calibrated` (true: that is the probability that the answer is right; false: that it leads its
+vote), `sure` (false below `--confidence`), `usage` (prompt_tokens, cached_tokens, generated_tokens, verifier_tokens,
+policy_calls, verifier_calls, seconds, flops, peak_kv_bytes) and `candidates`, each with `text`, `answer`, `score` (null
+when not scored), `tokens`, `logprob` (mean natural-log probability of its tokens), `class` (which answers are equal, 0
+for the largest class; null when it could not vote) and `selected`. With `--file`, `id` and `question` come first.
 
 The JSON is ASCII: control characters and lone surrogates in model output arrive as escapes and lose nothing. In the
 text shown to people, characters a terminal would obey are replaced by their visible escapes, such as `\\x1b`.

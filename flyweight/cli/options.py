@@ -111,7 +111,16 @@ Confidence = Annotated[
     typer.Option(
         envvar="FLYWEIGHT_CONFIDENCE",
         metavar="P",
-        help="Stop as soon as the answer leads with this probability, in (0, 1].",
+        help="Stop as soon as the answer is this sure, in (0, 1]; below it say so (docs/abstention.md).",
+    ),
+]
+ConfidenceMap = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="FLYWEIGHT_CONFIDENCE_MAP",
+        metavar="FILE",
+        help="How sure votes are, from flyweight bench calibrate.",
+        show_default="that of the package, where there is one",
     ),
 ]
 Seed = Annotated[int, typer.Option(envvar="FLYWEIGHT_SEED", metavar="SEED", help="Seed of every draw.")]
@@ -230,6 +239,7 @@ class ModelOptions:
     seed: int = 0
     judge: Verifier | None = None
     """A verifier that is there already; `verifier` is then its name."""
+    confidence_map: Path | None = None
 
     def check(self, problems: Sequence[Problem] = ()) -> None:
         """Find every mistake that can be found without loading the model. Raises ConfigError or ModelError."""
@@ -245,6 +255,8 @@ class ModelOptions:
             if tokens < 1:
                 raise ConfigError(f"{option} {tokens} is not allowed: a whole number from 1")
         api.find_policy(self.model)
+        if self.confidence_map is not None:
+            api.find_maps(self.model, self.kind, self.confidence_map)
 
     def open(
         self,
@@ -262,5 +274,6 @@ class ModelOptions:
             max_tokens=self.max_tokens,
             context=self.context,
             seed=self.seed,
+            confidence_map=self.confidence_map,
             on_event=on_event,
         )

@@ -200,6 +200,8 @@ def search_facts(info: RunInfo, search: GradedSearch, tree: list[Node]) -> dict[
         "grade": _graded_as(search.grade),
         "reason": search.grade.reason,
         "confidence": result.confidence,
+        "calibrated": result.calibrated,
+        "sure": result.sure,
         "stopped": result.stopped.value,
         "error": result.error,
         "usage": asdict(result.usage),
@@ -234,8 +236,7 @@ def search_text(info: RunInfo, search: GradedSearch, tree: list[Node]) -> str:
         rows.append(("Votes", render.votes(result)))
     if any(sample.scores for sample, _ in search.samples):
         rows.append(("Scores", render.scores(result)))
-    if result.confidence is not None:
-        rows.append(("Confidence", render.percent(result.confidence)))
+    rows += render.sureness(result)
     rows += [("Cost", render.cost(result)), ("Stopped", result.stopped.value)]
     if result.error is not None:
         rows.append(("Error", result.error))

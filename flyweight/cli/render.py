@@ -22,7 +22,9 @@ __all__ = [
     "scores",
     "share",
     "short",
+    "sureness",
     "table",
+    "unsure",
     "votes",
 ]
 
@@ -76,6 +78,8 @@ def as_json(
         "stopped": result.stopped.value,
         "error": result.error,
         "confidence": result.confidence,
+        "calibrated": result.calibrated,
+        "sure": result.sure,
         "usage": asdict(result.usage),
         "candidates": [_candidate(candidate, result) for candidate in result.candidates],
     }
@@ -83,13 +87,12 @@ def as_json(
 
 def block(result: Result, *, label: str, model: str, text: bool = True) -> str:
     """The lines shown for one question: the solution, its answer, who voted for what, and the cost."""
-    rows = [("Answer", "none found" if result.answer is None else oneline(result.answer))]
+    rows = [("Answer", unsure(result) + ("none found" if result.answer is None else oneline(result.answer)))]
     if len(result.candidates) > 1:
         rows.append(("Votes", votes(result)))
     if any(candidate.node.score is not None for candidate in result.candidates):
         rows.append(("Scores", scores(result)))
-    if result.confidence is not None:
-        rows.append(("Confidence", f"{percent(result.confidence)} that this answer leads"))
+    rows += sureness(result)
     rows.append(("Cost", cost(result)))
     rows.append(("Search", f"{label}, {oneline(model)}"))
     if result.stopped is not Stopped.DONE:
@@ -103,6 +106,26 @@ def block(result: Result, *, label: str, model: str, text: bool = True) -> str:
 def percent(share: float) -> str:
     """A share in whole percent; 100 % only when it is exactly that."""
     return f"{min(round(100 * share), 99 if share < 1 else 100)} %"
+
+
+def sureness(result: Result) -> list[tuple[str, str]]:
+    """The row that says how sure the answer is: a probability where one is known, else how many agree; none for one
+    voter."""
+    if result.confidence is None:
+        return []
+    if result.calibrated:
+        return [("Confidence", f"{percent(result.confidence)} that it is right")]
+    return [("Agreement", _agreeing(result))]
+
+
+def unsure(result: Result) -> str:
+    """ "not sure (p≈0.3): " in front of an answer below the confidence that was asked for; nothing otherwise."""
+    if result.sure or result.best is None:
+        return ""
+    if result.confidence is None:
+        return "not sure (no second answer to compare with): "
+    below = math.floor(100 * result.confidence) / 100  # never rounded up to what was asked for
+    return f"not sure ({f'p≈{below:.2g}' if result.calibrated else _agreeing(result)}): "
 
 
 def votes(result: Result, most: int = 4) -> str:
@@ -130,6 +153,12 @@ def share(result: Result) -> str:
     if mine is None or len(result.candidates) < 2:
         return "-"
     return f"{sum(c.answer_class == mine for c in result.candidates)}/{len(result.candidates)}"
+
+
+def _agreeing(result: Result) -> str:
+    """ "8 of 16 agree"."""
+    agreeing, _, voters = share(result).partition("/")
+    return f"{agreeing} of {voters} agree"
 
 
 def scores(result: Result) -> str:

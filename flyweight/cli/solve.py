@@ -28,11 +28,16 @@ HELP = """Answer a question, spending compute until the answer is better than th
 Examples:
   flyweight solve -s beam_search -n 16 --set width=4 --verifier arithmetic < question.txt
   flyweight solve "Write double(x), which returns 2 x." --tests tests.py
-  flyweight solve --file questions.jsonl --budget-tokens 4096 --json > results.jsonl
+  flyweight solve --file questions.jsonl --confidence 0.6 --json > results.jsonl
 
 QUESTION may be "-" or left out to read it from a pipe. A file holds one question a line, or JSON lines
 with "question" and optionally "id" and "answer"; its questions are searched together, and results come
 in its order. With --quiet only the answer is printed. An answer in the file is never shown to the model.
+
+With --confidence the search ends as soon as the answer is that sure. One that ends below it is printed as
+"not sure (p≈0.3): 42", p being the probability that 42 is right. Where nobody has counted how often such votes are
+right (docs/abstention.md), the dial is the probability that the answer leads its vote, and what is said is
+"not sure (3 of 8 agree): 42".
 
 --tests FILE makes public tests the verifier: candidates are Python programs, run in the sandbox, and score the share
 that they pass; votes go by what programs do on the tests' inputs and on variations of them. FILE holds asserts, or JSON
@@ -59,6 +64,7 @@ def solve(
     budget_verifications: options.BudgetVerifications = None,
     deadline: options.Deadline = None,
     confidence: options.Confidence = None,
+    confidence_map: options.ConfidenceMap = None,
     seed: options.Seed = 0,
     system: options.System = BOXED,
     kind: options.Kind = "math",
@@ -79,7 +85,7 @@ def solve(
 ) -> int:
     choice = options.choose(strategy, options.pairs(set_, n))
     limits = options.budget(budget_tokens, budget_verifications, deadline, confidence)
-    made_of = options.ModelOptions(model, verifier, kind, max_tokens, context, seed)
+    made_of = options.ModelOptions(model, verifier, kind, max_tokens, context, seed, confidence_map=confidence_map)
     if file is not None and question is not None:
         raise typer.BadParameter("give a question or --file, not both")
     answers: Answers | None = None
@@ -88,6 +94,11 @@ def solve(
         system = REPLY if tests is not None and system == BOXED else system
     problems = [api.problem(ask.question(question), system)] if file is None else ask.questions(file, system)
     made_of.check(problems)
+    if confidence_map is not None:
+        maps = api.find_maps(model, made_of.kind, confidence_map)
+        if not any(each.holds(choice.bound, each.verifier) for each in maps):
+            known = ", ".join(f"{name} {dict(each.parameters)}" for each in maps for name in each.strategies)
+            raise ConfigError(f"{confidence_map} holds for {known}, not for {choice.name} {dict(choice.parameters)}")
     return Job(choice, limits, made_of, problems, file is not None, trace, json, quiet, answers).run()
 
 
@@ -159,7 +170,7 @@ class Job:
         if self.json:
             typer.echo(render.dumps(self.facts(result)))
         elif self.quiet:
-            typer.echo(render.clean(result.text if result.answer is None else result.answer))
+            typer.echo(render.unsure(result) + render.clean(result.text if result.answer is None else result.answer))
         else:
             if self.many:
                 typer.echo(f"{'' if number == 0 else chr(10)}[{number + 1}] {render.oneline(result.problem.prompt)}\n")

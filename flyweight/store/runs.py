@@ -165,6 +165,8 @@ class _Book:
             "usage": asdict(result.usage),
             "stopped": result.stopped,
             "confidence": result.confidence,
+            **({"calibrated": True} if result.calibrated else {}),
+            **({} if result.sure else {"sure": False}),
             "error": result.error,
         }
         return pack_record({"result": written, "nodes": self.nodes, "log": self.log})
@@ -382,6 +384,8 @@ def _result(whole: Json, nodes: Mapping[str, Node]) -> Result:
         usage=Usage(**record["usage"]),
         stopped=Stopped(record["stopped"]),
         confidence=record["confidence"],
+        calibrated=record.get("calibrated", False),
+        sure=record.get("sure", True),
         error=record["error"],
     )
 

@@ -1,8 +1,9 @@
 """The strategies by name: one file per paper, one line each in the table below.
 
 A strategy is `async def name(search, *, parameters) -> Node | None`. Parameters, defaults, summary, source and cost
-are read from its signature and docstring, so the CLI, the docs and the server need no second list. Third parties
-register theirs under the entry point group `flyweight.strategies`.
+are read from its signature and docstring, so the CLI, the docs and the server need no second list. A name may carry
+settings, and one strategy may be made of others: see `compose`. Third parties register theirs under the entry point
+group `flyweight.strategies`.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from flyweight.errors import ConfigError, unknown
 from flyweight.protocols import Strategy
 from flyweight.registry import Registry
 from flyweight.select import AGGREGATIONS
+from flyweight.strategies import compose
 
-__all__ = ["Description", "Parameter", "bind", "describe", "load", "names"]
+__all__ = ["COMMON", "Description", "Parameter", "bind", "describe", "load", "names"]
 
 _REGISTRY = Registry(
     "strategy",
@@ -37,6 +39,14 @@ _REGISTRY = Registry(
         "particle_filter": "flyweight.strategies.particle_filter:particle_filter",
         "particle_gibbs": "flyweight.strategies.particle_gibbs:particle_gibbs",
         "mcts": "flyweight.strategies.mcts:mcts",
+        "sequential_revision": "flyweight.strategies.sequential_revision:sequential_revision",
+        "hybrid": "flyweight.strategies.hybrid:hybrid",
+        "self_refine": "flyweight.strategies.self_refine:self_refine",
+        "budget_forcing": "flyweight.strategies.budget_forcing:budget_forcing",
+        "confidence_filtered": "flyweight.strategies.confidence_filtered:confidence_filtered",
+        "code_agreement": "flyweight.strategies.code_agreement:code_agreement",
+        "tournament": "flyweight.strategies.tournament:tournament",
+        "medoid": "flyweight.strategies.medoid:medoid",
     },
 )
 
@@ -52,6 +62,20 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "ess": (0, 1),
     "iterations": (1, 64),
     "branch": (1, 64),
+    "chains": (1, 4096),
+    "memory": (1, 64),
+    "rounds": (0, 1000),
+    "think_tokens": (1, 32768),
+    "answer_tokens": (1, 32768),
+    "waits": (0, 1000),
+    "warmup": (1, 4096),
+    "keep": (0.01, 1),
+    "window": (1, 32768),
+    "tests": (1, 100),
+    "probes": (0, 24),
+    "pivots": (1, 4096),
+    "confidence": (0.01, 1),
+    "enough": (0.01, 1),
 }
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "aggregation": AGGREGATIONS,
@@ -73,7 +97,7 @@ class Parameter:
     """int, float, str or bool."""
     default: Value
     allowed: str
-    """The allowed values, for people."""
+    """The allowed values, for people; of a parameter in `COMMON`, what it does too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +119,8 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Callable[..., object]:
-    """The strategy function; ConfigError with the closest match for an unknown name."""
-    return _REGISTRY.factory(name)
+    """The strategy function of a name, with or without settings; ConfigError with the closest match if unknown."""
+    return _REGISTRY.factory(compose.spelled(name)[0])
 
 
 def describe(name: str) -> Description:
@@ -113,21 +137,29 @@ def describe(name: str) -> Description:
 
 
 def bind(name: str, parameters: Mapping[str, Value] | None = None) -> Strategy:
-    """The strategy with its parameters set and checked.
+    """The strategy with its parameters set and checked; `best_of_n:n=8` is the name with one of them.
 
-    Values may be strings, as they come from a command line. Raises ConfigError for an unknown parameter or a value
-    outside its range.
+    Values may be strings, as they come from a command line. Those in `COMMON` every strategy has. Raises ConfigError
+    for an unknown parameter or a value outside its range.
     """
+    name, given = compose.spelled(name)
+    for key, value in (parameters or {}).items():
+        if key in given:
+            raise ConfigError(f"{key} is given twice: {given[key]} and {value}")
+        given[key] = value
     function = load(name)
     known = {parameter.name: parameter for parameter in describe(name).parameters}
-    values = {parameter.name: parameter.default for parameter in known.values()}
-    for key, value in (parameters or {}).items():
-        if key not in known:
-            raise unknown(f"parameter of {name}", key, known)
-        values[key] = _checked(known[key], value)
+    if wrong := next((key for key in given if key not in known and key not in COMMON), None):
+        raise unknown(f"parameter of {name}", wrong, [*known, *COMMON])
+    checked = {key: _checked(known.get(key) or COMMON[key], value) for key, value in given.items()}
+    values = {parameter.name: parameter.default for parameter in known.values()} | checked
     if "width" in values and int(values["n"]) % int(values["width"]):
         n, width = values["n"], values["width"]
         raise ConfigError(f"n={n} is not a multiple of width={width}: n/width beams survive a round")
+    if checked.keys() - known:
+        named = str(checked.get("of") or "")
+        inner = [bind(compose.opened(part)) for part in compose.parts(named, "+")] if named else []
+        function = compose.compose(cast("compose.Function", function), inner)
     return cast(Strategy, functools.partial(function, **values))
 
 
@@ -175,3 +207,10 @@ def _paragraph(doc: str, heading: str) -> str:
         elif lines:
             lines.append(line.strip())
     return " ".join(lines)
+
+
+COMMON: Mapping[str, Parameter] = {
+    name: Parameter(name, kind, kind(), f"{_allowed(name, kind)}: {meaning}")
+    for name, (kind, meaning) in compose.PARAMETERS.items()
+}
+"""What every strategy may be given besides its own parameters, by name."""

@@ -82,14 +82,14 @@ async def mcts(
         path = [search.root]
         while path[-1].key not in ended:
             node = path[-1]
-            new = node.key not in children
-            if new:
+            if node.key not in children:
                 children[node.key] = await expand(node)
             if not children[node.key]:
                 break
-            path.append(follow(node))
-            if new and value == "rollout" and path[-1].key not in ended:
-                rollout = await search.score(finished(await search.complete(path[-1:], temperature=temperature)))
+            child = follow(node)
+            path.append(child)
+            if value == "rollout" and not visits[child.key] and child.key not in ended:
+                rollout = await search.score(finished(await search.complete([child], temperature=temperature)))
                 ended.update(answer.key for answer in rollout)
                 path += rollout
                 break

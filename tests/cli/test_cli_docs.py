@@ -38,7 +38,7 @@ def test_every_command_is_on_the_page() -> None:
         *(f"flyweight models {name}" for name in ("ls", "pull", "path", "rm")),
         "flyweight bench",
         *(f"flyweight bench {name}" for name in ("run", "resume", "retry", "grade")),
-        *(f"flyweight bench {name}" for name in ("ls", "show", "diff", "export", "pack", "unpack")),
+        *(f"flyweight bench {name}" for name in ("ls", "show", "diff", "export", "pack", "unpack", "calibrate")),
     }
 
 

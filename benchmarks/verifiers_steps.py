@@ -1,0 +1,276 @@
+"""Where is the first error? Verifiers on solutions of other models, whose first wrong step people have marked.
+
+    python -m benchmarks.verifiers_steps gsm8k.json math.json    # takes the rows from ProcessBench's own files
+
+A verifier says of every step how good the path up to its end is; the first step below a threshold is called wrong, none
+if no step is. As ProcessBench defines it (Zheng et al. 2024, 2412.06559, section 4): the accuracy on solutions with an
+error (that very step), the accuracy on those without, and F1, their harmonic mean. The threshold is that of the best F1
+at telling wrong from right answers among recorded answers to development questions, in which no step is marked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import default_strategy as dev
+from benchmarks.cassette import Cassette
+from benchmarks.cassette import Recorded as Replayed
+from benchmarks.rig import Figures, table
+from benchmarks.verifiers_scores import EVERY, IN_FLIGHT, KEPT, Kept, development, late, sound
+from flyweight import models, stats, tasks, verifiers
+from flyweight.protocols import Search
+from flyweight.runner import Runner
+from flyweight.select import aggregate
+from flyweight.stats import Interval
+from flyweight.tasks import maths
+from flyweight.types import Node, Problem, Sampling, digest
+
+__all__ = ["FREE", "NAME", "ROWS", "Solution", "f1", "located", "score", "section", "threshold"]
+
+NAME = "processbench"
+ROWS = KEPT / f"{NAME}.jsonl.gz"
+SCORES = KEPT / f"{NAME}-scores.json.gz"
+FREE = ("arithmetic",)
+"""Verifiers that need no model and say something about a step."""
+EACH = 100
+"""Rows taken of every file: the first by the hash of their ids."""
+DEVELOPMENT = "development"
+ANSWERS = 4
+"""Recorded answers to every development question that a threshold is chosen on."""
+CONTEXT = 2048
+
+
+class Solution(NamedTuple):
+    """An answer to a question, step by step."""
+
+    problem: Problem
+    """Its id is the solution's."""
+    subset: str
+    steps: tuple[str, ...]
+    wrong: int
+    """The first wrong step, -1 for none; of an answer to a development question, 0 where it is wrong somewhere."""
+
+
+class Walk:
+    """Scores the path up to the end of every step of solutions that are there already."""
+
+    def __init__(self, solutions: Mapping[str, Solution]) -> None:
+        self.values: dict[str, list[float]] = {}
+        """By problem id, one per step."""
+        self._solutions = solutions
+
+    async def __call__(self, search: Search) -> Node | None:
+        solution = self._solutions[search.problem.id]
+        path, node = [], search.root
+        for number, step in enumerate(solution.steps, 1):
+            node = search.append(node, step if number == len(solution.steps) else f"{step}\n\n")
+            path.append(node)
+        (whole,) = await search.score(path[-1:])
+        steps = () if whole.score is None else whole.score.steps
+        if len(steps) != len(path):  # it scores paths, or counts steps in another way
+            steps = tuple(aggregate(each.score) for each in [*await search.score(path[:-1]), whole])
+        self.values[search.problem.id] = [round(value, 9) for value in steps]
+        return None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", type=Path, help="JSON lists of rows, as ProcessBench has them")
+    ROWS.parent.mkdir(parents=True, exist_ok=True)
+    with ROWS.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:
+        for path in parser.parse_args().files:
+            found = sorted(json.loads(path.read_text("utf-8")), key=lambda row: digest(row["id"]))
+            for row in found[:EACH]:
+                packed.write((json.dumps({"subset": path.stem, **row}, ensure_ascii=False) + "\n").encode("utf-8"))
+
+
+def score(names: Sequence[str], runs: Path) -> None:
+    """Have the verifiers score every solution that they have not."""
+    solutions = {solution.problem.id: solution for solution in (*answered(), *marked())}
+    kept = Kept(SCORES)
+    kept.take(
+        {"model": dev.SMALL},
+        {
+            id: {
+                "draws": digest(*solution.steps)[:16],
+                "subset": solution.subset,
+                "length": len(solution.steps),
+                "wrong": solution.wrong,
+            }
+            for id, solution in solutions.items()
+        },
+    )
+    cassette = Cassette(runs / NAME / f"{dev.SMALL}.jsonl.gz")
+    make = late(dev.SMALL, CONTEXT, "auto")
+    policy = Replayed(dev.SMALL, models.catalog()[dev.SMALL].parameters, cassette, make)
+    try:
+        for name in names:
+            if wrong := walk(kept, solutions, name, policy):
+                print(f"{name} left out: {wrong}")
+    finally:
+        policy.close()
+        kept.write()
+
+
+def walk(kept: Kept, solutions: Mapping[str, Solution], name: str, policy: Replayed) -> str:
+    """Have one verifier score them; what is wrong if it cannot, else nothing."""
+    judge = verifiers.load(name)
+    strategy = Walk(solutions)
+    runner = Runner(policy, {judge.name: judge}, answers=tasks.load("gsm8k"), sampling=Sampling(max_tokens=512))
+    missing = [solution.problem for id, solution in solutions.items() if name not in kept.questions[id]["scores"]]
+    written = time.monotonic()
+    for done, result in enumerate(runner.run(missing, strategy, in_flight=IN_FLIGHT), 1):
+        if result.error is not None:
+            return result.error
+        kept.questions[result.problem.id]["scores"][name] = strategy.values.pop(result.problem.id)
+        print(f"\r{name}: {done}/{len(missing)}\x1b[K", end="" if done < len(missing) else "\n", flush=True)
+        if time.monotonic() - written > EVERY:
+            kept.write()
+            written = time.monotonic()
+    return ""
+
+
+def marked() -> list[Solution]:
+    """The rows of ProcessBench."""
+    with gzip.open(ROWS, "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    return [
+        Solution(
+            replace(maths.problem(row["id"], row["problem"], "", {}), answer=None),
+            row["subset"],
+            tuple(row["steps"]),
+            row["label"],
+        )
+        for row in rows
+    ]
+
+
+def answered() -> list[Solution]:
+    """Recorded answers to development questions, cut into steps at blank lines."""
+    source = development()
+    found = []
+    for result in source.runner(source.policy).run(source.problems, source.strategy("self_consistency")):
+        for index, candidate in enumerate(sound(result).candidates[:ANSWERS]):
+            node = candidate.node
+            steps = tuple(step for step in re.split(r"\n\s*\n", node.solution) if step.strip())
+            if candidate.answer is not None and steps:
+                problem = replace(result.problem, id=f"{result.problem.id} {index}", answer=None)
+                wrong = -1 if source.right(result.problem, node) else 0
+                found.append(Solution(problem, DEVELOPMENT, steps, wrong))
+    return found
+
+
+# What is measured -----------------------------------------------------------------------------------------------------
+
+
+def located(values: Sequence[float], threshold: float) -> int:
+    """The first step whose score is below the threshold, -1 if none is."""
+    return next((index for index, value in enumerate(values) if value < threshold), -1)
+
+
+def threshold(scores: Sequence[Sequence[float]], wrong: Sequence[bool]) -> float:
+    """The score that best tells solutions with a step below it from those without: by F1, then the lowest."""
+    least = [min(values) for values in scores]
+
+    def worth(limit: float) -> float:
+        caught = [value < limit for value, bad in zip(least, wrong, strict=True) if bad]
+        passed = [value >= limit for value, bad in zip(least, wrong, strict=True) if not bad]
+        return f1(sum(caught) / len(caught), sum(passed) / len(passed))
+
+    return max(sorted(set(least)), key=worth)
+
+
+def f1(on_erroneous: float, on_correct: float) -> float:
+    """The harmonic mean of two accuracies; 0 where either is."""
+    total = on_erroneous + on_correct
+    return 2 * on_erroneous * on_correct / total if total else 0.0
+
+
+class Found(NamedTuple):
+    """How well first errors were found."""
+
+    on_erroneous: float
+    on_correct: float
+    f1: Interval
+    auc: float
+    """Of the lowest score of a solution, at telling those without an error from the others."""
+
+
+def found(scores: Sequence[Sequence[float]], wrong: Sequence[int], limit: float) -> Found:
+    """With that threshold. The interval is a bootstrap over solutions, of either kind as many as there are."""
+    import numpy as np
+
+    hits = [float(located(values, limit) == label) for values, label in zip(scores, wrong, strict=True)]
+    kinds = [
+        np.asarray([hit for hit, label in zip(hits, wrong, strict=True) if (label < 0) is correct])
+        for correct in (False, True)
+    ]
+    generator = np.random.default_rng(0)
+    drawn = [kind[generator.integers(0, kind.size, (2000, kind.size))].mean(axis=1) for kind in kinds]
+    low, high = np.percentile([f1(*pair) for pair in zip(*drawn, strict=True)], [2.5, 97.5])
+    on_erroneous, on_correct = (float(kind.mean()) for kind in kinds)
+    return Found(
+        on_erroneous,
+        on_correct,
+        Interval(float(low), f1(on_erroneous, on_correct), float(high)),
+        stats.auc([min(values) for values in scores], [label < 0 for label in wrong]),
+    )
+
+
+# The page -------------------------------------------------------------------------------------------------------------
+
+INTRODUCTION = """### First wrong step (ProcessBench)
+
+Solutions of other models, {rows}, whose first wrong step people have marked (results/README.md). The
+first step scored below a threshold is called wrong. F1 is the harmonic mean of the accuracy on solutions with an error
+(that very step) and on those without; the threshold is the one that best tells wrong from right among {answers}
+recorded answers to development questions, where no step is marked. AUC: a solution without an error against one with,
+by its lowest score. A guess picks a step or "none" blindly; saying "none" always has F1 0.
+"""
+HEAD = ("verifier", "rows", "threshold", "with an error", "without", "F1", "AUC")
+
+
+def section() -> str:
+    """The table; nothing as long as nothing is scored."""
+    kept = Kept(SCORES)
+    if not kept.whole:
+        return ""
+    subsets: dict[str, list[Figures]] = {}
+    for question in kept.questions.values():
+        subsets.setdefault(question["subset"], []).append(question)
+    ours = subsets.pop(DEVELOPMENT)
+    lines = []
+    for name in kept.whole:
+        limit = threshold([one["scores"][name] for one in ours], [one["wrong"] >= 0 for one in ours])
+        for subset, rows in sorted(subsets.items()):
+            said = found([one["scores"][name] for one in rows], [one["wrong"] for one in rows], limit)
+            lines.append([f"`{name}`", subset, f"{limit:.3f}", *cells(said), f"{said.auc:.3f}"])
+    for subset, rows in sorted(subsets.items()):
+        lines.append(["a guess", subset, "–", *guess(rows), "0.500"])
+    counts = " and ".join(f"{len(rows)} of {subset}" for subset, rows in sorted(subsets.items()))
+    return INTRODUCTION.format(rows=counts, answers=len(ours)) + "\n" + table(HEAD, lines) + "\n"
+
+
+def cells(said: Found) -> list[str]:
+    """Accuracies and F1 in percent."""
+    low, value, high = (100 * number for number in said.f1)
+    return [f"{100 * said.on_erroneous:.1f}", f"{100 * said.on_correct:.1f}", f"{value:.1f} ({low:.1f}–{high:.1f})"]
+
+
+def guess(rows: Sequence[Figures]) -> list[str]:
+    """What picking a step or "none" blindly is expected to give."""
+    chances = [[1 / (row["length"] + 1) for row in rows if (row["wrong"] < 0) is correct] for correct in (False, True)]
+    on_erroneous, on_correct = (sum(kind) / len(kind) for kind in chances)
+    return [f"{100 * on_erroneous:.1f}", f"{100 * on_correct:.1f}", f"{100 * f1(on_erroneous, on_correct):.1f}"]
+
+
+if __name__ == "__main__":
+    main()

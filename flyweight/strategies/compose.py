@@ -1,0 +1,260 @@
+"""What any strategy may be given besides its own parameters: another verifier or model, a sub-search, a stop rule.
+
+Each is a `Search` that stands between the strategy and the real one and changes what is asked for on the way, so no
+strategy knows of it. A strategy is spelled as one word: `best_of_n:n=8:verifier=judge(criteria=writing)`,
+`self_consistency:n=5:of=beam_search(n=4:width=2)`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, cast
+
+from flyweight.errors import BudgetSpent, ConfigError
+from flyweight.protocols import Search, Strategy
+from flyweight.select import aggregate, confidence, finished, majority, top, weighted_vote
+from flyweight.types import Message, Node
+
+__all__ = ["PARAMETERS", "Function", "compose", "opened", "parts", "spelled"]
+
+FIRST = 4
+"""Samples drawn before a stop rule is asked; then as many again as there are."""
+MOST_DEPTH = 8
+"""Of parentheses."""
+
+
+PARAMETERS: Mapping[str, tuple[type, str]] = {
+    "verifier": (str, "the verifier that scores and compares, instead of the run's"),
+    "policy": (str, "the model that writes, instead of the run's"),
+    "of": (str, "a strategy, or several joined by + that take turns: what it returns is a whole answer here"),
+    "confidence": (float, "ends once the leading answer leads with this probability"),
+    "enough": (float, "ends once the verifier gives a candidate this score"),
+}
+"""Kind and meaning of each, by name."""
+
+Function = Callable[..., Coroutine[object, object, Node | None]]
+
+
+def spelled(text: str) -> tuple[str, dict[str, int | float | str | bool]]:
+    """`best_of_n:n=8:verifier=judge(criteria=writing)` as its name and settings; `judge:criteria=writing` is a value.
+
+    ConfigError for a part without "=", one given twice, or parentheses that do not close.
+    """
+    name, *settings = parts(text, ":")
+    found: dict[str, int | float | str | bool] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"{text!r}: {setting!r} is no parameter; write name:key=value")
+        if key.strip() in found:
+            raise ConfigError(f"{key.strip()} is given twice: {found[key.strip()]} and {value}")
+        found[key.strip()] = value.strip()
+    return name.strip(), found
+
+
+def parts(text: str, mark: str) -> list[str]:
+    """What stands between the marks outside parentheses. ConfigError where these do not close."""
+    found, depth = [""], 0
+    for char in text:
+        depth += (char == "(") - (char == ")")
+        if not 0 <= depth <= MOST_DEPTH:
+            break
+        if char == mark and depth == 0:
+            found.append("")
+        else:
+            found[-1] += char
+    if depth:
+        raise ConfigError(f"{text!r}: the parentheses do not close, or are nested deeper than {MOST_DEPTH}")
+    return found
+
+
+def opened(text: str) -> str:
+    """`judge(criteria=writing)` as `judge:criteria=writing`; what stands in parentheses altogether without them."""
+    name, opens, rest = text.strip().partition("(")
+    if not opens:
+        return name
+    if not rest.endswith(")"):
+        raise ConfigError(f"{text!r}: nothing may follow the parenthesis")
+    return f"{name}:{rest[:-1]}" if name else rest[:-1]
+
+
+def compose(strategy: Function, inner: Sequence[Strategy]) -> Function:
+    """The strategy with `PARAMETERS` beside its own; `inner` are those that `of` names, in its order."""
+
+    async def composed(
+        search: Search,
+        *,
+        verifier: str = "",
+        policy: str = "",
+        of: str = "",
+        confidence: float = 0.0,
+        enough: float = 0.0,
+        **own: object,
+    ) -> Node | None:
+        if verifier or policy:
+            search = cast(Search, _Using(search, opened(verifier) or None, opened(policy) or None))
+        if inner:
+            search = cast(Search, _Nested(search, inner))
+        if not confidence and not enough:
+            return await strategy(search, **own)
+        ruled = _Ruled(search, confidence, enough)
+        try:
+            return await strategy(cast(Search, ruled), **own)
+        except _Enough:
+            return await ruled.best()
+
+    return composed
+
+
+class _Through:
+    """A search that hands everything on to another one."""
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+
+    def __getattr__(self, verb: str) -> Any:
+        return getattr(self._search, verb)
+
+
+class _Using(_Through):
+    """Another verifier, another model, wherever the strategy names none itself."""
+
+    def __init__(self, search: Search, verifier: str | None, policy: str | None) -> None:
+        super().__init__(search)
+        self._verifier, self._policy = verifier, policy
+
+    async def extend(self, nodes: Sequence[Node], n: int = 1, *, policy: str | None = None, **how: Any) -> list[Node]:
+        return await self._search.extend(nodes, n, policy=policy or self._policy, **how)
+
+    async def complete(self, nodes: Sequence[Node], n: int = 1, *, policy: str | None = None, **how: Any) -> list[Node]:
+        return await self._search.complete(nodes, n, policy=policy or self._policy, **how)
+
+    async def ask(
+        self, messages: Sequence[Message], n: int = 1, *, policy: str | None = None, **how: Any
+    ) -> list[Node]:
+        return await self._search.ask(messages, n, policy=policy or self._policy, **how)
+
+    async def score(self, nodes: Sequence[Node], *, verifier: str | None = None) -> list[Node]:
+        return await self._search.score(nodes, verifier=verifier or self._verifier)
+
+    async def compare(self, a: Node, b: Node, *, verifier: str | None = None) -> float:
+        return await self._search.compare(a, b, verifier=verifier or self._verifier)
+
+
+class _Nested(_Through):
+    """Whole answers are what sub-searches return; they use the verifier and the model of this search."""
+
+    def __init__(self, search: Search, inner: Sequence[Strategy]) -> None:
+        super().__init__(search)
+        self._next = itertools.cycle(inner)
+
+    async def complete(self, nodes: Sequence[Node], n: int = 1, **how: Any) -> list[Node]:
+        if any(node is not self._search.root for node in nodes):
+            return await self._search.complete(nodes, n, **how)
+        searches = [next(self._next)(self._search) for _ in range(n * len(nodes))]
+        found = [node for node in await self._search.parallel(*searches) if node is not None]
+        if not found:
+            raise BudgetSpent("no sub-search found an answer")
+        return found
+
+    async def extend(self, nodes: Sequence[Node], n: int = 1, **how: Any) -> list[Node]:
+        if any(node is self._search.root for node in nodes):
+            raise ConfigError("of= finds whole answers, and this strategy begins with a step: drop of=")
+        return await self._search.extend(nodes, n, **how)
+
+
+class _Enough(BudgetSpent):
+    """The stop rule holds: nothing more is drawn."""
+
+
+class _Ruled(_Through):
+    """Draws in growing portions, and no more once the rule holds: then fewer come back, as from a spent budget."""
+
+    def __init__(self, search: Search, sure: float, enough: float) -> None:
+        super().__init__(search)
+        self._sure, self._least = sure, enough
+        self._over = False
+        self._candidates: dict[str, Node] = {}
+        self._scores: dict[tuple[str, str | None], Node] = {}
+
+    async def extend(self, nodes: Sequence[Node], n: int = 1, **how: Any) -> list[Node]:
+        return await self._drawn(self._search.extend, nodes, n, how, lambda node: node.complete)
+
+    async def complete(self, nodes: Sequence[Node], n: int = 1, **how: Any) -> list[Node]:
+        return await self._drawn(self._search.complete, nodes, n, how, lambda node: True)
+
+    async def ask(self, messages: Sequence[Message], n: int = 1, **how: Any) -> list[Node]:
+        if self._over:
+            raise _Enough("the stop rule holds")
+        return await self._search.ask(messages, n, **how)
+
+    async def score(self, nodes: Sequence[Node], *, verifier: str | None = None) -> list[Node]:
+        scored = await self._scored(nodes, verifier)
+        await self._look([node for node in scored if node.complete])
+        return scored
+
+    async def classes(self, nodes: Sequence[Node]) -> list[list[Node]]:
+        await self._look(nodes)
+        return await self._search.classes(nodes)
+
+    async def best(self) -> Node | None:
+        """The choice where the strategy was not left to make it: by score for `enough`, else by vote."""
+        candidates = list(self._candidates.values())
+        scored = [self._scores[node.key, None] for node in candidates if (node.key, None) in self._scores]
+        if self._least:
+            return (top(scored, 1) or [None])[0]
+        if scored:
+            return weighted_vote(await self._search.classes(scored))
+        return majority(await self._search.classes(candidates))
+
+    async def _drawn(
+        self,
+        draw: Callable[..., Coroutine[object, object, list[Node]]],
+        nodes: Sequence[Node],
+        n: int,
+        how: Mapping[str, Any],
+        ends: Callable[[Node], bool],
+    ) -> list[Node]:
+        if self._over:
+            raise _Enough("the stop rule holds")
+        found: list[Node] = []
+        while len(found) < n * len(nodes) and not self._over:
+            # A round of a tree is a portion as it is; the draws of one node come in rounds that double.
+            portion = n if len(nodes) > 1 else min(n, max(FIRST, 2 * len(found))) - len(found)
+            try:
+                new = await draw(nodes, portion, **how)
+            except BudgetSpent:
+                if not found:
+                    raise
+                break
+            found += new
+            await self._look([node for node in new if ends(node)])
+            if len(new) < portion * len(nodes):
+                break
+        return found
+
+    async def _look(self, nodes: Sequence[Node]) -> None:
+        """Take in candidates, and see whether the rule holds."""
+        new = finished(nodes)
+        self._candidates.update((node.key, node) for node in new)
+        if self._least and new:
+            with suppress(BudgetSpent):
+                scored = await self._scored(new, None)
+                self._over = self._over or any(aggregate(node.score) >= self._least for node in scored)
+        if self._sure and new:
+            groups = await self._search.classes(list(self._candidates.values()))
+            led = confidence(groups, groups[0][0]) if groups else None
+            self._over = self._over or (led is not None and led >= self._sure)
+
+    async def _scored(self, nodes: Sequence[Node], verifier: str | None) -> list[Node]:
+        """As `score`, but a candidate the rule has had scored is not scored again."""
+        missing = [node for node in nodes if (node.key, verifier) not in self._scores]
+        try:
+            for node in await self._search.score(missing, verifier=verifier) if missing else []:
+                self._scores[node.key, verifier] = node
+        except BudgetSpent:
+            if len(missing) == len(nodes):
+                raise
+        return [self._scores[node.key, verifier] for node in nodes if (node.key, verifier) in self._scores]
