@@ -350,7 +350,7 @@ class LlamaCpp:
                 row.done += n
                 row.prompt_tokens += n
                 if row.reread is not None and not row.left:
-                    self._finish(row, Finish.END)
+                    self._finish(row, Finish.CUT)
             self._count(prompt_tokens=len(tokens))
             self._clock(prefill_seconds=time.perf_counter() - began)
         return len(tokens)
