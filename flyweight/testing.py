@@ -15,13 +15,15 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
-from flyweight.protocols import Counters, Growth, Models, Policy, Request, Response, Strategy, Verifier
+from flyweight.errors import BackendError
+from flyweight.protocols import Counters, Growth, Hidden, Models, Policy, Request, Response, Strategy, Verifier
 from flyweight.runner import Runner
 from flyweight.types import Budget, Finish, Message, Node, Problem, Result, Sampling, Score
 
 __all__ = [
     "BoxedAnswers",
     "Draft",
+    "NoModels",
     "RuleVerifier",
     "ToyPolicy",
     "arithmetic",
@@ -221,6 +223,53 @@ class ToyPolicy:
 
 def _everything(node: Node) -> str:
     return "".join(f"{m.role}: {m.content}\n" for m in node.root.messages) + node.solution
+
+
+class NoModels(Models):
+    """Models for a verifier that asks none; a test's own derive from it and override what is asked."""
+
+    async def read(
+        self, nodes: Sequence[Node], text: str, choices: Sequence[str], *, policy: str | None = None
+    ) -> list[tuple[float, ...]]:
+        """BackendError."""
+        raise BackendError("the models were read, and there are none")
+
+    async def complete(
+        self,
+        nodes: Sequence[Node],
+        n: int = 1,
+        *,
+        temperature: float | None = None,
+        stop: tuple[str, ...] | None = None,
+        max_tokens: int | None = None,
+        policy: str | None = None,
+    ) -> list[Node]:
+        """BackendError."""
+        raise BackendError("the models were asked, and there are none")
+
+    async def ask(
+        self,
+        messages: Sequence[Message],
+        n: int = 1,
+        *,
+        temperature: float | None = None,
+        stop: tuple[str, ...] | None = None,
+        max_tokens: int | None = None,
+        policy: str | None = None,
+    ) -> list[Node]:
+        """BackendError."""
+        raise BackendError("the models were asked, and there are none")
+
+    async def states(self, nodes: Sequence[Node], *, policy: str | None = None) -> list[Hidden]:
+        """BackendError."""
+        raise BackendError("hidden states were asked for, and there are none")
+
+    def weights(self, policy: str | None = None) -> str:
+        """No file."""
+        return ""
+
+    def spent(self, tokens: int) -> None:
+        """Nothing is booked."""
 
 
 @dataclass

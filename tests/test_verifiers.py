@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from flyweight import select, verifiers
 from flyweight.errors import BackendError, ConfigError
 from flyweight.protocols import Models, Verifier
+from flyweight.testing import NoModels
 from flyweight.types import Finish, Node, Problem, Score
 from flyweight.verifiers import equations as equations_module
 from flyweight.verifiers import tokens as tokens_module
@@ -33,7 +34,7 @@ DATA = Path(__file__).parent / "data"
 T = TypeVar("T")
 
 
-class FakeModels:
+class FakeModels(NoModels):
     """Answers `read` from a table of solution text, and records what it was asked."""
 
     def __init__(self, table: dict[str, tuple[float, float]] | None = None) -> None:

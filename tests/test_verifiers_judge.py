@@ -21,7 +21,7 @@ from flyweight.protocols import Models, Response, Search
 from flyweight.runner import Runner
 from flyweight.store import Store
 from flyweight.strategies import bind
-from flyweight.testing import BoxedAnswers, Draft, ToyPolicy, check_verifier, drive
+from flyweight.testing import BoxedAnswers, Draft, NoModels, ToyPolicy, check_verifier, drive
 from flyweight.types import Finish, Node, Problem, Sampling, Score
 from flyweight.verifiers import judge as judge_module
 from flyweight.verifiers.judge import CRITERIA, LONGEST, Critique, Judge, Preference, expected
@@ -33,7 +33,7 @@ BAD = "Waves are nice because waves are wet and they keep coming."
 LN = math.log
 
 
-class Script(Models):
+class Script(NoModels):
     """Answers `read` and `complete` by functions of the whole prompt, and keeps what it was shown."""
 
     def __init__(

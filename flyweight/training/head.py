@@ -54,7 +54,7 @@ class Fitted(NamedTuple):
     """Held-out, of each chain of each question, after calibration."""
 
 
-class _Heads(nn.Module):
+class _Heads(nn.Module):  # type: ignore[misc]  # torch may be absent
     """M heads side by side: one pass over the tokens serves all of them."""
 
     def __init__(self, models: int, size: int, channels: int, seed: int) -> None:
@@ -187,7 +187,9 @@ def fit(
     decay, epochs = max(tracked, key=lambda key: _within(data, tracked[key]))
     held_out = tracked[decay, epochs]
     rows = [
-        (x, chain.right) for q, row in zip(data.questions, held_out, strict=True) for x, chain in zip(row, q.chains)
+        (logit, chain.right)
+        for question, row in zip(data.questions, held_out, strict=True)
+        for logit, chain in zip(row, question.chains, strict=True)
     ]
     slope, shift = platt([x for x, _ in rows], [right for _, right in rows])
     final = None
@@ -217,7 +219,7 @@ def _trained(
     for epoch in range(1, plan.epochs + 1):
         order = rng.permutation(len(data.questions))
         for start in range(0, len(order), plan.batch):
-            batch = data.batch(order[start : start + plan.batch], inner=plan.steps > 0)
+            batch = data.batch([int(i) for i in order[start : start + plan.batch]], inner=plan.steps > 0)
             logits = heads(batch.x, batch.numbers, batch.chain, batch.end)
             used = (torch.from_numpy(fold)[batch.question].unsqueeze(1) != out).float()
             loss = _outcomes(logits, batch, used, plan.steps) + plan.rank * _ranking(logits, batch, used)
@@ -271,7 +273,7 @@ def _head(heads: _Heads, data: _Data, slope: float, shift: float, sha256: str, f
     """The only head of `heads`, with the calibration folded into its weights."""
 
     def plain(weights: Tensor) -> Floats:
-        return weights.detach().numpy().astype(np.float32)
+        return np.asarray(weights.detach().numpy(), np.float32)
 
     scalar = np.stack([data.scalar_mean, data.scalar_scale, slope * plain(heads.scalar)[0]])
     return Head(

@@ -58,8 +58,10 @@ class Plan:
     rank: int = 16
     rate: float = 3e-4
     epochs: int = 2
-    questions: int = 2
+    questions: int = 4
     """A step."""
+    each: int = 3
+    """Right and wrong chains of a question, at most."""
     ranking: float = 1.0
     steps: float = 0.3
     warmup: float = 0.05
@@ -68,7 +70,7 @@ class Plan:
     seed: int = 0
 
 
-class Verifier(nn.Module):
+class Verifier(nn.Module):  # type: ignore[misc]  # torch may be absent
     """The upper layers with their adapter, and the number read off the last state."""
 
     def __init__(self, file: Path, plan: Plan) -> None:
@@ -97,15 +99,10 @@ class Verifier(nn.Module):
         nn.init.zeros_(self.read.weight)
         nn.init.zeros_(self.read.bias)
 
-    def forward(self, pack: _Pack) -> Tensor:
-        """The logit of "right" at each of the pack's ends."""
-        out = self.upper(
-            inputs_embeds=pack.states.to(torch.bfloat16).unsqueeze(0),
-            position_ids=pack.positions.unsqueeze(0),
-            attention_mask=pack.mask[None, None],
-            use_cache=False,
-        )
-        states = out.last_hidden_state[0, pack.at].float()
+    def forward(self, pack: Pack) -> Tensor:
+        """The logit of "right" at each of the pack's readings."""
+        out = self.upper(inputs_embeds=pack.states.to(torch.bfloat16), attention_mask=pack.present, use_cache=False)
+        states = out.last_hidden_state[pack.row, pack.at].float()
         logits: Tensor = self.read(states).squeeze(-1)
         return logits
 
@@ -114,60 +111,58 @@ class Verifier(nn.Module):
         return {name: weights for name, weights in self.named_parameters() if weights.requires_grad}
 
 
-class _Pack(NamedTuple):
-    """A question's prompt and chains as one sequence of S tokens, and where it is read."""
+class Pack(NamedTuple):
+    """Chains of one question, each behind the prompt, padded to S states; and where they are read."""
 
     states: Tensor
-    """[S, width]"""
-    positions: Tensor
-    mask: Tensor
-    """[S, S] whether a token sees another"""
+    """[B, S, width]"""
+    present: Tensor
+    """[B, S] 1 for a state, 0 for padding"""
+    row: Tensor
     at: Tensor
+    """(row, at) of each reading"""
     label: Tensor
     whole: Tensor
 
 
-def pack(question: Question, *, longest: int = 2048) -> _Pack | None:
-    """A question for one pass; None where it has no chain that fits."""
-    parts, positions, spans, at, label, whole = (
-        [question.prompt[:, 0]],
-        [np.arange(len(question.prompt))],
-        [],
-        [],
-        [],
-        [],
-    )
-    start = prompt = len(question.prompt)
-    for chain in question.chains:
-        length = len(chain.states)
-        if start + length > longest:
-            continue
-        parts.append(chain.states[:, 0])
-        positions.append(np.arange(prompt, prompt + length))
-        spans.append((start, start + length))
+def pack(question: Question, chosen: Sequence[int]) -> Pack:
+    """Some chains of a question for one pass."""
+    prompt = question.prompt[:, 0]
+    chains = [question.chains[i] for i in chosen]
+    longest = len(prompt) + max(len(chain.states) for chain in chains)
+    states = np.zeros((len(chains), longest, prompt.shape[1]), np.float32)
+    present = np.zeros((len(chains), longest), np.int64)
+    row, at, label, whole = [], [], [], []
+    for index, chain in enumerate(chains):
+        length = len(prompt) + len(chain.states)
+        states[index, :length] = np.concatenate([prompt, chain.states[:, 0]])
+        present[index, :length] = 1
         for end, value in zip(chain.ends, chain.values, strict=True):
             last = end == chain.ends[-1]
-            at.append(start + end - 1)
+            row.append(index)
+            at.append(len(prompt) + end - 1)
             label.append(float(chain.right) if last or value < 0 else value)
             whole.append(last)
-        start += length
-    if not spans:
-        return None
-    mask = torch.ones(start, start, dtype=torch.bool).tril()
-    mask[prompt:, prompt:] = False
-    for begin, end in spans:
-        mask[begin:end, begin:end] = torch.ones(end - begin, end - begin, dtype=torch.bool).tril()
-    return _Pack(
-        torch.from_numpy(np.concatenate(parts).astype(np.float32)),
-        torch.from_numpy(np.concatenate(positions)),
-        mask,
+    return Pack(
+        torch.from_numpy(states),
+        torch.from_numpy(present),
+        torch.tensor(row),
         torch.tensor(at),
         torch.tensor(label),
         torch.tensor(whole),
     )
 
 
-def loss(logits: Tensor, pack: _Pack, plan: Plan) -> Tensor:
+def picked(question: Question, each: int, rng: np.random.Generator) -> list[int]:
+    """Up to `each` right and as many wrong chains of a question; of one that has a single kind, one."""
+    order = rng.permutation(len(question.chains))
+    right = [int(i) for i in order if question.chains[i].right]
+    wrong = [int(i) for i in order if not question.chains[i].right]
+    count = min(each, len(right), len(wrong))
+    return right[: max(count, 1)] + wrong[: max(count, 1)] if count else (right + wrong)[:1]
+
+
+def loss(logits: Tensor, pack: Pack, plan: Plan) -> Tensor:
     """Of one question."""
     each = nn.functional.binary_cross_entropy_with_logits(logits, pack.label, reduction="none")
     outcome = each[pack.whole].mean()
@@ -206,9 +201,10 @@ def train(
             group["lr"] = plan.rate * _schedule(step / steps, plan.warmup)
         optimiser.zero_grad()
         for index in order[step * plan.questions : (step + 1) * plan.questions]:
-            packed = pack(load(files[index]))
-            if packed is None:
+            question = load(files[index])
+            if not question.chains:
                 continue
+            packed = pack(question, picked(question, plan.each, np.random.default_rng([plan.seed, step, index])))
             cost = loss(verifier(packed), packed, plan) / plan.questions
             cost.backward()
             recent = [*recent[-49:], float(cost) * plan.questions]
@@ -261,10 +257,11 @@ def scores(verifier: Verifier, files: Sequence[Path]) -> Iterator[tuple[Path, li
     """Of each question, the logits of its chains and which are right."""
     with torch.inference_mode():
         for path in files:
-            packed = pack(load(path))
-            if packed is not None:
+            question = load(path)
+            if question.chains:
+                packed = pack(question, range(len(question.chains)))
                 logits = verifier(packed)[packed.whole]
-                yield path, logits.tolist(), (packed.label[packed.whole] == 1).tolist()
+                yield path, logits.tolist(), [chain.right for chain in question.chains]
 
 
 def export(verifier: Verifier, path: Path, held: Sequence[Path], *, sha256: str, questions: int) -> dict[str, object]:

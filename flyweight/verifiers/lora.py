@@ -27,7 +27,7 @@ from flyweight.policies.llamacpp.layers import Layers, cut
 from flyweight.policies.llamacpp.machine import cache_folder, default_threads, locked
 from flyweight.protocols import Models
 from flyweight.types import Node, Problem, Score
-from flyweight.verifiers import trained
+from flyweight.verifiers import heads
 
 __all__ = ["Adapter", "Lora"]
 
@@ -109,7 +109,7 @@ class Lora:
     @property
     def identity(self) -> str:
         """What its scores are filed under."""
-        return trained.identity(self.name, self.adapter)
+        return heads.identity(self.name, self.adapter)
 
     async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> list[Score]:
         """One Score per node, at a token of `params` for each state not read before.
@@ -248,8 +248,8 @@ class _Reader:
             logits = self.layers.read(np.concatenate(parts), positions, sequences, np.concatenate(marks))
             self._spent += len(positions)
             values = iter(_sigmoid(float(logit) + self.adapter.offset) for logit in logits)
-            for path, ends in paths:
-                path.values = (*path.values, *(next(values) for _ in range(ends)))
+            for path, count in paths:
+                path.values = (*path.values, *(next(values) for _ in range(count)))
 
     def _make_room(self, states: int, kept: set[int]) -> None:
         """Forget what was used longest ago until so many states and a sequence fit."""
@@ -284,7 +284,7 @@ class _Reader:
 
 def shipped(sha256: str) -> Adapter:
     """The adapter in the package for a model file. ConfigError where there is none."""
-    for path in sorted(trained.FOLDER.glob("*.gguf")):
+    for path in sorted(heads.FOLDER.glob("*.gguf")):
         adapter = _loaded(path)
         if adapter.sha256 == sha256:
             return adapter

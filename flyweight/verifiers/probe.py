@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from flyweight.errors import BackendError, ConfigError
 from flyweight.protocols import Models
 from flyweight.types import Node, Problem, Score
-from flyweight.verifiers import trained
+from flyweight.verifiers import heads
 
 __all__ = ["SCALARS", "Head", "Probe", "scalars", "shipped"]
 
@@ -129,7 +129,7 @@ class Probe:
     @property
     def identity(self) -> str:
         """What its scores are filed under."""
-        return trained.identity(self.name, self.head)
+        return heads.identity(self.name, self.head)
 
     async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> list[Score]:
         """One Score per node. ConfigError where there is no head for the model, or it was trained for another."""
@@ -179,7 +179,7 @@ def numbers(logprobs: Floats, certainty: Floats, end: int) -> Floats:
 
 def shipped(sha256: str) -> Head:
     """The head in the package for a model file. ConfigError where there is none."""
-    for path in sorted(trained.FOLDER.glob("*.npz")):
+    for path in sorted(heads.FOLDER.glob("*.npz")):
         head = _loaded(path)
         if head.sha256 == sha256:
             return head

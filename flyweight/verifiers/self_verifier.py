@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import cast
 
 from flyweight.errors import ConfigError
 from flyweight.protocols import Models, Verifier
 from flyweight.types import Node, Problem, Score
-from flyweight.verifiers import trained
+from flyweight.verifiers import heads
 
 __all__ = ["FREE", "Combination", "SelfVerifier", "combination", "kind_of", "logit"]
 
@@ -69,7 +68,7 @@ class SelfVerifier:
     @property
     def identity(self) -> str:
         """What its scores are filed under."""
-        return trained.identity(self.name, self.combination)
+        return heads.identity(self.name, self.combination)
 
     async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> list[Score]:
         """One Score per node; costs what the parts cost."""
@@ -115,7 +114,7 @@ def logit(score: float) -> float:
 
 def combination(sha256: str) -> Mapping[str, Combination]:
     """The shipped combination for a model file by kind of problem; empty where there is none."""
-    for path in sorted(trained.FOLDER.glob("*.json")):
+    for path in sorted(heads.FOLDER.glob("*.json")):
         owner, kinds = _read(path)
         if owner == sha256:
             return kinds
@@ -131,7 +130,7 @@ def _read(path: Path) -> tuple[str, Mapping[str, Combination]]:
             raise ConfigError(f"{path} is a combination of another version: fit it again")
         kinds = {
             str(kind): Combination({str(k): float(v) for k, v in row["weights"].items()}, float(row["offset"]))
-            for kind, row in cast("dict[str, dict[str, dict[str, float]]]", data["kinds"]).items()
+            for kind, row in data["kinds"].items()
         }
         return str(data["sha256"]), kinds
     except ConfigError:

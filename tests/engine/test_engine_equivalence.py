@@ -66,7 +66,7 @@ def test_states_read_again_are_those_of_drawing(
     nodes = [child(request.node, response, engine) for request, response in zip(asked, drawn_, strict=True)]
     assert any(node.complete for node in nodes) and not all(node.complete for node in nodes)
     again = run(engine, [replace(draw(10 + i, node), reread=True) for i, node in enumerate(nodes)])
-    for node, first, second in zip(nodes, drawn_, again, strict=True):
+    for first, second in zip(drawn_, again, strict=True):
         np.testing.assert_allclose(
             cast(tiny.Array, second.hidden), cast(tiny.Array, first.hidden), rtol=2e-3, atol=2e-3
         )

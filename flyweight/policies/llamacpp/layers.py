@@ -99,7 +99,7 @@ class Layers:
         self._batch = Batch(BATCH)
         self._states = np.zeros((BATCH, self.model.width), np.float32)
         fields: dict[str, Any] = {field[0]: field[1] for field in llama.llama_batch._fields_}
-        self._batch.struct.token = None
+        cast(Any, self._batch.struct).token = None
         self._batch.struct.embd = ctypes.cast(self._states.ctypes.data, fields["embd"])
 
     def read(
