@@ -30,7 +30,10 @@ async def tournament(search: Search, *, n: int = 8, pivots: int = 2, temperature
 
     async def play(pairs: list[tuple[Node, Node]]) -> list[Node]:
         """Everyone by standing, once these pairs have met too."""
-        new = {frozenset(pair): pair for pair in pairs if len(set(pair)) == 2 and frozenset(pair) not in results}
+        new: dict[frozenset[Node], tuple[Node, Node]] = {}
+        for a, b in pairs:
+            if a is not b and frozenset((a, b)) not in results:
+                new.setdefault(frozenset((a, b)), (a, b))
         await search.parallel(*(match(a, b) for a, b in new.values()))
         return sorted(players, key=standing)
 
