@@ -28,7 +28,8 @@ ARROWS: dict[str, set[str]] = {
     "textfile": {"errors"},
     "protocols": {"errors", "types"},
     "select": {"errors", "protocols", "types"},
-    "strategies": {"errors", "protocols", "registry", "select", "types"},
+    # Strategies speak to models through Search alone; code_agreement also runs programs.
+    "strategies": {"answers", "errors", "protocols", "registry", "sandbox", "select", "types", "verifiers"},
     "abstain": {"errors", "protocols", "select", "strategies"},
     "calls": {"protocols", "types"},
     "live": {"abstain", "calls", "errors", "protocols", "select", "types"},
