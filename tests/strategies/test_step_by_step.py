@@ -9,12 +9,11 @@ import pytest
 
 from flyweight import strategies
 from flyweight.runner import Runner
-from flyweight.strategies import Value
 from flyweight.testing import BoxedAnswers, Draft, RuleVerifier, ToyPolicy
 from flyweight.types import Finish, Sampling
 from tests.test_strategies import Q, Script, box, play
 
-SETTINGS: Mapping[str, dict[str, Value]] = {
+SETTINGS: Mapping[str, dict[str, Any]] = {
     "beam_search": {"n": 2, "width": 2},
     "lookahead_search": {"n": 2, "width": 2, "k": 0},
     "rebase": {"n": 2, "balance": 0.01},
@@ -72,7 +71,7 @@ def test_a_stop_string_of_the_run_ends_an_answer_in_the_last_round(name: str) ->
         answers=BoxedAnswers(),
         sampling=Sampling(stop=("###",)),
     )
-    settings: dict[str, Any] = {**SETTINGS[name], "max_steps": 1, "aggregation": "min"}
+    settings = {**SETTINGS[name], "max_steps": 1, "aggregation": "min"}
     assert runner.solve(Q, strategies.bind(name, settings)).answer == "2"
 
 
