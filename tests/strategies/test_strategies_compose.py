@@ -85,7 +85,7 @@ def test_another_verifier_scores_and_compares() -> None:
 
 
 def two_models(**drafts: str) -> dict[str, ToyPolicy]:
-    return {name: ToyPolicy(lambda *asked, t=text: Draft(t), name=name) for name, text in drafts.items()}  # type: ignore[misc]
+    return {name: ToyPolicy(lambda *asked, t=text: Draft(t), name=name) for name, text in drafts.items()}
 
 
 def test_another_model_writes() -> None:

@@ -106,7 +106,7 @@ def test_a_model_that_does_not_think_is_prompted_and_a_note_says_so() -> None:
     assert played.notes == {"thinking": "prompted: the model does not open <think>"}
     assert (played.result.answer, played.result.usage.policy_calls) == ("3", 3)
     assert END not in played.result.text
-    assert played.result.best is not None and played.result.best.drawn == sum(map(len, write.texts))  # type: ignore[arg-type]
+    assert played.result.best is not None and played.result.best.drawn == sum(map(len, write.texts))
 
 
 def test_its_answer_is_forced_at_the_cap_without_tags() -> None:

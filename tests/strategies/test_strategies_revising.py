@@ -113,12 +113,11 @@ def test_the_cost_is_n(n: int, chains: int) -> None:
     assert (usage.policy_calls, usage.verifier_calls) == (n, n)
 
 
-@pytest.mark.parametrize("name", ["sequential_revision", "hybrid"])
+@pytest.mark.parametrize("name", ["sequential_revision", "hybrid:chains=1"])
 def test_whatever_ends_it_the_attempts_so_far_vote(name: str) -> None:
     texts = [box(1), box(2), box(3)]
     for budget, best in ((Budget(tokens=15), "1"), (Budget(verifications=2), "2")):
-        extra = {"chains": 1} if name == "hybrid" else {}
-        played = play(name, InTurn(*texts), {box(1): 0.2, box(2): 0.7, box(3): 0.9}, budget=budget, n=3, **extra)
+        played = play(name, InTurn(*texts), {box(1): 0.2, box(2): 0.7, box(3): 0.9}, budget=budget, n=3)
         assert (played.result.answer, played.result.stopped) == (best, Stopped.BUDGET)
 
 
