@@ -50,18 +50,22 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/verifiers"), help="folder of stores")
     arguments = parser.parse_args()
     pools = [name for name in names() if arguments.only in name]
+    with_steps = arguments.only in steps.NAME
     if arguments.score is not None:
-        for name in pools:
-            print(name)
-            scored(name, listed(arguments.score), arguments.runs)
-        if arguments.only in steps.NAME:
-            print(steps.NAME)
-            steps.score(listed(arguments.score) or steps.FREE, arguments.runs)
+        try:
+            for name in pools:
+                print(name)
+                scored(name, listed(arguments.score), arguments.runs)
+            if with_steps:
+                print(steps.NAME)
+                steps.score(listed(arguments.score) or steps.FREE, arguments.runs)
+        except KeyboardInterrupt:
+            raise SystemExit("\nstopped: what was scored is kept") from None
     if arguments.cost is not None:
         for name in pools:
             if name != DEV:
                 costs.measure(name, listed(arguments.cost), arguments.runs)
-    text = page(pools, arguments.only in steps.NAME)
+    text = page(pools, with_steps)
     print(text)
     if not arguments.only and not publish(PAGE, MARK, text):
         raise SystemExit(f"{PAGE} has no <!-- {MARK} --> to write between")
@@ -192,7 +196,8 @@ same samples, those that were not cut short. Nothing was fitted to test question
 - **Brier score and calibration error** (5 bins), and in parentheses what the same scores would get if each were exactly
   the probability it claims to be: the error a perfect verifier shows on so few samples. Most verifiers only rank.
 - **Best of n** against choosing at random, and **weighted vote** against majority, in points, question by question.
-  `oracle` knows what is right: the most these samples give.
+  Equal scores are told apart by log-probability: what says the same of all chooses as `confidence` does. `oracle` knows
+  what is right: the most these samples give.
 - **Cost** per candidate: tokens a verifier computes, milliseconds, memory in MB beyond what drawing takes; – is not
   measured. Intervals: 95 %, by bootstrap over questions.
 """

@@ -174,10 +174,13 @@ def opened(name: str, runs: Path, *, draw: bool) -> Iterator[Source]:
     if name == DEV:
         yield development()
         return
-    path = runs / name / "flyweight.db"
+    path, pool = runs / name / "flyweight.db", POOLS / f"{name}.jsonl.xz"
+    taken = path.with_name("taken")
     path.parent.mkdir(parents=True, exist_ok=True)
     with Store(path) as store:
-        store.load(POOLS / f"{name}.jsonl.xz")
+        if not taken.exists() or taken.stat().st_mtime < pool.stat().st_mtime:
+            store.load(pool)
+            taken.touch()
         info = largest(store)
         configuration = info.configuration
         (job,) = bench.check([bench.plan_of(configuration)], grade=False)
