@@ -21,6 +21,7 @@ from typing import NamedTuple
 from benchmarks.rig import ROOT, publish, table
 from flyweight import strategies
 from flyweight.protocols import Policy
+from flyweight.report.words import share
 from flyweight.runner import Runner
 from flyweight.testing import BoxedAnswers, Draft, ToyPolicy
 from flyweight.types import Problem, Sampling
@@ -31,7 +32,7 @@ from tests import tiny
 
 PAGE = ROOT / "docs" / "prm.md"
 WORDS = ("apples", "bank", "cost", "each", "five", "gives", "half", "left", "more", "next", "pays", "rest", "seven")
-STEPS = 8
+STEPS = 7
 
 Tree = dict[int, "Tree"]
 
@@ -138,9 +139,8 @@ def rows(searches: int) -> Iterator[list[str]]:
                 count = measure(prm, ToyPolicy(write), searches=searches)
             finally:
                 prm.close()
-        share = f"{count.again / count.computed:.1%}"
-        saved = f"{1 - count.computed / count.whole:.0%}"
-        yield [backend, recipe, *(f"{number:,}" for number in count[:3]), saved, share]
+        saved, again = 1 - count.computed / count.whole, count.again / count.computed
+        yield [backend, recipe, *(f"{number:,}" for number in count[:3]), share(saved), share(again)]
 
 
 def main() -> None:
