@@ -273,9 +273,9 @@ def ranking(pools: dict[str, list[Question]]) -> list[str]:
         "### How much can be answered at which risk\n",
         "![Coverage and risk; claimed and true](abstention.svg)\n",
         "Answers in the order of their confidence, the surest first: coverage is the share of questions answered, risk "
-        "the share of those that are wrong; the coverage at a risk is the best threshold in hindsight. AURC is the mean "
-        "risk over all coverages (lower is better), beside that of a random order and of one that knows. A map changes "
-        "no order, so this is the vote's own merit.\n",
+        "the share of those that are wrong; the coverage at a risk is the best threshold in hindsight. AURC is the "
+        "mean risk over all coverages (lower is better), beside that of a random order and of one that knows. A "
+        "map changes no order, so this is the vote's own merit.\n",
         table([*head, "AURC", "random", "oracle"], lines) + "\n",
     ]
 
