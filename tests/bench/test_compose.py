@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from flyweight import bench
+from flyweight import bench, strategies
 from flyweight.bench import Plan, check, grid, plan_of
 from flyweight.bench.plan import Shape, shape
 from flyweight.errors import ConfigError
 from flyweight.store import Store
+from flyweight.types import Budget
 from tests.bench.kit import Arguments, questions
 from tests.cli_kit import Command
 
@@ -77,6 +78,22 @@ def test_scores_of_a_sub_search_are_kept_and_replayed(tmp_path: Path, plan: Plan
         assert (again.calls, again.tally) == (0, first.tally)
         (wider,) = bench.execute(store, [replace(nested, parameters={"n": 4})])
         assert wider.calls == 6 * 2, "only the fourth search of each question is new"
+
+
+@pytest.mark.parametrize("strategy", [*strategies.names(), "self_consistency:confidence=0.9", "best_of_n:enough=0.6"])
+def test_every_strategy_is_replayed_from_the_store_as_it_was(tmp_path: Path, plan: Plan, strategy: str) -> None:
+    """Cut samples, revisions, forced text and early stops included: another run draws nothing and says the same."""
+    with Store(tmp_path / "flyweight.db") as store:
+        run = replace(plan, strategy=strategy, parameters={}, limit="2")
+        (first,) = bench.execute(store, [run])
+        assert first.calls > 0 and first.tally.errors == 0
+        (again,) = bench.execute(store, [replace(run, budget=Budget(tokens=10**6))])
+        assert again.calls == 0 and again.run != first.run
+        told = [
+            [(result.problem.id, result.text, result.usage.generated_tokens) for result in store.results(each.run)]
+            for each in (first, again)
+        ]
+        assert sorted(told[0]) == sorted(told[1])
 
 
 def test_from_the_command_line(flyweight: Command, arguments: Arguments) -> None:

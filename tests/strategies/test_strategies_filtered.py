@@ -100,6 +100,17 @@ def test_it_is_self_consistency_where_all_are_equally_sure() -> None:
             assert (filtered.text, filtered.usage.generated_tokens) == (vote.text, vote.usage.generated_tokens)
 
 
+def test_the_order_of_draws_does_not_choose() -> None:
+    """J4, offline: 100 orders."""
+    rng = random.Random(3)
+    drafts = [Draft(box(i % 4, "x" * i), -0.3 * i) for i in range(1, 12)]
+    found = set()
+    for _ in range(100):
+        rng.shuffle(drafts)
+        found.add(play("confidence_filtered", InTurn(*drafts), n=11, keep=0.7, online=False).result.text)
+    assert len(found) == 1
+
+
 def test_never_more_than_n() -> None:
     for n in (1, 2, 5, 9):
         assert play("confidence_filtered", n=n, warmup=4).result.usage.policy_calls == n
