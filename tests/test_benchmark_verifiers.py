@@ -111,6 +111,9 @@ class Fussy:
     asked = 0
     patience = 1000
 
+    def __init__(self) -> None:
+        self.seen: list[str] = []  # no store can tell what this does, so none remembers its scores
+
     async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> list[Score]:
         Fussy.asked += 1
         if Fussy.asked > Fussy.patience:
@@ -210,12 +213,19 @@ def scored(source: Source, name: str, folder: Path) -> Kept:
 
 
 def test_cost_is_counted_on_candidates_just_drawn(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flyweight.api.find_policy", lambda *_, **__: ToyPolicy)
+    made: list[ToyPolicy] = []
+
+    def find(*_: object, **__: object) -> Callable[[], ToyPolicy]:
+        return lambda: made.append(ToyPolicy()) or made[-1]  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr("flyweight.api.find_policy", find)
     ready, figures = verifiers_cost.scored("mine", "p_true", True, pool / "runs")
     asked = len(verifiers_scores.verifiers.load("p_true").question)  # type: ignore[attr-defined]
     assert ready == {} and figures["candidates"] == verifiers_cost.QUESTIONS * 5
     # A character is a token, and equal candidates are read once: nothing of a candidate is read again.
     assert 0 < figures["tokens"] <= asked
+    (policy,) = made
+    assert policy.closed and policy.counters.generated_tokens > 0
     _, figures = verifiers_cost.scored("mine", "arithmetic", False, pool / "runs")
     assert (figures["tokens"], figures["candidates"]) == (0, verifiers_cost.QUESTIONS * 5) and figures["ms"] > 0
     _, figures = verifiers_cost.scored("mine", "", True, pool / "runs")
