@@ -75,7 +75,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "tests": (1, 100),
     "probes": (0, 24),
     "pivots": (1, 4096),
-    "confidence": (0.01, 1),
+    "lead": (0.01, 1),
     "enough": (0.01, 1),
 }
 _CHOICES: Mapping[str, tuple[str, ...]] = {

@@ -33,7 +33,7 @@ PARAMETERS: Mapping[str, tuple[type, str]] = {
     "verifier": (str, "the verifier that scores and compares, instead of the run's"),
     "policy": (str, "the model that writes, instead of the run's"),
     "of": (str, "a strategy, or several joined by + that take turns: what it returns is a whole answer here"),
-    "confidence": (float, "ends once the leading answer leads with this probability"),
+    "lead": (float, "ends once the leading answer is the likeliest to be drawn with this probability"),
     "enough": (float, "ends once the verifier gives a candidate this score"),
 }
 """Kind and meaning of each, by name."""
@@ -118,7 +118,7 @@ def compose(strategy: Function, found_by: Sequence[Strategy]) -> Function:
         verifier: str = "",
         policy: str = "",
         of: str = "",
-        confidence: float = 0.0,
+        lead: float = 0.0,
         enough: float = 0.0,
         **own: object,
     ) -> Node | None:
@@ -126,9 +126,9 @@ def compose(strategy: Function, found_by: Sequence[Strategy]) -> Function:
             search = cast(Search, _Using(search, opened(verifier) or None, opened(policy) or None))
         if found_by:
             search = cast(Search, _Nested(search, found_by))
-        if not confidence and not enough:
+        if not lead and not enough:
             return await strategy(search, **own)
-        ruled = _Ruled(search, confidence, enough)
+        ruled = _Ruled(search, lead, enough)
         try:
             return await strategy(cast(Search, ruled), **own)
         except _Enough:
@@ -201,9 +201,9 @@ class _Enough(BudgetSpent):
 class _Ruled(_Through):
     """Draws in growing portions, and no more once the rule holds: then fewer come back, as from a spent budget."""
 
-    def __init__(self, search: Search, sure: float, enough: float) -> None:
+    def __init__(self, search: Search, lead: float, enough: float) -> None:
         super().__init__(search)
-        self._sure, self._least = sure, enough
+        self._lead, self._enough = lead, enough
         self._over = False
         self._candidates: dict[str, Node] = {}
         self._scores: dict[tuple[str, str | None], Node] = {}
@@ -232,7 +232,7 @@ class _Ruled(_Through):
         """The choice where the strategy was not left to make it: by score for `enough`, else by vote."""
         candidates = list(self._candidates.values())
         scored = [self._scores[node.key, None] for node in candidates if (node.key, None) in self._scores]
-        if self._least:
+        if self._enough:
             return next(iter(top(scored, 1)), None)
         if scored:
             return weighted_vote(await self._search.classes(scored))
@@ -268,14 +268,14 @@ class _Ruled(_Through):
         """Take in candidates, and see whether the rule holds."""
         new = finished(nodes)
         self._candidates.update((node.key, node) for node in new)
-        if self._least and new:
+        if self._enough and new:
             with suppress(BudgetSpent):
                 scored = await self._scored(new, None)
-                self._over = self._over or any(aggregate(node.score) >= self._least for node in scored)
-        if self._sure and new:
+                self._over = self._over or any(aggregate(node.score) >= self._enough for node in scored)
+        if self._lead and new:
             groups = await self._search.classes(list(self._candidates.values()))
-            led = confidence(groups, groups[0][0]) if groups else None
-            self._over = self._over or (led is not None and led >= self._sure)
+            sure = confidence(groups, groups[0][0]) if groups else None
+            self._over = self._over or (sure is not None and sure >= self._lead)
 
     async def _scored(self, nodes: Sequence[Node], verifier: str | None) -> list[Node]:
         """As `score`, but a candidate the rule has had scored is not scored again."""

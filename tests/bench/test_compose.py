@@ -51,7 +51,7 @@ def test_a_verifier_of_its_own_is_that_of_the_run(plan: Plan) -> None:
 
 def test_what_it_asks_for_is_found_out_inside_too() -> None:
     assert shape("self_consistency:of=best_of_n(n=5:verifier=anything)", {"n": 2}) == Shape(10, 10, True, False)
-    assert shape("self_consistency:confidence=0.9", {"n": 16}) == Shape(4, 16, False, False)
+    assert shape("self_consistency:lead=0.9", {"n": 16}) == Shape(4, 16, False, False)
     assert shape("medoid:of=beam_search(n=2:width=2)", {"n": 2}).steps
 
 
@@ -80,7 +80,7 @@ def test_scores_of_a_sub_search_are_kept_and_replayed(tmp_path: Path, plan: Plan
         assert wider.calls == 6 * 2, "only the fourth search of each question is new"
 
 
-@pytest.mark.parametrize("strategy", [*strategies.names(), "self_consistency:confidence=0.9", "best_of_n:enough=0.6"])
+@pytest.mark.parametrize("strategy", [*strategies.names(), "self_consistency:lead=0.9", "best_of_n:enough=0.6"])
 def test_every_strategy_is_replayed_from_the_store_as_it_was(tmp_path: Path, plan: Plan, strategy: str) -> None:
     """Cut samples, revisions, forced text and early stops included: another run draws nothing and says the same."""
     with Store(tmp_path / "flyweight.db") as store:

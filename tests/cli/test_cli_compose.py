@@ -41,7 +41,7 @@ def test_compare_takes_them_too(flyweight: Command) -> None:
 
 def test_the_list_says_what_every_strategy_takes(flyweight: Command) -> None:
     out = flyweight("list", "strategies").out
-    for name in ("verifier", "policy", "of", "confidence", "enough"):
+    for name in ("verifier", "policy", "of", "lead", "enough"):
         assert f"      {name}  (" in out
 
 

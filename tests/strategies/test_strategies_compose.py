@@ -51,7 +51,7 @@ MISTAKES = [
     ("best_of_n:of=greedy+", "unknown strategy ''"),
     ("best_of_n:verifer=judge", "unknown parameter of best_of_n 'verifer'; did you mean 'verifier'"),
     ("best_of_n:enough=0", "enough='0' is not allowed: a number from 0.01 to 1"),
-    ("best_of_n:confidence=1.5", "confidence='1.5' is not allowed"),
+    ("best_of_n:lead=1.5", "lead='1.5' is not allowed"),
     ("best_of_n:of=" + "(" * 9 + ")" * 9, "nested deeper than 8"),
 ]
 
@@ -164,9 +164,9 @@ def test_searches_inside_searches_keep_the_contract() -> None:
         "self_consistency:n=3:of=best_of_n(n=2)",
         "hybrid:n=4:chains=2:of=beam_search(n=2:width=2)",
         "best_of_n:n=8:enough=0.9",
-        "beam_search:n=4:width=2:confidence=0.8",
-        "dvts:n=4:width=2:confidence=0.8:enough=0.9",
-        "self_consistency:n=8:confidence=0.9:of=best_of_n(n=2:enough=0.9)",
+        "beam_search:n=4:width=2:lead=0.8",
+        "dvts:n=4:width=2:lead=0.8:enough=0.9",
+        "self_consistency:n=8:lead=0.9:of=best_of_n(n=2:enough=0.9)",
         "tournament:n=4:of=adaptive_consistency(n=6)",
     ):
         check_strategy(strategies.bind(word))
@@ -180,7 +180,7 @@ def test_searches_inside_searches_keep_the_contract() -> None:
 )
 def test_a_vote_that_stops_when_sure_is_adaptive_consistency(answers: str, drawn: int, best: str) -> None:
     texts = [box(a) for a in answers]
-    ruled = play("self_consistency:n=16:confidence=0.95", InTurn(*texts)).result
+    ruled = play("self_consistency:n=16:lead=0.95", InTurn(*texts)).result
     adaptive = play("adaptive_consistency", InTurn(*texts), n=16).result
     assert (ruled.answer, ruled.usage.policy_calls) == (adaptive.answer, adaptive.usage.policy_calls) == (best, drawn)
     assert ruled.stopped is Stopped.DONE
@@ -222,7 +222,7 @@ def steps(question: str, so_far: str, rng: random.Random, sampling: Sampling) ->
 
 @pytest.mark.parametrize("name", ["beam_search:n=8:width=2", "dvts:n=8:width=2"])
 def test_a_tree_search_stops_early_too(name: str) -> None:
-    whole, sure = (play(name + rule, steps, by_hash) for rule in ("", ":confidence=0.9"))
+    whole, sure = (play(name + rule, steps, by_hash) for rule in ("", ":lead=0.9"))
     assert sure.result.answer == whole.result.answer == "1"
     assert sure.result.usage.policy_calls < whole.result.usage.policy_calls
     good = play(name + ":enough=0.5", steps, lambda q, s: 0.6 if "boxed" in s else 0.1)
@@ -249,8 +249,11 @@ def test_a_rule_does_not_outspend_a_budget() -> None:
         played = play("best_of_n:n=16:enough=0.99", scores=lambda q, s: 0.5, budget=Budget(verifications=verifications))
         assert played.result.usage.verifier_calls == min(verifications, 16)
         assert played.result.best is not None
+    scores = {box(1): 0.9, box(2): 0.5, box(2, "b "): 0.5, box(2, "c "): 0.5} | {box(i): 0.99 for i in range(3, 7)}
+    played = play("best_of_n:n=8:enough=0.95", InTurn(*scores), scores, budget=Budget(verifications=4))
+    assert played.result.answer == "1", "the best of what was scored, and no vote"
     texts = [box(1)] * 16
-    played = play("self_consistency:n=16:confidence=1", InTurn(*texts), budget=Budget(tokens=65))
+    played = play("self_consistency:n=16:lead=1", InTurn(*texts), budget=Budget(tokens=65))
     assert (played.result.usage.generated_tokens, played.result.answer) == (65, "1")
 
 
@@ -259,7 +262,7 @@ def test_every_strategy_takes_every_rule() -> None:
     problem = Problem("p", "Add 3 and 5 and 9.")
     for name in strategies.names():
         plain = play(name, scores=by_hash, problem=problem)
-        for rule in ("confidence=0.8", "enough=0.5", "verifier=judge", "policy=toy"):
+        for rule in ("lead=0.8", "enough=0.5", "verifier=judge", "policy=toy"):
             ruled = play(f"{name}:{rule}", scores=by_hash, problem=problem)
             assert ruled.result.best is not None, (name, rule)
             assert ruled.result.usage.policy_calls <= plain.result.usage.policy_calls, (name, rule)
@@ -268,6 +271,6 @@ def test_every_strategy_takes_every_rule() -> None:
 
 
 def test_the_common_parameters_are_described_once() -> None:
-    assert list(strategies.COMMON) == ["verifier", "policy", "of", "confidence", "enough"]
+    assert list(strategies.COMMON) == ["verifier", "policy", "of", "lead", "enough"]
     for name in strategies.names():
         assert not {parameter.name for parameter in strategies.describe(name).parameters} & set(strategies.COMMON)

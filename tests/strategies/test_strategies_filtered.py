@@ -31,11 +31,11 @@ def test_online_by_hand() -> None:
 
 
 def test_offline_by_hand() -> None:
-    drafts = [SURE, HALF, UNSURE, HALF, HALF, UNSURE, UNSURE, UNSURE]
-    played = play("confidence_filtered", InTurn(*drafts), n=8, online=False, keep=0.5, window=8, warmup=1)
+    drafts = [SURE, HALF, UNSURE, HALF, HALF, *[UNSURE] * 6]
+    played = play("confidence_filtered", InTurn(*drafts), n=11, online=False, keep=0.36, window=8, warmup=1)
     assert played.notes == {"bar": 2.0, "cut": 0, "saved_tokens": 0}
-    assert played.result.usage.generated_tokens == 8 * (LONG + 1)
-    assert played.result.answer == "2", "6 nats against 3; four unsure ones have 4 together, and no vote"
+    assert played.result.usage.generated_tokens == 11 * (LONG + 1)
+    assert played.result.answer == "2", "6 nats against 3; seven unsure ones have 7 together, and no vote"
 
 
 def test_all_kept_the_vote_is_weighted() -> None:
