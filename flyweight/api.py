@@ -224,7 +224,7 @@ def find_policy(model: str, *, context: int = 2048, weights: str = "auto") -> Ca
 def find_maps(model: str | Policy, kind: str, file: Path | None = None) -> tuple[ConfidenceMap, ...]:
     """The confidence maps of a model and a kind of answers: of the file, or for None of those in the package.
 
-    ConfigError for a file that has none of them, or cannot be read.
+    A policy that was made already goes by its name. ConfigError for a file that has none of them, or cannot be read.
     """
     from flyweight import models
 
