@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks import default_strategy, picture
 from benchmarks.cassette import Cassette, Recorded
@@ -264,8 +264,8 @@ def ranking(pools: dict[str, list[Question]]) -> list[str]:
             ]
         )
     head = [
+        "task",
         "questions",
-        "",
         "right when all are answered",
         *(f"coverage at risk ≤ {100 * risk:.0f} %" for risk in RISKS),
     ]
@@ -273,8 +273,9 @@ def ranking(pools: dict[str, list[Question]]) -> list[str]:
         "### How much can be answered at which risk\n",
         "![Coverage and risk; claimed and true](abstention.svg)\n",
         "Answers in the order of their confidence, the surest first: coverage is the share of questions answered, risk "
-        "the share of those that are wrong. AURC is the mean risk over all coverages (lower is better), beside that of "
-        "a random order and of one that knows. A map changes no order, so this is the vote's own merit.\n",
+        "the share of those that are wrong; the coverage at a risk is the best threshold in hindsight. AURC is the "
+        "mean risk over all coverages (lower is better), beside that of a random order and of one that knows. A "
+        "map changes no order, so this is the vote's own merit.\n",
         table([*head, "AURC", "random", "oracle"], lines) + "\n",
     ]
 
@@ -296,12 +297,15 @@ def aurc(confidence: Sequence[float | None], right: Sequence[bool]) -> float:
 
 
 def bootstrap(value: Callable[[Sequence[int]], float], count: int) -> stats.Interval:
-    """A figure of the questions 0 .. count - 1 with its percentile interval over resampled questions."""
+    """A figure of the questions 0 .. count - 1 with its percentile interval over resampled questions.
+
+    NaN stands for questions that have no such figure.
+    """
     import numpy as np
 
     generator = np.random.default_rng(0)
     drawn = [value([int(i) for i in generator.integers(0, count, count)]) for _ in range(RESAMPLES)]
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    low, high = np.percentile([each for each in drawn if not math.isnan(each)] or [math.nan], [2.5, 97.5])
     return stats.Interval(float(low), value(range(count)), float(high))
 
 
@@ -332,10 +336,10 @@ def reliability(pools: dict[str, list[Question]], curve: ConfidenceMap) -> list[
             )
         squares = [[(p - ok) ** 2 for p, ok in zip(claimed, right, strict=True)] for claimed in (after, before)]
         apart = stats.paired_bootstrap(*squares)
-        lines.append([TASKS[name], "map − lead", "", "", f"{apart.value:+.3f} ({apart.low:+.3f} to {apart.high:+.3f})"])
-        lines[-1] += [""] * (8 - len(lines[-1]))
+        said = f"{apart.value:+.3f} ({apart.low:+.3f} to {apart.high:+.3f})".replace("-", "−")
+        lines.append([TASKS[name], "map − lead", "", "", said, "", "", ""])
     head = [
-        "questions",
+        "task",
         "confidence",
         "claimed",
         "true",
@@ -372,14 +376,13 @@ def dial(pools: dict[str, list[Question]], curve: ConfidenceMap) -> list[str]:
                     TASKS[name],
                     f"{wanted:.1f}",
                     between(sure),
-                    share(claimed),
-                    between(true),
-                    between(wrong),
+                    "–" if math.isnan(claimed) else share(claimed),
+                    *("–" if math.isnan(each.value) else between(each) for each in (true, wrong)),
                     f"{drawn:.1f} of {n}",
                 ]
             )
     head = [
-        "questions",
+        "task",
         "--confidence",
         "sure",
         "claimed when sure",
@@ -437,12 +440,14 @@ def values(curve: ConfidenceMap) -> list[str]:
 
 # The picture ---------------------------------------------------------------------------------------------------------
 
+BELOW: dict[str, Any] = {"fontsize": 8, "ncols": 2, "loc": "upper center", "bbox_to_anchor": (0.5, -0.16)}
+"""Where names stand."""
 COLOURS = {"gsm8k": "tab:blue", "math500": "tab:red", "humaneval": "tab:green", "mbpp": "tab:purple"}
 
 
 def plot(pools: dict[str, list[Question]], curve: ConfidenceMap) -> None:
     """Coverage against risk, and claimed against true."""
-    figure, (left, right) = picture.figure(1, 2, size=(9, 4))
+    figure, (left, right) = picture.figure(1, 2, size=(9, 4.4))
     for name, questions in pools.items():
         points = stats.risk_coverage([each.lead for each in questions], [each.right for each in questions])
         xs, ys = [100 * point.coverage for point in points], [100 * point.risk for point in points]
@@ -451,7 +456,7 @@ def plot(pools: dict[str, list[Question]], curve: ConfidenceMap) -> None:
         left.axhline(wrong, color=COLOURS[name], ls=":", lw=0.8)
     left.set(xlim=(0, 100), ylim=(0, 100), xlabel="coverage: questions answered, %", ylabel="risk: of those wrong, %")
     left.set_title("The surest answers first (dotted: a random order)", fontsize=10)
-    left.legend(fontsize=8)
+    left.legend(**BELOW)
     voted = sorted((each.lead, each.right) for each in pools["gsm8k"] if each.lead is not None)
     parts = [voted[len(voted) * i // 5 : len(voted) * (i + 1) // 5] for i in range(5)]
     for label, change, colour in (("the lead of the vote", None, "tab:gray"), ("the map", curve, "tab:blue")):
@@ -464,7 +469,7 @@ def plot(pools: dict[str, list[Question]], curve: ConfidenceMap) -> None:
     right.plot([0, 100], [0, 100], color="black", lw=0.8, ls=":")
     right.set(xlim=(0, 100), ylim=(0, 100), xlabel="confidence claimed, %", ylabel="right, %")
     right.set_title("GSM8K: claimed and true, a fifth of the questions each", fontsize=10)
-    right.legend(fontsize=8, loc="upper left")
+    right.legend(**BELOW)
     picture.save(figure, "abstention.svg")
 
 

@@ -74,7 +74,7 @@ def graded(policy: Policy, verifier: Verifier, chosen: Sequence[Pair]) -> Figure
     """What a verifier's grades prefer: per prompt."""
     rows: list[tuple[float, ...]] = []
 
-    async def strategy(search: Search, pair: Pair) -> None:
+    async def strategy(pair: Pair, search: Search) -> None:
         texts = (pair.better, pair.worse, padded(pair.better), padded(pair.worse))
         nodes = await search.score([search.append(search.root, text) for text in texts])
         rows.append(tuple(node.score.value for node in nodes if node.score is not None))
@@ -90,7 +90,7 @@ def graded(policy: Policy, verifier: Verifier, chosen: Sequence[Pair]) -> Figure
 def compared(policy: Policy, judge: Orders, chosen: Sequence[Pair]) -> Figures:
     """What a judge's comparisons prefer: per prompt."""
 
-    async def strategy(search: Search, pair: Pair) -> None:
+    async def strategy(pair: Pair, search: Search) -> None:
         better, worse = (search.append(search.root, text) for text in (pair.better, pair.worse))
         await search.compare(better, worse)
         await search.compare(search.append(search.root, padded(pair.better)), better)
@@ -110,7 +110,7 @@ def _run(
     policy: Policy,
     verifier: Verifier,
     chosen: Sequence[Pair],
-    strategy: Callable[[Search, Pair], Coroutine[object, object, None]],
+    strategy: Callable[[Pair, Search], Coroutine[object, object, None]],
     *,
     each: int,
 ) -> Figures:
@@ -119,7 +119,7 @@ def _run(
     tokens = 0
     began = time.perf_counter()
     for pair in chosen:
-        result = runner.solve(pair.problem, partial(strategy, pair=pair))
+        result = runner.solve(pair.problem, partial(strategy, pair))
         if result.error is not None:
             raise SystemExit(f"{pair.problem.id}: {result.error}")
         tokens += result.usage.verifier_tokens

@@ -20,6 +20,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from benchmarks import verifiers_cost as costs
 from benchmarks import verifiers_steps as steps
@@ -49,18 +50,22 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/verifiers"), help="folder of stores")
     arguments = parser.parse_args()
     pools = [name for name in names() if arguments.only in name]
+    with_steps = arguments.only in steps.NAME
     if arguments.score is not None:
-        for name in pools:
-            print(name)
-            scored(name, listed(arguments.score), arguments.runs)
-        if arguments.only in steps.NAME:
-            print(steps.NAME)
-            steps.score(listed(arguments.score) or steps.FREE, arguments.runs)
+        try:
+            for name in pools:
+                print(name)
+                scored(name, listed(arguments.score), arguments.runs)
+            if with_steps:
+                print(steps.NAME)
+                steps.score(listed(arguments.score) or steps.FREE, arguments.runs)
+        except KeyboardInterrupt:
+            raise SystemExit("\nstopped: what was scored is kept") from None
     if arguments.cost is not None:
         for name in pools:
             if name != DEV:
                 costs.measure(name, listed(arguments.cost), arguments.runs)
-    text = page(pools, arguments.only in steps.NAME)
+    text = page(pools, with_steps)
     print(text)
     if not arguments.only and not publish(PAGE, MARK, text):
         raise SystemExit(f"{PAGE} has no <!-- {MARK} --> to write between")
@@ -191,7 +196,8 @@ same samples, those that were not cut short. Nothing was fitted to test question
 - **Brier score and calibration error** (5 bins), and in parentheses what the same scores would get if each were exactly
   the probability it claims to be: the error a perfect verifier shows on so few samples. Most verifiers only rank.
 - **Best of n** against choosing at random, and **weighted vote** against majority, in points, question by question.
-  `oracle` knows what is right: the most these samples give.
+  Equal scores are told apart by log-probability: what says the same of all chooses as `confidence` does. `oracle` knows
+  what is right: the most these samples give.
 - **Cost** per candidate: tokens a verifier computes, milliseconds, memory in MB beyond what drawing takes; – is not
   measured. Intervals: 95 %, by bootstrap over questions.
 """
@@ -268,9 +274,9 @@ def row(name: str, found: Measured, samples: Samples, paid: list[str]) -> list[s
         number(found.within),
         f"{found.brier:.3f} ({found.reference.brier.value:.3f})",
         f"{found.ece:.3f} ({found.reference.ece.value:.3f})",
-        share(interval(found.best).value),
+        share(fmean(found.best)),
         difference(stats.paired_bootstrap(found.best, samples.random)),
-        share(interval(found.vote).value),
+        share(fmean(found.vote)),
         difference(stats.paired_bootstrap(found.vote, samples.majority)),
         *paid,
     ]
@@ -284,7 +290,7 @@ def paid(figures: Figures | None) -> list[str]:
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Their mean."""
+    """Their mean and its interval."""
     return stats.bootstrap_mean(values, resamples=RESAMPLES)
 
 

@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from flyweight.select import aggregate
 from flyweight.store import RunInfo, Store
 from flyweight.types import Node, Problem, Result, Sampling, digest
 
-__all__ = ["DEV", "FREE", "KEPT", "POOLS", "Kept", "Source", "free", "names", "opened", "score"]
+__all__ = ["DEV", "FREE", "KEPT", "POOLS", "Kept", "Source", "free", "keep", "names", "opened", "score"]
 
 KEPT = ROOT / "results" / "verifiers"
 POOLS = ROOT / "results" / "pools"
@@ -73,7 +73,7 @@ class Kept:
     @property
     def whole(self) -> list[str]:
         """Verifiers that scored every question, in the order of the first one's."""
-        first = next(iter(self.questions.values()), {"scores": {}})
+        first: Figures = next(iter(self.questions.values()), {"scores": {}})
         return [name for name in first["scores"] if self.scored(name) == len(self.questions)]
 
     @property
@@ -118,7 +118,8 @@ class Source:
     policy: Policy
     """Answers from the record."""
     sampling: Sampling
-    right: Callable[[Problem, Node], bool]
+    facts: Callable[[], dict[str, Figures]]
+    """By problem id, what is known of its samples."""
     remember: Callable[[Verifier], Verifier]
     """The verifier, asked only for what is not on record."""
     load: Callable[[], Policy]
@@ -127,30 +128,34 @@ class Source:
     def runner(self, policy: Policy, judge: Verifier | None = None) -> Runner:
         """Draws what was drawn."""
         judges = {} if judge is None else {judge.name: judge}
-        return Runner(policy, judges, answers=self.answers, sampling=self.sampling, seed=self.about["seed"])
+        answers = Ungrouped(self.answers)
+        return Runner(policy, judges, answers=answers, sampling=self.sampling, seed=self.about["seed"])
 
     def strategy(self, name: str) -> Any:
         """The strategy with as many samples as were drawn, drawn as they were."""
         return strategies.bind(name, {"n": self.about["n"], "temperature": self.sampling.temperature})
 
-    def facts(self) -> dict[str, Figures]:
-        """What is known of the samples of every question. SystemExit where a search fails."""
-        runner = self.runner(self.policy)
-        return {
-            result.problem.id: self._facts(sound(result))
-            for result in runner.run(self.problems, self.strategy("self_consistency"))
-        }
 
-    def _facts(self, result: Result) -> Figures:
-        nodes = [candidate.node for candidate in result.candidates]
-        voters = [candidate.answer_class is not None for candidate in result.candidates]
-        return {
-            "draws": digest(*(part for node in nodes for part in (node.key, node.solution)))[:16],
-            "right": [int(votes and self.right(result.problem, n)) for n, votes in zip(nodes, voters, strict=True)],
-            "group": [candidate.answer_class for candidate in result.candidates],
-            "logprob": [round(node.mean_logprob, 6) for node in nodes],
-            "ended": [int(not truncated(node)) for node in nodes],
-        }
+class Ungrouped:
+    """Answers read and not compared, which takes long for code: only the scores matter here."""
+
+    def __init__(self, answers: Answers) -> None:
+        self.extract = answers.extract
+
+    def classes(self, answers: Sequence[str | None], problem: Problem) -> list[list[int]]:
+        """None."""
+        return []
+
+
+def fact(samples: Sequence[tuple[Node, int | None, bool]]) -> Figures:
+    """What is kept of a question's samples: (path, answer class, whether it is right) of each."""
+    return {
+        "draws": digest(*(part for node, _, _ in samples for part in (node.key, node.solution)))[:16],
+        "right": [int(right) for _, _, right in samples],
+        "group": [group for _, group, _ in samples],
+        "logprob": [round(node.mean_logprob, 6) for node, _, _ in samples],
+        "ended": [int(not truncated(node)) for node, _, _ in samples],
+    }
 
 
 def names() -> list[str]:
@@ -169,23 +174,34 @@ def opened(name: str, runs: Path, *, draw: bool) -> Iterator[Source]:
     if name == DEV:
         yield development()
         return
-    path = runs / name / "flyweight.db"
+    path, pool = runs / name / "flyweight.db", POOLS / f"{name}.jsonl.xz"
+    taken = path.with_name("taken")
     path.parent.mkdir(parents=True, exist_ok=True)
     with Store(path) as store:
-        store.load(POOLS / f"{name}.jsonl.xz")
+        if not taken.exists() or taken.stat().st_mtime < pool.stat().st_mtime:
+            store.load(pool)
+            taken.touch()
         info = largest(store)
         configuration = info.configuration
         (job,) = bench.check([bench.plan_of(configuration)], grade=False)
         plan = job.plan
         known = recorded(store, configuration)
         engine = Engine(store, plan.model, plan.context, known, load=late if draw else refuse)
-        grader = Recorded(store, configuration)
 
-        def right(problem: Problem, node: Node) -> bool:
-            (grade,) = grader.grades(problem, [node])
+        def facts() -> dict[str, Figures]:
+            grader = Recorded(store, configuration)
+            found = {
+                search.result.problem.id: fact(
+                    [
+                        (each.sample.node, each.sample.answer_class, each.grade.value == "correct")
+                        for each in search.samples
+                    ]
+                )
+                for search in bench.read(store, info.id, grader)
+            }
             if grader.missing:
-                raise SystemExit(f"results/pools/{name}.jsonl.xz lacks a grade of {problem.id}: run `flyweight grade`")
-            return grade.value == "correct"
+                raise SystemExit(f"results/pools/{name}.jsonl.xz lacks {grader.missing} grades")
+            return found
 
         def remember(verifier: Verifier) -> Verifier:
             with suppress(ConfigError):  # one that cannot be told from others is asked again
@@ -209,7 +225,7 @@ def opened(name: str, runs: Path, *, draw: bool) -> Iterator[Source]:
                 job.problems,
                 engine.stored,
                 sampling,
-                right,
+                facts,
                 remember,
                 late(plan.model, plan.context, "auto"),
             )
@@ -231,13 +247,27 @@ def development() -> Source:
         "seed": 0,
         "run": DEV,
     }
+    problems = task.problems()[: dev.QUESTIONS]
+
+    def facts() -> dict[str, Figures]:
+        runner = Runner(policy, answers=task, sampling=sampling)
+        return {
+            result.problem.id: fact(
+                [
+                    (each.node, each.answer_class, task.grade(result.problem, each.node.solution).value == "correct")
+                    for each in sound(result).candidates
+                ]
+            )
+            for result in runner.run(problems, strategies.bind("self_consistency", {"n": DEV_SAMPLES}))
+        }
+
     return Source(
         about,
         task,
-        task.problems()[: dev.QUESTIONS],
+        problems,
         policy,
         sampling,
-        lambda problem, node: task.grade(problem, node.solution).value == "correct",
+        facts,
         lambda verifier: verifier,
         dev.load(dev.SMALL),
     )
@@ -273,30 +303,38 @@ def refuse(model: str, context: int, weights: str) -> Callable[[], Policy]:
 
 
 def score(kept: Kept, source: Source, name: str) -> str:
-    """Have a verifier score the questions it has not; what is wrong if it cannot, else nothing.
+    """Have a verifier score the questions it has not; what is wrong if it cannot, else nothing."""
+    judge = verifiers.load(name)
+    missing = [problem for problem in source.problems if name not in kept.questions[problem.id]["scores"]]
+
+    def values(result: Result) -> list[float | None]:
+        nodes = [candidate.node for candidate in result.candidates]
+        return [None if node.score is None else round(aggregate(node.score), 9) for node in nodes]
+
+    runner = source.runner(source.policy, source.remember(judge))
+    results = runner.run(missing, source.strategy("best_of_n"), in_flight=IN_FLIGHT)
+    return keep(kept, name, results, values)
+
+
+def keep(kept: Kept, name: str, results: Iterator[Result], values: Callable[[Result], Sequence[float | None]]) -> str:
+    """Take in a verifier's scores as they come; what is wrong if it cannot give them, else nothing.
 
     Written every `EVERY` seconds and when it ends, however it does.
     """
-    judge = verifiers.load(name)
-    missing = [problem for problem in source.problems if name not in kept.questions[problem.id]["scores"]]
     written = time.monotonic()
-    runner = source.runner(source.policy, source.remember(judge))
-    results = runner.run(missing, source.strategy("best_of_n"), in_flight=IN_FLIGHT)
-    try:
-        for done, result in enumerate(results, 1):
-            if result.error is not None:
-                return result.error
-            kept.questions[result.problem.id]["scores"][name] = [
-                None if node.score is None else round(aggregate(node.score), 9)
-                for node in (candidate.node for candidate in result.candidates)
-            ]
-            print(f"\r{name}: {done}/{len(missing)}\x1b[K", end="" if done < len(missing) else "\n", flush=True)
-            if time.monotonic() - written > EVERY:
-                kept.write()
-                written = time.monotonic()
-    finally:
-        results.close()  # type: ignore[attr-defined]
-        kept.write()
+    with closing(results):  # type: ignore[type-var]
+        try:
+            for result in results:
+                if result.error is not None:
+                    return result.error
+                kept.questions[result.problem.id]["scores"][name] = list(values(result))
+                if time.monotonic() - written > EVERY:
+                    kept.write()
+                    written = time.monotonic()
+                    print(f"{name}: {kept.scored(name)} of {len(kept.questions)}", flush=True)
+        finally:
+            kept.write()
+    print(f"{name}: {kept.scored(name)} of {len(kept.questions)}", flush=True)
     return ""
 
 

@@ -14,7 +14,6 @@ import argparse
 import gzip
 import json
 import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from benchmarks import default_strategy as dev
 from benchmarks.cassette import Cassette
 from benchmarks.cassette import Recorded as Replayed
 from benchmarks.rig import Figures, table
-from benchmarks.verifiers_scores import EVERY, IN_FLIGHT, KEPT, Kept, development, late, sound
+from benchmarks.verifiers_scores import IN_FLIGHT, KEPT, Kept, development, keep, late, sound
 from flyweight import models, stats, tasks, verifiers
 from flyweight.protocols import Search
 from flyweight.runner import Runner
@@ -117,7 +116,6 @@ def score(names: Sequence[str], runs: Path) -> None:
                 print(f"{name} left out: {wrong}")
     finally:
         policy.close()
-        kept.write()
 
 
 def walk(kept: Kept, solutions: Mapping[str, Solution], name: str, policy: Replayed) -> str:
@@ -126,16 +124,8 @@ def walk(kept: Kept, solutions: Mapping[str, Solution], name: str, policy: Repla
     strategy = Walk(solutions)
     runner = Runner(policy, {judge.name: judge}, answers=tasks.load("gsm8k"), sampling=Sampling(max_tokens=512))
     missing = [solution.problem for id, solution in solutions.items() if name not in kept.questions[id]["scores"]]
-    written = time.monotonic()
-    for done, result in enumerate(runner.run(missing, strategy, in_flight=IN_FLIGHT), 1):
-        if result.error is not None:
-            return result.error
-        kept.questions[result.problem.id]["scores"][name] = strategy.values.pop(result.problem.id)
-        print(f"\r{name}: {done}/{len(missing)}\x1b[K", end="" if done < len(missing) else "\n", flush=True)
-        if time.monotonic() - written > EVERY:
-            kept.write()
-            written = time.monotonic()
-    return ""
+    results = runner.run(missing, strategy, in_flight=IN_FLIGHT)
+    return keep(kept, name, results, lambda result: strategy.values.pop(result.problem.id))
 
 
 def marked() -> list[Solution]:
@@ -156,15 +146,15 @@ def marked() -> list[Solution]:
 def answered() -> list[Solution]:
     """Recorded answers to development questions, cut into steps at blank lines."""
     source = development()
+    facts = source.facts()
     found = []
     for result in source.runner(source.policy).run(source.problems, source.strategy("self_consistency")):
+        right = facts[result.problem.id]["right"]
         for index, candidate in enumerate(sound(result).candidates[:ANSWERS]):
-            node = candidate.node
-            steps = tuple(step for step in re.split(r"\n\s*\n", node.solution) if step.strip())
+            steps = tuple(step for step in re.split(r"\n\s*\n", candidate.node.solution) if step.strip())
             if candidate.answer is not None and steps:
                 problem = replace(result.problem, id=f"{result.problem.id} {index}", answer=None)
-                wrong = -1 if source.right(result.problem, node) else 0
-                found.append(Solution(problem, DEVELOPMENT, steps, wrong))
+                found.append(Solution(problem, DEVELOPMENT, steps, -1 if right[index] else 0))
     return found
 
 

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import Self, TypeVar, cast
 
 from flyweight import abstain, strategies
 from flyweight.abstain import ConfidenceMap
@@ -20,7 +20,9 @@ __all__ = [
     "DEFAULT_MODEL",
     "DEFAULT_STRATEGY",
     "DEFAULT_VERIFIER",
+    "Loading",
     "Session",
+    "check_named",
     "find_maps",
     "find_policy",
     "problem",
@@ -31,6 +33,7 @@ DEFAULT_MODEL = "qwen2.5-coder-0.5b"
 DEFAULT_STRATEGY = "self_consistency"
 DEFAULT_VERIFIER = "arithmetic"
 
+T = TypeVar("T")
 StrategyFunction = Callable[..., Coroutine[object, object, Node | None]]
 
 
@@ -71,10 +74,14 @@ class Session:
         # How often answers that are read in another way are right, nobody has counted.
         maps = find_maps(model, kind, confidence_map) if answers is None or confidence_map is not None else ()
         self.seed = seed
-        self.policy = find_policy(model, context=context, weights=weights)() if isinstance(model, str) else model
+
+        def load(name: str) -> Policy:
+            return find_policy(name, context=context, weights=weights)()
+
+        self.policy = load(model) if isinstance(model, str) else model
         self.runner = Runner(
-            self.policy,
-            {self.verifier.name: self.verifier},
+            Loading({self.policy.name: self.policy}, load),
+            Loading({self.verifier.name: self.verifier}, _verifier),
             answers=reader,
             sampling=Sampling(max_tokens=max_tokens),
             seed=seed,
@@ -93,7 +100,9 @@ class Session:
     ) -> Result:
         """Search one question with a strategy and its parameters. Always returns; see `Result.stopped` and `error`.
 
-        Raises ConfigError for an unknown strategy or parameter, SandboxError where code has to run and cannot.
+        A strategy may be made of others (`flyweight.strategies.compose`): `strategy="best_of_n", of="beam_search"`.
+        Further verifiers and models that it names are loaded when they are first asked for. Raises ConfigError for an
+        unknown strategy or parameter, SandboxError where code has to run and cannot.
         """
         asked = question if isinstance(question, Problem) else problem(question, system)
         return self.runner.solve(asked, _strategy(strategy, parameters), budget)
@@ -159,8 +168,37 @@ def problem(question: str | Sequence[Message], system: str | None = BOXED) -> Pr
 
 def _strategy(strategy: str | StrategyFunction, parameters: Mapping[str, Value]) -> Strategy:
     if isinstance(strategy, str):
+        check_named(strategies.normal(strategy, parameters)[0])
         return strategies.bind(strategy, parameters)
     return cast("Callable[[Search], Coroutine[object, object, Node | None]]", functools.partial(strategy, **parameters))
+
+
+def check_named(strategy: str) -> None:
+    """Raise ConfigError or ModelError for a verifier or a model named in a strategy that is not there."""
+    for name in strategies.named(strategy, "verifier"):
+        _verifier(name)
+    for name in strategies.named(strategy, "policy"):
+        find_policy(name)
+
+
+class Loading(Mapping[str, T]):
+    """What there is by name; what is not there yet is loaded when it is first asked for."""
+
+    def __init__(self, held: Mapping[str, T], load: Callable[[str], T]) -> None:
+        """`load` raises what is to be raised for a name it does not know."""
+        self._held = dict(held)
+        self._load = load
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._held:
+            self._held[name] = self._load(name)
+        return self._held[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._held))  # more may come while somebody goes through them
+
+    def __len__(self) -> int:
+        return len(self._held)
 
 
 def find_policy(model: str, *, context: int = 2048, weights: str = "auto") -> Callable[[], Policy]:
@@ -186,7 +224,7 @@ def find_policy(model: str, *, context: int = 2048, weights: str = "auto") -> Ca
 def find_maps(model: str | Policy, kind: str, file: Path | None = None) -> tuple[ConfidenceMap, ...]:
     """The confidence maps of a model and a kind of answers: of the file, or for None of those in the package.
 
-    ConfigError for a file that has none of them, or cannot be read.
+    A policy that was made already goes by its name. ConfigError for a file that has none of them, or cannot be read.
     """
     from flyweight import models
 

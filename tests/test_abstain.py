@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import random
@@ -251,6 +252,8 @@ def test_an_own_strategy_of_the_same_name_is_another_one() -> None:
 
     assert not MAP.holds(self_consistency, "")
     assert MAP.holds(strategies.bind("adaptive_consistency", {"n": 8}), "whatever")
+    assert not MAP.holds(strategies.bind("self_consistency", {"policy": "bigger"}), ""), "another model's samples"
+    assert not MAP.holds(strategies.bind("self_consistency", {"of": "beam_search"}), ""), "what is no sample at all"
 
 
 def test_scores_count_for_the_map_of_their_verifier_alone() -> None:
@@ -369,6 +372,18 @@ def test_the_map_of_the_package_is_of_the_default_model() -> None:
     assert shipped.holds(strategies.bind(api.DEFAULT_STRATEGY), api.DEFAULT_VERIFIER)
     assert api.find_maps(api.DEFAULT_MODEL, "choice") == api.find_maps("toy", "math") == ()
     assert api.find_maps("qwen2.5-coder-1.5b", "math") == (), "another file"
+
+
+def test_a_file_of_the_users_own_is_known_by_its_hash(tmp_path: Path) -> None:
+    model, file = tmp_path / "m.gguf", tmp_path / "a.json"
+    model.write_bytes(b"GGUF" + bytes(2000))
+    own = replace(MAP, model="wherever it was", sha256=hashlib.sha256(model.read_bytes()).hexdigest())
+    abstain.write(file, [own])
+    assert api.find_maps(str(model), "math", file) == (own,)
+    assert api.find_maps(str(model), "math") == (), "none comes with the package"
+    model.write_bytes(b"GGUF" + bytes(2001))
+    with pytest.raises(ConfigError, match=r"holds for wherever it was \(math\), not for .*m\.gguf"):
+        api.find_maps(str(model), "math", file)
 
 
 def test_a_map_of_another_model_or_kind_is_refused(tmp_path: Path) -> None:

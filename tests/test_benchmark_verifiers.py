@@ -5,14 +5,15 @@ from __future__ import annotations
 import gzip
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks import default_strategy, verifiers, verifiers_scores, verifiers_steps
+from benchmarks import default_strategy, verifiers, verifiers_cost, verifiers_scores, verifiers_steps
 from benchmarks.verifiers import Samples, best, given, measured, voted
-from benchmarks.verifiers_scores import Kept, opened
+from benchmarks.verifiers_scores import Kept, Source, opened
 from flyweight import bench, select
 from flyweight.protocols import Models
 from flyweight.report.records import Draw
@@ -110,6 +111,9 @@ class Fussy:
     asked = 0
     patience = 1000
 
+    def __init__(self) -> None:
+        self.seen: list[str] = []  # no store can tell what this does, so none remembers its scores
+
     async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> list[Score]:
         Fussy.asked += 1
         if Fussy.asked > Fussy.patience:
@@ -117,32 +121,37 @@ class Fussy:
         return [Score(1 / (1 + len(node.solution)), (), self.name) for node in nodes]
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of six questions, and the pool "mine" made of it."""
+    folder = tmp_path_factory.mktemp("drawn")
+    plan = bench.Plan("jsonl", data=questions(folder), model="toy")
+    with Store(folder / "drawn.db") as store:
+        more = ["self_consistency", "best_of_n", "weighted_best_of_n"]
+        bench.execute(store, [*bench.grid(plan, more, ["arithmetic"], [5]), replace(plan, strategy="greedy")])
+        store.dump(folder / "mine.jsonl.xz")
+    return folder
+
+
 @pytest.fixture
-def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A recorded pool of six questions named "mine"; the folder it is in. Nothing may be drawn again."""
-    monkeypatch.setattr(verifiers_scores, "POOLS", tmp_path)
-    monkeypatch.setattr(verifiers_scores, "KEPT", tmp_path)
+def pool(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for what is made of the pool. Nothing may be drawn again."""
+    monkeypatch.setattr(verifiers_scores, "POOLS", drawn)
     monkeypatch.setattr(verifiers, "KEPT", tmp_path)
     monkeypatch.setattr(default_strategy, "SMALL", "toy")
     monkeypatch.setattr(Fussy, "asked", 0)
-    plan = bench.Plan("jsonl", data=questions(tmp_path), model="toy")
-    more = ["self_consistency", "best_of_n", "weighted_best_of_n"]
-    with Store(tmp_path / "drawn.db") as store:
-        bench.execute(store, bench.grid(plan, more, ["arithmetic"], [5]))
-        bench.execute(store, [bench.Plan("jsonl", "greedy", data=plan.data, model="toy")])
-        store.dump(tmp_path / "mine.jsonl.xz")
     monkeypatch.setattr("flyweight.api.find_policy", lambda *_, **__: pytest.fail("a model was loaded"))
-    yield tmp_path
+    return tmp_path
 
 
-def test_scored_pool_gives_what_the_recorded_runs_selected(pool: Path) -> None:
+def test_scored_pool_gives_what_the_recorded_runs_selected(pool: Path, drawn: Path) -> None:
     verifiers.scored("mine", [], pool / "runs")
     kept = Kept(pool / "mine.json.gz")
     assert kept.about["n"] == 5 and kept.about["task"] == "jsonl" and len(kept.questions) == 6
     assert kept.whole == list(verifiers_scores.MATHS) and not kept.parts
     samples = Samples.of(kept)
     found = measured(samples, [question["scores"]["arithmetic"] for question in kept.questions.values()])
-    with Store(pool / "drawn.db") as store:
+    with Store(drawn / "drawn.db", readonly=True) as store:
         right = {}
         for info in store.runs():
             grades = bench.graded.Recorded(store, info.configuration)
@@ -177,6 +186,50 @@ def test_what_cannot_score_is_said_and_leaves_the_rest(pool: Path, capsys: pytes
     verifiers.scored("mine", ["tests", "confidence"], pool / "runs")
     assert "tests left out: " in capsys.readouterr().out
     assert Kept(pool / "mine.json.gz").whole == ["confidence"]
+
+
+def test_what_is_not_on_record_is_read_from_the_model_once(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match="lacks draws"), opened("mine", pool / "runs", draw=False) as source:
+        scored(source, "p_true", pool)
+    loaded = []
+
+    def find(*_: object, **__: object) -> Callable[[], ToyPolicy]:
+        return lambda: loaded.append(1) or ToyPolicy()  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr("flyweight.api.find_policy", find)
+    for _ in range(2):  # the second time from the store, though the scores are lost
+        with opened("mine", pool / "runs", draw=True) as source:
+            assert scored(source, "p_true", pool).whole == ["p_true"]
+    assert len(loaded) == 1
+
+
+def scored(source: Source, name: str, folder: Path) -> Kept:
+    kept = Kept(folder / "lost.json.gz")
+    kept.take(source.about, source.facts())
+    for question in kept.questions.values():
+        question["scores"].clear()
+    assert verifiers_scores.score(kept, source, name) == ""
+    return kept
+
+
+def test_cost_is_counted_on_candidates_just_drawn(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[ToyPolicy] = []
+
+    def find(*_: object, **__: object) -> Callable[[], ToyPolicy]:
+        return lambda: made.append(ToyPolicy()) or made[-1]  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr("flyweight.api.find_policy", find)
+    ready, figures = verifiers_cost.scored("mine", "p_true", True, pool / "runs")
+    asked = len(verifiers_scores.verifiers.load("p_true").question)  # type: ignore[attr-defined]
+    assert ready == {} and figures["candidates"] == verifiers_cost.QUESTIONS * 5
+    # A character is a token, and equal candidates are read once: nothing of a candidate is read again.
+    assert 0 < figures["tokens"] <= asked
+    (policy,) = made
+    assert policy.closed and policy.counters.generated_tokens > 0
+    _, figures = verifiers_cost.scored("mine", "arithmetic", False, pool / "runs")
+    assert (figures["tokens"], figures["candidates"]) == (0, verifiers_cost.QUESTIONS * 5) and figures["ms"] > 0
+    _, figures = verifiers_cost.scored("mine", "", True, pool / "runs")
+    assert (figures["tokens"], figures["candidates"], figures["ms"]) == (0, 0, 0)
 
 
 def test_other_samples_lose_their_scores(tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ def test_vacuous_answers_are_accepted_by_no_kind(kind: str) -> None:
         ("choice", "The answer is (B)."), ("choice", "C"), ("json", 'so {"a": 1}'),
         ("code", "```python\nx = 1\n```"),
         ("text", "Dark waves hum softly, and the moon keeps watch."), ("text", "海は静かに光る"),
+        ("text", "I cannot sleep tonight: the sea walks past the house."),
         ("text", "I can't count the stars above the black water, but every small boat has one of its own tonight."),
     ],
 )  # fmt: skip
@@ -121,6 +122,8 @@ def test_a_loop_states_nothing_even_with_a_number_in_it() -> None:
         ("ab", "characters", 0.5),
         ("日本語で", "words", 1.0),
         ("One. Two. Three. Four. Five. Six. Seven. Eight.", "sentences", 0.75),
+        ("1. One.\n2. Two.\n", "sentences", 0.5),
+        ("It was 42. Then 43.", "sentences", 0.5),
     ],
 )
 def test_length_is_a_ratio_outside_its_limits(text: str, unit: str, expected: float) -> None:

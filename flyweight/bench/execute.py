@@ -338,6 +338,8 @@ class _Bench:
         verifiers: dict[str, Verifier] = {}
         if job.verifier is not None:
             verifiers[job.verifier.name] = self.store.verifier(job.verifier, identity=job.identity)
+        for name, (judge, identity) in job.others.items():
+            verifiers[name] = self.store.verifier(judge, identity=identity)
         runner = self._runner = progress.runner = Searches(
             engine.stored,
             verifiers,

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, cast
 from flyweight import api, models, strategies, tasks, verifiers
 from flyweight.bench.graded import graded_by
 from flyweight.errors import ConfigError, unknown
-from flyweight.protocols import Strategy, Task, Verifier
+from flyweight.protocols import Request, Response, Strategy, Task, Verifier
 from flyweight.runner import Runner
-from flyweight.strategies import Value
+from flyweight.strategies import Value, compose
 from flyweight.testing import BoxedAnswers, Draft, RuleVerifier, ToyPolicy
 from flyweight.types import Budget, Problem, Sampling, digest
 
@@ -70,6 +70,8 @@ class Job:
     verifier: Verifier | None
     identity: str
     """Of the verifier: what its scores are filed under; empty for its own settings."""
+    others: Mapping[str, tuple[Verifier, str]]
+    """Those that searches within the strategy use, by name, with their identities."""
     shape: Shape
     configuration: Mapping[str, Any]
     """What the store files the run under."""
@@ -99,11 +101,12 @@ class Shape(NamedTuple):
     verifies: bool
     """Whether it has candidates scored or compared."""
     steps: bool
-    """Whether it draws step by step: how many there are is then up to the model."""
+    """Whether it draws step by step, or always as often but one after the other: what is asked for is then up to what
+    was drawn before."""
 
     @property
     def fixed(self) -> bool:
-        """Whether every problem takes the same number of draws."""
+        """Whether every problem takes the same number of draws, all asked for at once."""
         return not self.steps and self.fewest == self.most
 
 
@@ -113,6 +116,7 @@ def grid(plan: Plan, names: Sequence[str], judges: Sequence[str] = (), budgets: 
     Of the plan's parameters each strategy takes those it has. ConfigError for one that none has.
     """
     known = {parameter.name for name in names for parameter in strategies.describe(name).parameters}
+    known |= set(strategies.COMMON)
     for key in [*plan.parameters, *(["n"] if budgets else [])]:
         if key not in known:
             raise unknown(f"parameter of {', '.join(names)}", key, known)
@@ -121,11 +125,11 @@ def grid(plan: Plan, names: Sequence[str], judges: Sequence[str] = (), budgets: 
     plans = []
     for name in names:
         own = {parameter.name for parameter in strategies.describe(name).parameters}
-        fitting = {key: value for key, value in plan.parameters.items() if key in own}
+        fitting = {key: value for key, value in plan.parameters.items() if key in own or key in strategies.COMMON}
         settings = [{**fitting, "n": n} for n in budgets] if "n" in own and budgets else [fitting]
         for parameters in settings:
-            bare = replace(plan, strategy=name, parameters=parameters)
-            asks = bool(judges) and shape(name, parameters).verifies
+            bare = _normal(replace(plan, strategy=name, parameters=parameters))
+            asks = bool(judges) and bare.verifier == plan.verifier and shape(bare.strategy, bare.parameters).verifies
             plans += [replace(bare, verifier=judge) for judge in judges] if asks else [bare]
     return plans
 
@@ -139,7 +143,7 @@ def check(plans: Iterable[Plan], *, grade: bool = True) -> list[Job]:
     loaded: dict[str, Task] = {}
     picked: dict[str, tuple[Sequence[Problem], str]] = {}
     jobs: dict[str, Job] = {}
-    for plan in plans:
+    for plan in map(_normal, plans):
         source = repr((plan.task, plan.data, plan.split, sorted(plan.settings.items())))
         if source not in loaded:
             data = None if plan.data is None else Path(plan.data)
@@ -209,24 +213,49 @@ def shape(name: str, parameters: Mapping[str, Value]) -> Shape:
 @functools.lru_cache
 def _shape(name: str, parameters: tuple[tuple[str, Value], ...]) -> Shape:
     calls, verifies, steps = [], False, []
+    most_rounds = 0
 
     def alike(question: str, so_far: str, rng: random.Random, sampling: Sampling) -> Draft:
-        return Draft("\\boxed{0}")
+        return Draft(f"{TRIAL} \\boxed{{0}}")
 
     def different(question: str, so_far: str, rng: random.Random, sampling: Sampling) -> Draft:
-        return Draft(f"\\boxed{{{rng.random()}}}")
+        return Draft(f"{TRIAL} \\boxed{{{rng.random()}}}")
+
+    def anybody(name: str) -> Verifier:
+        return RuleVerifier(lambda question, solution: 0.5)
 
     for write in (alike, different):
-        policy = ToyPolicy(write, slots=4096, fault=lambda request: steps.append(request.sampling.stop))
-        runner = Runner(policy, {"any": RuleVerifier(lambda question, solution: 0.5)}, answers=BoxedAnswers())
-        result = runner.solve(Problem("trial", "Add 1."), strategies.bind(name, dict(parameters)))
+        policy = _Rounds(write, slots=4096, fault=lambda request: steps.append(request.sampling.stop))
+        runner = Runner(policy, api.Loading({"any": anybody("any")}, anybody), answers=BoxedAnswers())
+        result = runner.solve(Problem("trial", "def one(): ..."), strategies.bind(name, dict(parameters)))
+        if result.error is not None:
+            raise ConfigError(result.error)
         calls.append(result.usage.policy_calls)
         verifies = verifies or result.usage.verifier_calls > 0
-    return Shape(min(calls), max(calls), verifies, any(steps))
+        most_rounds = max(most_rounds, policy.rounds)
+    in_turn = most_rounds > 1 and min(calls) == max(calls)
+    return Shape(min(calls), max(calls), verifies, any(steps) or in_turn)
+
+
+class _Rounds(ToyPolicy):
+    """Counts how often something is asked of it after it has worked on what was asked before."""
+
+    rounds = 0
+    _fresh = False
+
+    def add(self, request: Request) -> None:
+        self._fresh = True
+        super().add(request)
+
+    def step(self) -> list[Response]:
+        self.rounds += self._fresh
+        self._fresh = False
+        return super().step()
 
 
 def _job(plan: Plan, task: Task, problems: Sequence[Problem], problems_sha256: str) -> Job:
     bound = strategies.bind(plan.strategy, plan.parameters)
+    keywords = cast("functools.partial[object]", bound).keywords
     asks = shape(plan.strategy, plan.parameters)
     for name, value in (("max_tokens", plan.max_tokens), ("context", plan.context)):
         if value < 1:
@@ -235,6 +264,7 @@ def _job(plan: Plan, task: Task, problems: Sequence[Problem], problems_sha256: s
         raise ConfigError(f"--temperature {plan.temperature:g} is not allowed: a number from 0 to 5")
     name = plan.verifier or _usual(problems)
     judge = _judge(name) if asks.verifies else None
+    others = {other: _judge(other) for other in strategies.named(plan.strategy, "verifier")}
     configuration = {
         "task": plan.task,
         "split": plan.split,
@@ -249,14 +279,26 @@ def _job(plan: Plan, task: Task, problems: Sequence[Problem], problems_sha256: s
         },
         "model": plan.model,
         "strategy": plan.strategy,
-        "parameters": dict(cast("functools.partial[object]", bound).keywords),
+        "parameters": {key: value for key, value in keywords.items() if key not in strategies.COMMON},
         "verifier": None if judge is None else name,
         "sampling": {"temperature": plan.temperature, "max_tokens": plan.max_tokens},
         "context": plan.context,
         "budget": {name: value for name, value in asdict(plan.budget).items() if value is not None},
         "seed": plan.seed,
     }
-    return Job(plan, task, problems, bound, judge, _identity(name, judge), asks, configuration)
+    filed = {other: (judge, _identity(other, judge)) for other, judge in others.items()}
+    return Job(plan, task, problems, bound, judge, _identity(name, judge), filed, asks, configuration)
+
+
+def _normal(plan: Plan) -> Plan:
+    """The plan with everything in its one place: of what a strategy is made, its name holds all but the verifier."""
+    name, parameters = strategies.normal(plan.strategy, plan.parameters)
+    bare, made_of = compose.spelled(name)
+    verifier = made_of.pop("verifier", None)
+    if strategies.named(name, "policy"):
+        raise ConfigError(f"{name}: a benchmark runs one model, that of --model: drop policy=")
+    judge = plan.verifier if verifier is None else compose.opened(str(verifier))
+    return replace(plan, strategy=compose.spell(bare, made_of), parameters=parameters, verifier=judge)
 
 
 def _usual(problems: Sequence[Problem]) -> str:

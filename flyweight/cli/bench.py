@@ -19,7 +19,7 @@ from flyweight.cli.progress import Progress
 from flyweight.cli.stopping import Stop
 from flyweight.cli.summaries import View, asked, cells, duration, facts, table
 from flyweight.errors import ConfigError, ModelError, unknown
-from flyweight.strategies import Value
+from flyweight.strategies import Value, compose
 from flyweight.verifiers.spec import convert
 
 if TYPE_CHECKING:
@@ -366,12 +366,13 @@ def _plans(
     from flyweight import bench
 
     chosen = []
-    for entry in _listed("--strategies", names):
-        name, *settings = entry.split(":")
-        if wrong := [setting for setting in settings if "=" not in setting]:
-            raise ConfigError(f"--strategies {entry!r}: {wrong[0]!r} is no parameter; write name:key=value")
-        chosen.append((name, options.pairs(settings)))
+    try:
+        for entry in compose.parts(",".join(_listed("--strategies", names)), ","):
+            chosen.append(compose.spelled(entry))
+    except ConfigError as error:
+        raise ConfigError(f"--strategies {error}") from None
     known = {parameter.name for name, _ in chosen for parameter in strategies.describe(name).parameters}
+    known |= set(strategies.COMMON)
     for key in (*parameters, *(("n",) if budgets else ())):
         if key not in known:
             raise unknown(f"parameter of {', '.join(name for name, _ in chosen)}", key, known)

@@ -12,7 +12,7 @@ from flyweight.cli import ask, options, render
 from flyweight.cli.solve import worst
 from flyweight.cli.warm import warm
 from flyweight.errors import ConfigError, unknown
-from flyweight.strategies import Value
+from flyweight.strategies import Value, compose
 from flyweight.types import BOXED, Result
 
 __all__ = ["choices", "register"]
@@ -27,7 +27,7 @@ Examples:
 
 A strategy may carry parameters of its own, name:key=value:key=value. -n and --set hold for every
 strategy that has such a parameter. All of them use the same seed, so that those which draw the same
-samples differ only in how they choose.
+samples differ only in how they choose. Any strategy may be made of others: see flyweight list.
 """
 
 
@@ -103,12 +103,13 @@ def choices(names: str, parameters: Mapping[str, Value]) -> list[options.Choice]
     ConfigError for unknown names, and for a common parameter that none of them has.
     """
     asked = []
-    for entry in filter(None, (part.strip() for part in names.split(","))):
-        name, *settings = entry.split(":")
-        asked.append((name, options.pairs(settings)))
+    for entry in filter(None, (part.strip() for part in compose.parts(names, ","))):
+        name, own = compose.spelled(entry)
+        asked.append((name, own))
     if not asked:
         raise ConfigError("--strategies names no strategy: write for example greedy,self_consistency")
     known = {parameter.name for name, _ in asked for parameter in strategies.describe(name).parameters}
+    known |= set(strategies.COMMON)
     for key in parameters:
         if key not in known:
             raise unknown(f"parameter of {', '.join(name for name, _ in asked)}", key, known)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from json import loads
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -110,7 +110,7 @@ def doctor(
     return 3 if failed else 0
 
 
-def examine(network: bool = False, verifier: Trained | None = None) -> Iterator[Check]:
+def examine(network: bool = False, verifier: Trained[Any, Any] | None = None) -> Iterator[Check]:
     """The checks, each as soon as it is done. None of them raises."""
     probes: list[Callable[[], Iterator[Check]]] = [
         _python,
@@ -336,7 +336,7 @@ def _network() -> Iterator[Check]:
         yield Check("package index", "ok", f"pip finds {package}")
 
 
-def _named(verifier: str) -> Trained:
+def _named(verifier: str) -> Trained[Any, Any]:
     from flyweight import verifiers
     from flyweight.verifiers.trained import Trained
 
@@ -348,7 +348,7 @@ def _named(verifier: str) -> Trained:
     return found
 
 
-def _verifier(verifier: Trained) -> Check:
+def _verifier(verifier: Trained[Any, Any]) -> Check:
     """The reward model has to like the right solution of its recipe's example better than the wrong one."""
     try:
         good, bad = verifier.example()

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flyweight import strategies
 from flyweight.cli import options, render
 from flyweight.errors import unknown
 
@@ -48,7 +49,7 @@ def show(
 
 def everything() -> dict[str, list[dict[str, object]]]:
     """Rows with name, summary and source for every heading; strategies also have cost and parameters."""
-    from flyweight import policies, strategies, tasks, verifiers
+    from flyweight import policies, tasks, verifiers
 
     described = [strategies.describe(name) for name in strategies.names()]
     return {
@@ -83,6 +84,8 @@ def everything() -> dict[str, list[dict[str, object]]]:
 
 def _lines(heading: str, rows: list[dict[str, object]]) -> Iterator[str]:
     yield heading.capitalize()
+    if heading == "strategies":
+        yield from _common()
     for row in rows:
         yield f"  {render.oneline(str(row['name']))}"
         yield _wrapped(str(row["summary"]))
@@ -94,6 +97,18 @@ def _lines(heading: str, rows: list[dict[str, object]]) -> Iterator[str]:
             yield _wrapped(f"Cost: {row['cost']}")
         if row["source"]:
             yield _wrapped(f"Source: {row['source']}")
+
+
+def _common() -> Iterator[str]:
+    """What every strategy takes."""
+    yield _wrapped("Each may be given, beside its own parameters, what it is made of, as in best_of_n:of=beam_search:")
+    for parameter in strategies.COMMON.values():
+        yield fill(
+            f"{parameter.name}  ({parameter.allowed})",
+            100,
+            initial_indent=" " * 6,
+            subsequent_indent=" " * 8,
+        )
 
 
 def _wrapped(text: str) -> str:

@@ -165,7 +165,9 @@ class Choice:
     """A strategy with all of its parameters, checked."""
 
     name: str
+    """With what it is made of: `best_of_n:of=beam_search`."""
     parameters: Mapping[str, Value]
+    """Its own."""
     bound: Strategy
 
     @property
@@ -176,6 +178,7 @@ class Choice:
 
 def choose(name: str, parameters: Mapping[str, Value]) -> Choice:
     """The strategy `name` with `parameters` set. ConfigError for unknown names and values out of range."""
+    name, parameters = strategies.normal(name, parameters)
     known = {parameter.name for parameter in strategies.describe(name).parameters}
     if "n" in parameters and "n" not in known:
         having = ", ".join(
@@ -185,8 +188,9 @@ def choose(name: str, parameters: Mapping[str, Value]) -> Choice:
         )
         raise ConfigError(f"{name} has no parameter n: drop -n (or FLYWEIGHT_N), or use one of {having}")
     bound = strategies.bind(name, parameters)
+    api.check_named(name)
     values = cast("functools.partial[object]", bound).keywords
-    return Choice(name, dict(values), bound)
+    return Choice(name, {key: value for key, value in values.items() if key not in strategies.COMMON}, bound)
 
 
 def pairs(settings: Sequence[str] | None, n: int | None = None) -> dict[str, Value]:
@@ -205,7 +209,7 @@ def pairs(settings: Sequence[str] | None, n: int | None = None) -> dict[str, Val
 
 def fitting(name: str, parameters: Mapping[str, Value]) -> dict[str, Value]:
     """Those of the parameters that the strategy has."""
-    known = {parameter.name for parameter in strategies.describe(name).parameters}
+    known = {parameter.name for parameter in strategies.describe(name).parameters} | set(strategies.COMMON)
     return {key: value for key, value in parameters.items() if key in known}
 
 

@@ -97,22 +97,31 @@ def _optimised(section: Section) -> list[Warned]:
 
 
 def _turns(curve: Curve) -> str | None:
-    """From the best of the smaller powers of two to all samples: accuracy falls beyond chance, the score rises."""
-    last, values = curve.points[-1], curve.values[-1]
-    earlier = [
-        (point, paired_bootstrap(values, before))
-        for point, before in zip(curve.points[:-1], curve.values[:-1], strict=True)
-        if point.k & (point.k - 1) == 0
+    """From the best of the smaller powers of two to all samples: accuracy falls beyond chance, the score rises.
+
+    On the way every fourth as many samples are named at which it is already lower beyond chance.
+    """
+    *earlier, (last, final) = [
+        (point, values)
+        for point, values in zip(curve.points, curve.values, strict=True)
+        if point.k & (point.k - 1) == 0 or point is curve.points[-1]
     ]
-    falls = [(drop.value, point) for point, drop in earlier if drop.high < 0]
+    falls = [(paired_bootstrap(final, values), point, values) for point, values in earlier]
+    falls = [fall for fall in falls if fall[0].high < 0]
     if not falls:
         return None
-    _, best = min(falls, key=lambda fall: (fall[0], fall[1].k))
+    _, best, most = min(falls, key=lambda fall: (fall[0].value, fall[1].k))
     if best.score is None or last.score is None or last.score <= best.score:
         return None
+    on_the_way = [
+        f"{share(point.accuracy.value)} (best of {point.k}), then "
+        for point, values in earlier
+        if point.k in (4**i * best.k for i in range(1, 20)) and paired_bootstrap(values, most).high < 0
+    ]
     return (
         f"from the best of {best.k} to the best of {last.k} its score of the chosen rises from {best.score:.2f} to "
-        f"{last.score:.2f}, and accuracy falls from {share(best.accuracy.value)} to {share(last.accuracy.value)}."
+        f"{last.score:.2f}, and accuracy falls from {share(best.accuracy.value)} to {''.join(on_the_way)}"
+        f"{share(last.accuracy.value)}."
     )
 
 

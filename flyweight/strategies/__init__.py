@@ -12,15 +12,16 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 from flyweight.errors import ConfigError, unknown
 from flyweight.protocols import Strategy
 from flyweight.registry import Registry
 from flyweight.select import AGGREGATIONS
 from flyweight.strategies import compose
+from flyweight.strategies.compose import Value
 
-__all__ = ["COMMON", "Description", "Parameter", "bind", "describe", "load", "names"]
+__all__ = ["COMMON", "Description", "Parameter", "Value", "bind", "describe", "load", "named", "names", "normal"]
 
 _REGISTRY = Registry(
     "strategy",
@@ -74,7 +75,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "tests": (1, 100),
     "probes": (0, 24),
     "pivots": (1, 4096),
-    "confidence": (0.01, 1),
+    "lead": (0.01, 1),
     "enough": (0.01, 1),
 }
 _CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -84,8 +85,6 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "value": ("verifier", "rollout"),
 }
 """One vocabulary of parameters: the same name means the same thing, and has the same bounds, everywhere."""
-
-Value = int | float | str | bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +141,7 @@ def bind(name: str, parameters: Mapping[str, Value] | None = None) -> Strategy:
     Values may be strings, as they come from a command line. Those in `COMMON` every strategy has. Raises ConfigError
     for an unknown parameter or a value outside its range.
     """
-    name, given = compose.spelled(name)
-    for key, value in (parameters or {}).items():
-        if key in given:
-            raise ConfigError(f"{key} is given twice: {given[key]} and {value}")
-        given[key] = value
+    name, given = _given(name, parameters)
     function = load(name)
     known = {parameter.name: parameter for parameter in describe(name).parameters}
     if wrong := next((key for key in given if key not in known and key not in COMMON), None):
@@ -157,10 +152,34 @@ def bind(name: str, parameters: Mapping[str, Value] | None = None) -> Strategy:
         n, width = values["n"], values["width"]
         raise ConfigError(f"n={n} is not a multiple of width={width}: n/width beams survive a round")
     if checked.keys() - known:
-        named = str(checked.get("of") or "")
-        inner = [bind(compose.opened(part)) for part in compose.parts(named, "+")] if named else []
-        function = compose.compose(cast("compose.Function", function), inner)
+        found_by = [bind(part) for part in compose.inner(checked)]
+        function = compose.compose(cast("compose.Function", function), found_by)
     return cast(Strategy, functools.partial(function, **values))
+
+
+def normal(name: str, parameters: Mapping[str, Value] | None = None) -> tuple[str, dict[str, Value]]:
+    """The same strategy as a name that says what it is made of, and its own parameters.
+
+    `("best_of_n:n=8", {"of": "greedy"})` is `("best_of_n:of=greedy", {"n": "8"})`. ConfigError for what is given twice.
+    """
+    name, given = _given(name, parameters)
+    made_of = {key: given.pop(key) for key in COMMON if key in given}
+    return compose.spell(name, made_of), given
+
+
+def named(name: str, what: Literal["verifier", "policy"]) -> list[str]:
+    """The verifiers, or the models, that a name says the strategy and its sub-searches use; as `load` names them."""
+    return compose.named(compose.spelled(name)[1], what)
+
+
+def _given(name: str, parameters: Mapping[str, Value] | None) -> tuple[str, dict[str, Value]]:
+    """The bare name, and the settings in it along with those beside it."""
+    name, given = compose.spelled(name)
+    for key, value in (parameters or {}).items():
+        if key in given:
+            raise ConfigError(f"{key} is given twice: {given[key]} and {value}")
+        given[key] = value
+    return name, given
 
 
 def _checked(parameter: Parameter, value: Value) -> Value:

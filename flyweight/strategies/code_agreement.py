@@ -37,17 +37,21 @@ async def code_agreement(
     leading clusters meet; what the model has no clear opinion on leaves the larger agreement in front.
     """
     drawn = finished(await search.complete([search.root], n, temperature=temperature))
-    programs = [node for node in drawn if extract(node.solution, "code") is not None]
-    written = await write_tests(search.problem, search, n=tests) if programs else []
+    codes = {node: code for node in drawn if (code := extract(node.solution, "code")) is not None}
+    written = await write_tests(search.problem, search, n=tests) if codes else []
     if not written:
         return majority(await search.classes(drawn))
+    different = {code: node for node, code in codes.items()}
+    passed_by = {
+        code: tuple(results(search.problem, node, written, seconds=SECONDS)) for code, node in different.items()
+    }
     clusters: dict[tuple[bool, ...], list[Node]] = {}
-    for node in programs:
-        clusters.setdefault(tuple(results(search.problem, node, written, seconds=SECONDS)), []).append(node)
+    for node, code in codes.items():
+        clusters.setdefault(passed_by[code], []).append(node)
 
     def worth(passed: tuple[bool, ...]) -> tuple[float, ...]:
         cluster = clusters[passed]
-        return (len(cluster) * sum(passed), len(cluster), math.fsum(n.mean_logprob for n in cluster) / len(cluster))
+        return (len(cluster) * sum(passed), len(cluster), round(math.fsum(n.mean_logprob for n in cluster), 9))
 
     ranked = sorted(clusters, key=worth, reverse=True)
     search.note(tests=written, clusters=[(len(clusters[passed]), sum(passed)) for passed in ranked])

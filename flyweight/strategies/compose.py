@@ -8,6 +8,7 @@ strategy knows of it. A strategy is spelled as one word: `best_of_n:n=8:verifier
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, cast
@@ -17,19 +18,22 @@ from flyweight.protocols import Search, Strategy
 from flyweight.select import aggregate, confidence, finished, majority, top, weighted_vote
 from flyweight.types import Message, Node
 
-__all__ = ["PARAMETERS", "Function", "compose", "opened", "parts", "spelled"]
+__all__ = ["PARAMETERS", "Function", "Value", "compose", "inner", "named", "opened", "parts", "spell", "spelled"]
 
 FIRST = 4
 """Samples drawn before a stop rule is asked; then as many again as there are."""
 MOST_DEPTH = 8
 """Of parentheses."""
+SETTING = re.compile(r"[a-z_][a-z0-9_]{0,40}=")
+
+Value = int | float | str | bool
 
 
 PARAMETERS: Mapping[str, tuple[type, str]] = {
     "verifier": (str, "the verifier that scores and compares, instead of the run's"),
     "policy": (str, "the model that writes, instead of the run's"),
     "of": (str, "a strategy, or several joined by + that take turns: what it returns is a whole answer here"),
-    "confidence": (float, "ends once the leading answer leads with this probability"),
+    "lead": (float, "ends once the leading answer is the likeliest to be drawn with this probability"),
     "enough": (float, "ends once the verifier gives a candidate this score"),
 }
 """Kind and meaning of each, by name."""
@@ -37,21 +41,46 @@ PARAMETERS: Mapping[str, tuple[type, str]] = {
 Function = Callable[..., Coroutine[object, object, Node | None]]
 
 
-def spelled(text: str) -> tuple[str, dict[str, int | float | str | bool]]:
-    """`best_of_n:n=8:verifier=judge(criteria=writing)` as its name and settings; `judge:criteria=writing` is a value.
+def spelled(text: str) -> tuple[str, dict[str, Value]]:
+    """`best_of_n:n=8:verifier=judge(criteria=writing)` as its name and settings.
 
-    ConfigError for a part without "=", one given twice, or parentheses that do not close.
+    A colon that no KEY= follows belongs to the value before it, as in `verifier=prm:math-shepherd@FOLDER`, and so does
+    everything in parentheses. ConfigError for what is no setting, one given twice, or parentheses that do not close.
     """
-    name, *settings = parts(text, ":")
-    found: dict[str, int | float | str | bool] = {}
+    name, *rest = parts(text, ":")
+    settings: list[str] = []
+    for part in rest:
+        if SETTING.match(part):
+            settings.append(part)
+        elif settings:
+            settings[-1] += f":{part}"
+        else:
+            raise ConfigError(f"{text!r}: {part!r} is no parameter; write name:key=value")
+    found: dict[str, Value] = {}
     for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"{text!r}: {setting!r} is no parameter; write name:key=value")
-        if key.strip() in found:
-            raise ConfigError(f"{key.strip()} is given twice: {found[key.strip()]} and {value}")
-        found[key.strip()] = value.strip()
+        key, _, value = setting.partition("=")
+        if key in found:
+            raise ConfigError(f"{key} is given twice: {found[key]} and {value}")
+        found[key] = value.strip()
     return name.strip(), found
+
+
+def spell(name: str, settings: Mapping[str, Value]) -> str:
+    """The word that `spelled` reads as this name with these settings."""
+    values = {key: str(value) for key, value in settings.items()}
+    shielded = {key: f"({value})" if len(parts(value, ":")) > 1 else value for key, value in values.items()}
+    return ":".join([name, *(f"{key}={value}" for key, value in shielded.items())])
+
+
+def named(settings: Mapping[str, Value], what: str) -> list[str]:
+    """What the settings name as `what` ("verifier" or "policy"), and those of the sub-searches in them."""
+    own = [opened(str(settings[what]))] if settings.get(what) else []
+    return [*own, *(each for part in inner(settings) for each in named(spelled(part)[1], what))]
+
+
+def inner(settings: Mapping[str, Value]) -> list[str]:
+    """The strategies that `of` names."""
+    return [opened(part) for part in parts(str(settings["of"]), "+")] if settings.get("of") else []
 
 
 def parts(text: str, mark: str) -> list[str]:
@@ -73,15 +102,15 @@ def parts(text: str, mark: str) -> list[str]:
 def opened(text: str) -> str:
     """`judge(criteria=writing)` as `judge:criteria=writing`; what stands in parentheses altogether without them."""
     name, opens, rest = text.strip().partition("(")
-    if not opens:
-        return name
+    if not opens or ":" in name:
+        return text.strip()
     if not rest.endswith(")"):
         raise ConfigError(f"{text!r}: nothing may follow the parenthesis")
     return f"{name}:{rest[:-1]}" if name else rest[:-1]
 
 
-def compose(strategy: Function, inner: Sequence[Strategy]) -> Function:
-    """The strategy with `PARAMETERS` beside its own; `inner` are those that `of` names, in its order."""
+def compose(strategy: Function, found_by: Sequence[Strategy]) -> Function:
+    """The strategy with `PARAMETERS` beside its own; `found_by` are those that `of` names, in its order."""
 
     async def composed(
         search: Search,
@@ -89,17 +118,17 @@ def compose(strategy: Function, inner: Sequence[Strategy]) -> Function:
         verifier: str = "",
         policy: str = "",
         of: str = "",
-        confidence: float = 0.0,
+        lead: float = 0.0,
         enough: float = 0.0,
         **own: object,
     ) -> Node | None:
         if verifier or policy:
             search = cast(Search, _Using(search, opened(verifier) or None, opened(policy) or None))
-        if inner:
-            search = cast(Search, _Nested(search, inner))
-        if not confidence and not enough:
+        if found_by:
+            search = cast(Search, _Nested(search, found_by))
+        if not lead and not enough:
             return await strategy(search, **own)
-        ruled = _Ruled(search, confidence, enough)
+        ruled = _Ruled(search, lead, enough)
         try:
             return await strategy(cast(Search, ruled), **own)
         except _Enough:
@@ -172,9 +201,9 @@ class _Enough(BudgetSpent):
 class _Ruled(_Through):
     """Draws in growing portions, and no more once the rule holds: then fewer come back, as from a spent budget."""
 
-    def __init__(self, search: Search, sure: float, enough: float) -> None:
+    def __init__(self, search: Search, lead: float, enough: float) -> None:
         super().__init__(search)
-        self._sure, self._least = sure, enough
+        self._lead, self._enough = lead, enough
         self._over = False
         self._candidates: dict[str, Node] = {}
         self._scores: dict[tuple[str, str | None], Node] = {}
@@ -203,8 +232,8 @@ class _Ruled(_Through):
         """The choice where the strategy was not left to make it: by score for `enough`, else by vote."""
         candidates = list(self._candidates.values())
         scored = [self._scores[node.key, None] for node in candidates if (node.key, None) in self._scores]
-        if self._least:
-            return (top(scored, 1) or [None])[0]
+        if self._enough:
+            return next(iter(top(scored, 1)), None)
         if scored:
             return weighted_vote(await self._search.classes(scored))
         return majority(await self._search.classes(candidates))
@@ -239,14 +268,14 @@ class _Ruled(_Through):
         """Take in candidates, and see whether the rule holds."""
         new = finished(nodes)
         self._candidates.update((node.key, node) for node in new)
-        if self._least and new:
+        if self._enough and new:
             with suppress(BudgetSpent):
                 scored = await self._scored(new, None)
-                self._over = self._over or any(aggregate(node.score) >= self._least for node in scored)
-        if self._sure and new:
+                self._over = self._over or any(aggregate(node.score) >= self._enough for node in scored)
+        if self._lead and new:
             groups = await self._search.classes(list(self._candidates.values()))
-            led = confidence(groups, groups[0][0]) if groups else None
-            self._over = self._over or (led is not None and led >= self._sure)
+            sure = confidence(groups, groups[0][0]) if groups else None
+            self._over = self._over or (sure is not None and sure >= self._lead)
 
     async def _scored(self, nodes: Sequence[Node], verifier: str | None) -> list[Node]:
         """As `score`, but a candidate the rule has had scored is not scored again."""

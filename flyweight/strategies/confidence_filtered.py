@@ -24,10 +24,10 @@ async def confidence_filtered(
     to their end and set the bar, above which a share `keep` of them lies; each later one is cut as soon as it falls
     below. Offline (online=false) all run to their end and set the bar. A note tells the bar and the tokens saved.
 
-    Source: Fu et al. 2025, "Deep Think with Confidence", arXiv 2508.15260, sections 3.2 (offline) and 3.3 (online).
+    Source: Fu et al. 2025, "Deep Think with Confidence", arXiv 2508.15260, section 3.
     Cost: n completions offline; online less, as those that are cut cost only what they had grown to.
     Deviations: certainty is taken over the whole vocabulary (KL from uniform), the paper's over the likeliest tokens;
-    windows are as short as small models' answers; the stop on consensus is any strategy's `confidence`.
+    windows are as short as small models' answers; the stop on consensus is any strategy's `lead`.
     """
     wanted = min(warmup, n) if online else n
     traces = await search.complete([search.root], wanted, temperature=temperature)

@@ -33,8 +33,8 @@ async def mcts(
     as that until it is visited. value=rollout: from a new step an answer is drawn at once, and only answers are scored.
     An answer has the weight of its visits times its score.
 
-    Source: Guan et al. 2025, "rStar-Math", arXiv 2501.04519, section 3.2 (UCT); Silver et al. 2017, "AlphaZero", arXiv
-    1712.01815 (PUCT); Coulom 2006 and Kocsis and Szepesvári 2006 (rollouts).
+    Source: Guan et al. 2025, "rStar-Math", arXiv 2501.04519 (steps, UCT); Silver et al. 2017, "AlphaZero", arXiv
+    1712.01815 (PUCT); Coulom 2006 (rollouts).
     Cost: at most n simulations of max_steps times branch steps and verifications; with value=rollout of branch steps, 1
     completion and branch verifications.
     Deviations: the steps were drawn from the policy, so the prior of PUCT is the same for each (Hubert et al. 2021);
@@ -47,6 +47,7 @@ async def mcts(
     ended: set[str] = set()
 
     async def expand(node: Node) -> list[Node]:
+        """New steps after a node, with what is known of their worth; none where all were truncated."""
         last = len(node.steps) + 1 == max_steps
         draw, limit = (search.complete, None) if last else (search.extend, step_tokens)
         drawn = finished(await draw([node], branch, temperature=temperature, max_tokens=limit))
@@ -60,6 +61,7 @@ async def mcts(
         return [*await search.score(judged), *unknown, *(replace(step, score=node.score) for step in blank)]
 
     def mean(node: Node) -> float:
+        """What a visit was worth; before the first one its own score, or else what one of its parent was worth."""
         if visits[node.key]:
             return total[node.key] / visits[node.key]
         if node.score is not None:
@@ -67,6 +69,7 @@ async def mcts(
         return mean(node.parent) if node.parent else 0.0
 
     def upper(child: Node, above: int, siblings: int) -> float:
+        """Upper confidence bound of a child's mean, its parent having been visited `above` times."""
         own = visits[child.key]
         if bound == "uct":
             return 2 * mean(child) - 1 + C_UCT * math.sqrt(math.log(above) / own) if own else math.inf
@@ -97,6 +100,7 @@ async def mcts(
         if path[-1].key in ended:
             answers.append(path[-1])
             worth = aggregate(path[-1].score, aggregation)
+        search.note(reached=path[-1].key, worth=worth)
         for node in path:
             visits[node.key] += 1
             total[node.key] += worth

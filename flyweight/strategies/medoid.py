@@ -17,8 +17,8 @@ async def medoid(search: Search, *, n: int = 8, temperature: float = 0.7) -> Nod
     Likeness is the share of character 4-grams that two texts have in common, counted with repeats and without regard
     to case and spacing; no model is asked.
 
-    Source: Eikema, Aziz 2020, "Is MAP Decoding All You Need?", arXiv 2005.10283, section 6 (minimum Bayes risk);
-    likeness in the manner of chrF (Popović 2015).
+    Source: Eikema, Aziz 2020, "Is MAP Decoding All You Need?", arXiv 2005.10283 (minimum Bayes risk); likeness in
+    the manner of chrF (Popović 2015).
     Cost: n completions.
     Deviations: truncated samples neither vote nor win.
     """

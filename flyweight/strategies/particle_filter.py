@@ -70,8 +70,10 @@ async def sweep(
         pool = [*ended, *moving, *path[:step][-1:]]
         done = [True] * len(ended) + [False] * len(moving) + [step >= len(path)] * bool(path)
         weights = [weight(node, aggregation) for node in pool]
-        if round(effective(weights), 9) <= ess * n:
+        size = round(effective(weights), 9)
+        if size <= ess * n:
             chosen = resample(weights, free, resampling, search.rng)
+            search.note(effective=size, drawn=[pool[i].key for i in chosen])
             ended, moving = [pool[i] for i in chosen if done[i]], [pool[i] for i in chosen if not done[i]]
     return ended if reference is None else [*ended, reference]
 

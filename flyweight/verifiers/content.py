@@ -35,8 +35,11 @@ COMMAND = re.compile(r"\\(?!text|math|boxed|fbox|q?quad|left|right|[bB]igg?|begi
 """A LaTeX command that stands for something, such as \\infty."""
 COMMENT = re.compile(r"^[ \t]{0,200}(?:#|//|\"\"\"|'''|pass$|\.\.\.).{0,2000}$", re.MULTILINE)
 REFUSAL = re.compile(
-    r"\W{0,20}(?:(?:i['’]?m |i am )?(?:very |so )?sorry\b|i (?:can ?not|can['’]?t|could not|could ?n['’]?t|won['’]?t"
-    r"|don['’]?t know|do not know|am (?:not able|unable)|refuse)\b|i['’]m (?:not able|unable)\b"
+    r"\W{0,20}(?:(?:i['’]?m |i am )?(?:very |so )?sorry\b"
+    r"|i (?:can ?not|can['’]?t|could not|could ?n['’]?t|won['’]?t)"
+    r"(?=\W{0,9}\Z|\W{1,3}(?:answer|assist|complete|comply|create|determine|discuss|do|fulfil|generate|give|help|make"
+    r"|produce|provide|respond|say|solve|tell|write)\b)"  # not every "I cannot": poems have it too
+    r"|i (?:don['’]?t know|do not know|am (?:not able|unable)|refuse)\b|i['’]m (?:not able|unable)\b"
     r"|as an? (?:ai|language model)\b|unfortunately,? i\b|no idea\b)",
     re.IGNORECASE,
 )
@@ -84,7 +87,10 @@ def sentences(text: str) -> int:
         last = before[-1].casefold().lstrip("(\"'") if before else ""
         if end.group()[0] == "." and (last in ABBREVIATIONS or (len(last) == 1 and last.isalpha() and last != "i")):
             continue
-        if any(char.isalnum() for char in text[after : end.start()]):
+        said = text[after : end.start()]
+        if said.strip().isdigit():  # the number of an item in a list
+            continue
+        if any(char.isalnum() for char in said):
             count += 1
         after = end.end()
     return count + any(char.isalnum() for char in text[after:])

@@ -18,19 +18,14 @@ from flyweight.policies.llamacpp.tokens import Tokens
 from flyweight.protocols import Request, Response
 from flyweight.types import Node, Sampling
 from flyweight.verifiers.recipes import Recipe, Vocabulary
-from flyweight.verifiers.transformer import Reading, Said
+from flyweight.verifiers.transformer import Reading, Said, leaders
 
-__all__ = ["Engine", "found", "parameters", "share"]
-
-
-def found(model: str) -> Path:
-    """The GGUF file of a catalog name, a path or `hf:org/repo/file.gguf[@revision]`. ConfigError or ModelError."""
-    return models.resolve(model)
+__all__ = ["Engine", "parameters", "share"]
 
 
 def parameters(model: str) -> int:
     """Parameters that work on every token."""
-    opened = Model(found(model))
+    opened = Model(models.resolve(model))
     opened.close()
     return int(opened.params)
 
@@ -46,10 +41,14 @@ class Engine(LlamaCpp):
         """Load the model. ModelError for one that does not fit the recipe, ConfigError for a context it cannot have."""
         assert recipe.good is not None and recipe.bad is not None
         super().__init__(path, slots=slots, context=context, drafting=False)
-        self.vocabulary = self._vocabulary()
-        good, bad = self.vocabulary.token(recipe.good), self.vocabulary.token(recipe.bad)
-        if good == bad:
-            raise ModelError(f"{recipe.good!r} and {recipe.bad!r} are one token to this model")
+        try:
+            self.vocabulary = self._vocabulary()
+            good, bad = self.vocabulary.token(recipe.good), self.vocabulary.token(recipe.bad)
+            if good == bad:
+                raise ModelError(f"{recipe.good!r} and {recipe.bad!r} are one token to this model")
+        except ModelError:
+            self.close()
+            raise
         self._choices = (str(good), str(bad))
         self._numbers = itertools.count()
         self._tokens = _Ids()
@@ -59,12 +58,21 @@ class Engine(LlamaCpp):
         values: list[list[float]] = [[] for _ in readings]
         spent = [0] * len(readings)
         for wave in range(max((len(reading.positions) for reading in readings), default=0)):
-            asked = [i for i, reading in enumerate(readings) if len(reading.positions) > wave]
-            paths = [readings[i].ids[: readings[i].positions[wave] + 1] for i in asked]
-            for i, response in zip(asked, self._serve(paths), strict=True):
-                values[i].append(share(*response.choices))
-                spent[i] += response.prompt_tokens
+            waiting = {
+                i: reading.ids[: reading.positions[wave] + 1]
+                for i, reading in enumerate(readings)
+                if len(reading.positions) > wave
+            }
+            while waiting:
+                asked = list(waiting)
+                asked = [asked[i] for i in leaders(list(waiting.values()), self._cached)]
+                for i, response in zip(asked, self._serve([waiting.pop(i) for i in asked]), strict=True):
+                    values[i].append(share(*response.choices))
+                    spent[i] += response.prompt_tokens
         return [Said(*both) for both in zip(values, spent, strict=True)]
+
+    def _cached(self, path: list[int]) -> int:
+        return self._streams.find(path, len(path) - 1)[0]
 
     def _serve(self, paths: Sequence[list[int]]) -> list[Response]:
         numbers = []

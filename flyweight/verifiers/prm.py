@@ -140,9 +140,10 @@ class Prm(Trained[Recipe, Backend]):
 
     def _load(self) -> Backend:
         if self._gguf:
-            from flyweight.verifiers.engine import Engine, found
+            from flyweight import models
+            from flyweight.verifiers.engine import Engine
 
-            return Engine(found(self.model), self.recipe, slots=self.batch, context=self.context)
+            return Engine(models.resolve(self.model), self.recipe, slots=self.batch, context=self.context)
         from flyweight.verifiers import folder, transformer
 
         path = folder.folder(self.model)

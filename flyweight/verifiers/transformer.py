@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +12,11 @@ from flyweight.policies.llamacpp.history import common_prefix
 from flyweight.verifiers.folder import libraries, load, tensor
 from flyweight.verifiers.recipes import Recipe, RewardRecipe
 
-__all__ = ["Reader", "Reading", "Said", "Sequences"]
+__all__ = ["Reader", "Reading", "Said", "Sequences", "leaders"]
 
-SHARED_WORTH = 16
-"""Common tokens for which a sequence waits until another one has computed them."""
+SHARED_WORTH = 4
+"""Common tokens for which a sequence waits until another one has computed them: fewer than what a chat template puts
+between two steps, which the children of a node all share."""
 
 
 class Reading(NamedTuple):
@@ -32,6 +33,19 @@ class Said(NamedTuple):
     """One per position, in [0, 1]."""
     tokens: int
     """Computed for it."""
+
+
+def leaders(paths: Sequence[list[int]], cached: Callable[[list[int]], int]) -> list[int]:
+    """Indices of those that need not wait for another one of them to compute what they share.
+
+    `cached`: how many of a path's tokens are there already.
+    """
+    found: list[int] = []
+    for i, path in enumerate(paths):
+        known = cached(path)
+        if all(common_prefix(path, paths[other], len(path)) - known < SHARED_WORTH for other in found):
+            found.append(i)
+    return found
 
 
 class Sequences:
@@ -76,7 +90,8 @@ class Sequences:
         found: dict[int, Said] = {}
         waiting = list(range(len(readings)))
         while waiting:
-            ready = self._ready(readings, waiting)
+            first = leaders([readings[i].ids for i in waiting], lambda ids: self._find(ids, len(ids))[0])
+            ready = [waiting[i] for i in first]
             waiting = [i for i in waiting if i not in ready]
             ready.sort(key=lambda i: len(readings[i].ids))  # less padding
             for begin in range(0, len(ready), self._batch):
@@ -85,22 +100,14 @@ class Sequences:
                     found[i] = said
         return [found[i] for i in range(len(readings))]
 
-    def _ready(self, readings: Sequence[Reading], waiting: Sequence[int]) -> list[int]:
-        """Those that need not wait for another one of them to compute what they share."""
-        ready: list[int] = []
-        for i in waiting:
-            ids = readings[i].ids
-            cached = self._find(readings[i])[0]
-            if all(common_prefix(ids, readings[other].ids, len(ids)) - cached < SHARED_WORTH for other in ready):
-                ready.append(i)
-        return ready
-
-    def _find(self, reading: Reading) -> tuple[int, tuple[int, ...] | None]:
-        """How many of the first tokens need not be computed, and the kept sequence that holds them."""
-        limit = reading.positions[0]  # the token itself must be computed for its state
-        best, where = 0, None
+    def _find(self, ids: list[int], limit: int) -> tuple[int, tuple[int, ...] | None]:
+        """How many of the first tokens, `limit` at most, are kept, and the sequence that holds them."""
+        best, where, wanted = 0, None, tuple(ids)
         for kept in self._kept:
-            length = common_prefix(reading.ids, list(kept), limit)
+            # A longer match must agree at position `best`: one comparison rules most of them out.
+            if best >= limit or kept[best : best + 1] != wanted[best : best + 1]:
+                continue
+            length = common_prefix(wanted, kept, limit)
             if length > best:
                 best, where = length, kept
         return best, where
@@ -108,7 +115,7 @@ class Sequences:
     def _forward(self, rows: Sequence[Reading]) -> list[Said]:
         """One pass: what is known on the left, padded at its beginning; what is new behind it, padded at its end."""
         torch = self._torch
-        known = [self._find(row) for row in rows]
+        known = [self._find(row.ids, row.positions[0]) for row in rows]  # a token's state must be computed to be read
         for _, kept in known:
             if kept is not None:
                 self._kept[kept] = self._kept.pop(kept)

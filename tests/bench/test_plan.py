@@ -100,6 +100,8 @@ def test_the_shape_of_every_strategy() -> None:
         "self_consistency",
         "best_of_n",
         "weighted_best_of_n",
+        "tournament",
+        "medoid",
     }
 
 

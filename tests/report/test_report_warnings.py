@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -117,6 +119,33 @@ def test_a_verifier_that_likes_the_wrong_ones(store: Store) -> None:
 def test_a_verifier_that_helps_or_does_nothing(store: Store, scores: Sequence[float]) -> None:
     write(store, "best_of_n", judged(scores), n=4, verifier="v")
     assert said(store, "optimised") == []
+
+
+def gamed(seed: int) -> Found:
+    """256 samples, 24 of them right. The verifier tells these from the rest, but likes four wrong ones best of all."""
+    pool = [Said("W", 1, 0.9 + i / 1000) for i in range(4)] + [Said("R", 0, 0.6 + i / 100) for i in range(24)]
+    pool += [Said("W", 2, i / 500) for i in range(256 - len(pool))]
+    random.Random(seed).shuffle(pool)
+    return Found(pool, best=max(range(256), key=lambda i: pool[i].score or 0))
+
+
+def test_a_best_of_n_that_peaks_at_16_is_flagged_at_64_and_256(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best of k is right where none of the four is among them and one of the 24 is."""
+    monkeypatch.setattr("flyweight.report.pools.SHUFFLES", 1)
+    write(store, "best_of_n", {f"p{i}": gamed(i) for i in range(3)}, n=256, verifier="v")
+    (pool,) = report(store).sections[0].pools
+    curves = {curve.kind: {point.k: point.accuracy.value for point in curve.points} for curve in pool.curves}
+    assert curves.keys() == {"random", "coverage", "majority", "best", "vote"}
+    for k in (1, 4, 16, 64, 256):
+        right = math.comb(252, k) - math.comb(228, k)
+        assert curves["best"][k] == pytest.approx(right / math.comb(256, k))
+        assert curves["coverage"][k] == pytest.approx(1 - math.comb(232, k) / math.comb(256, k))
+    at = {2**i: curves["best"][2**i] for i in range(9)}
+    assert max(at, key=at.__getitem__) == 16 and at[64] < at[16] and at[256] == curves["majority"][256] == 0
+    (text,) = said(store, "optimised")
+    assert text.startswith("the verifier v is over-optimised: from the best of 16 to the best of 256 its score")
+    falls = f"accuracy falls from {at[16]:.1%} to {at[64]:.1%} (best of 64), then 0.0%."
+    assert text.endswith(falls.replace("%", " %"))
 
 
 def test_a_fall_that_may_be_chance_is_no_over_optimisation(store: Store) -> None:

@@ -10,7 +10,7 @@ from flyweight import strategies
 from flyweight.runner import Runner
 from flyweight.testing import BoxedAnswers, Draft, RuleVerifier, ToyPolicy
 from flyweight.types import Sampling
-from tests.test_strategies import Counting, Q, box, by_hash, play, right_sums, run, told
+from tests.test_strategies import Counting, Q, Script, box, by_hash, play, right_sums, run, told
 
 
 def test_by_hand() -> None:
@@ -51,6 +51,15 @@ def test_a_look_ahead_ends_with_the_answer() -> None:
     result, judge, _ = play("lookahead_search", tree, scores, n=2, width=2, k=5)
     assert result.answer == "2", "what a look-ahead found is not lost"
     assert judge.scored[:2] == list(scores)[:2]
+
+
+def test_nothing_is_looked_ahead_to_after_the_last_round() -> None:
+    """Not even where a stop string of the run ended the answer, and not the model."""
+    script = Script({"": [box(1) + "###", box(2) + "###"]})
+    judge = RuleVerifier(lambda question, solution: {box(1) + "###": 0.2, box(2) + "###": 0.8}[solution])
+    runner = Runner(ToyPolicy(script), {"rule": judge}, answers=BoxedAnswers(), sampling=Sampling(stop=("###",)))
+    result = runner.solve(Q, strategies.bind("lookahead_search", {"n": 2, "width": 2, "max_steps": 1}))
+    assert (result.answer, result.error) == ("2", None)
 
 
 @pytest.mark.parametrize("k", [0, 1, 2, 3])

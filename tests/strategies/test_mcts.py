@@ -48,6 +48,17 @@ def test_puct_by_hand() -> None:
     assert play("mcts", TREE, SCORES, n=4, branch=2)[0].usage.policy_calls == 10
 
 
+def test_the_bound_of_puct_is_shared_among_siblings() -> None:
+    # At the second simulation 0.9 + 1.25 / 4 > 0.5 + 1.25 / 2; with a prior of 1 each it would be 1.53 < 1.75.
+    play("mcts", {"": [box(2), "a\n\n"]}, {box(2): 0.9, "a\n\n": 0.5}, n=2, branch=2)
+
+
+def test_uct_begins_with_the_best_of_those_nobody_took() -> None:
+    tree = {"": ["a\n\n", "b\n\n"], "b\n\n": [box(1), box(2)]}
+    scores = {"a\n\n": 0.1, "b\n\n": 0.9, f"b\n\n{box(1)}": 0.3, f"b\n\n{box(2)}": 0.4}
+    assert play("mcts", tree, scores, n=1, branch=2, bound="uct")[0].answer == "2"
+
+
 def test_uct_takes_every_step_once_before_any_twice() -> None:
     tree = {"": ["a\n\n", "b\n\n"], "a\n\n": [box(1), box(1)]}
     scores = {"a\n\n": 0.9, "b\n\n": 0.05, f"a\n\n{box(1)}": 0.9, f"b\n\n{box(2)}": 0.1}

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flyweight.strategies.particle_filter import effective, resample, weight
-from flyweight.types import Node, Score
+from flyweight.testing import Draft
+from flyweight.types import Node, Sampling, Score
 from tests.test_strategies import box, play, right_sums, run, told
 
 # Weights
@@ -33,7 +34,7 @@ def test_weights_are_the_softmax_of_logits() -> None:
 
 def test_the_weight_uses_the_aggregation() -> None:
     node = Node(score=Score(0.5, (0.2, 0.75)))
-    assert (weight(node, "last"), weight(node, "min")) == (pytest.approx(3), pytest.approx(0.25))
+    assert [weight(node, how) for how in ("last", "min")] == pytest.approx([3, 0.25])
 
 
 def test_effective_sample_size_by_hand() -> None:
@@ -141,8 +142,8 @@ def test_how_much_weight_must_gather() -> None:
 @pytest.mark.parametrize("how", ["systematic", "multinomial"])
 def test_with_equal_scores_it_is_independent_chains(how: str) -> None:
     for n in (1, 4, 7):
-        chains = run("beam_search", lambda q, s: 0.5, n=n, width=1)
-        assert told(run("particle_filter", lambda q, s: 0.5, n=n, resampling=how)) == told(chains)
+        chains = run("beam_search", lambda q, s: 0.5, count=6, n=n, width=1)
+        assert told(run("particle_filter", lambda q, s: 0.5, count=6, n=n, resampling=how)) == told(chains)
 
 
 # Gibbs
@@ -151,7 +152,7 @@ def test_with_equal_scores_it_is_independent_chains(how: str) -> None:
 @pytest.mark.parametrize("ess", [0, 0.5, 1])
 @pytest.mark.parametrize("how", ["systematic", "multinomial"])
 def test_one_iteration_is_the_filter(how: str, ess: float) -> None:
-    same: dict[str, Any] = {"n": 4, "resampling": how, "ess": ess}
+    same: dict[str, Any] = {"count": 8, "n": 4, "resampling": how, "ess": ess}
     filtered = run("particle_filter", right_sums, **same)
     assert told(run("particle_gibbs", right_sums, iterations=1, **same)) == told(filtered)
 
@@ -195,6 +196,26 @@ def test_the_reference_survives() -> None:
         "a\n\n": 0.5, "b\n\n": 0.5, f"a\n\n{box(1)}": 0.4, f"b\n\n{box(1)}": 0.4, "c\n\n": 0.5, f"c\n\n{box(3)}": 0.95,
     }  # fmt: skip
     assert play("particle_gibbs", tree, scores, n=2, iterations=2, ess=0)[0].answer == "1", "0.4 three times"
+
+
+def test_a_reference_that_has_ended_may_be_drawn_and_is_not_gone_on_with() -> None:
+    first = [box(1), "a\n\n", "b\n\n", "c\n\n", "d\n\n"]
+    scores = {text: float(text == box(1)) for text in first}
+    result, _, _ = play("particle_gibbs", {"": first}, scores, n=3, iterations=2)
+    assert (result.answer, result.usage.policy_calls) == ("1", 3 + 2)
+
+
+def test_the_reference_is_drawn_by_weight() -> None:
+    """In each of 20 runs 1, of odds 99, not 0, of odds 1e-7: so that 1 has two votes against the better one of 2."""
+    worth = {box(1): 0.99, box(0): 0.0, box(2): 0.9999}
+    asked: Counter[str] = Counter()
+
+    def write(question: str, so_far: str, rng: random.Random, sampling: Sampling) -> Draft:
+        asked[question] += 1
+        return Draft(list(worth)[asked[question] - 1])
+
+    found = run("particle_gibbs", lambda q, text: worth[text], write=write, n=2, iterations=2, ess=0)
+    assert [result.answer for result in found.values()] == ["1"] * 20
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 5])

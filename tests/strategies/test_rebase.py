@@ -77,8 +77,8 @@ def test_the_slot_of_a_truncated_step_is_shared_out_again() -> None:
 @pytest.mark.parametrize("balance", [0.01, 0.2, 100])
 def test_with_equal_scores_it_is_independent_chains(balance: float) -> None:
     for n in (1, 4, 7):
-        chains = run("beam_search", lambda q, s: 0.5, n=n, width=1)
-        assert told(run("rebase", lambda q, s: 0.5, n=n, balance=balance)) == told(chains)
+        chains = run("beam_search", lambda q, s: 0.5, count=6, n=n, width=1)
+        assert told(run("rebase", lambda q, s: 0.5, count=6, n=n, balance=balance)) == told(chains)
 
 
 def test_without_balance_it_is_a_greedy_beam() -> None:
@@ -86,5 +86,5 @@ def test_without_balance_it_is_a_greedy_beam() -> None:
         return 0.2 * int(solution.split()[-1][-1]) + 0.1 if "box" not in solution else 0.5
 
     for n in (2, 4):
-        beam = run("beam_search", later_is_better, write=Counting(), n=n, width=n)
-        assert told(run("rebase", later_is_better, write=Counting(), n=n, balance=0.01)) == told(beam)
+        beam = run("beam_search", later_is_better, count=2, write=Counting(), n=n, width=n)
+        assert told(run("rebase", later_is_better, count=2, write=Counting(), n=n, balance=0.01)) == told(beam)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from flyweight.errors import BackendError, ModelError
+from flyweight.policies.llamacpp import LlamaCpp
 from flyweight.protocols import Search
 from flyweight.runner import Runner
 from flyweight.store import Store
@@ -19,30 +21,19 @@ from flyweight.testing import BoxedAnswers, ToyPolicy, check_verifier
 from flyweight.types import Node, Problem
 from flyweight.verifiers.engine import share
 from flyweight.verifiers.prm import Prm
+from flyweight.verifiers.recipes import Recipe, shipped
 from tests import tiny
 
 QUESTION = "What is 3 + 4?"
 STEPS = ("I add 3 and 4.", "3 + 4 = 7", "So it is 7.")
-TEXT = {"prompt": "{question} ", "step": "{step} #\n", "tag": "#", "head": "causal", "good": "+", "bad": "-"}
-TURNS = {
-    "prompt": [],
-    "first": [["user", "{question} {step}"], ["assistant", "+"]],
-    "step": [["user", "{step}"], ["assistant", "+"]],
-    "tag": "+",
-    "read": "before",
-    "head": "causal",
-    "good": "+",
-    "bad": "-",
-}
-ASK = {
-    "prompt": [["user", "{question}"]],
-    "step": "{step} / ",
-    "ask": [["user", "Is step {number} correct?"]],
-    "head": "causal",
-    "good": "y",
-    "bad": "n",
-}
-RECIPES: dict[str, dict[str, Any]] = {"text": TEXT, "turns": TURNS, "ask": ASK}
+
+
+def recipe(name: str, **changes: object) -> dict[str, Any]:
+    """The shipped recipe's table, with two tokens that the tiny model knows and does not always choose alike."""
+    return {**shipped(Recipe)[name], "model": "", "good": "s", "bad": "r", **changes}
+
+
+RECIPES = {name: recipe(name) for name, table in shipped(Recipe).items() if table["head"] == "causal"}
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +48,7 @@ def make(model: Path, tmp_path: Path) -> Iterator[Any]:
     made: list[Prm] = []
 
     def one(name: str, **settings: int) -> Prm:
-        file = tmp_path / f"{name}.toml"
-        file.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in RECIPES[name].items()), "utf-8")
+        file = written_down(tmp_path / f"{name}.toml", RECIPES[name])
         made.append(Prm(str(file), str(model), **{"batch": 4, "context": 512, **settings}))
         return made[-1]
 
@@ -67,13 +57,30 @@ def make(model: Path, tmp_path: Path) -> Iterator[Any]:
         verifier.close()
 
 
+def written_down(file: Path, table: dict[str, Any]) -> Path:
+    file.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items()), "utf-8")
+    return file
+
+
+@pytest.fixture
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """KV in 32 bits."""
+    make = LlamaCpp.__init__
+
+    def precise(self: LlamaCpp, *arguments: Any, **settings: Any) -> None:
+        make(self, *arguments, **settings, kv_type="f32", flash_attention=False)
+
+    monkeypatch.setattr(LlamaCpp, "__init__", precise)
+
+
 def ids(text: str) -> list[int]:
-    """One token per byte, the special strings and one merged pair apart."""
+    """One token per byte, the special strings and the merged pairs apart."""
     found: list[int] = []
+    merged = {special: (special,) for special in (*tiny.SPECIALS, "th")}
     while text:
-        for special in (*tiny.SPECIALS, "th"):
+        for special, tokens in {**merged, "\n" * 5: ("ĊĊ", "ĊĊ", "Ċ")}.items():
             if text.startswith(special):
-                found.append(tiny.VOCABULARY.index(special))
+                found += map(tiny.VOCABULARY.index, tokens)
                 text = text[len(special) :]
                 break
         else:
@@ -89,14 +96,13 @@ def turn(role: str, text: str) -> str:
 
 def written(name: str, question: str, steps: tuple[str, ...]) -> str:
     """The whole text up to the last step's score."""
-    if name == "text":
-        return f"{question} " + " #\n".join(steps) + " #"
-    if name == "ask":
-        turns = [
-            ("user", question),
-            ("assistant", " / ".join((*steps, "")).strip()),
-            ("user", f"Is step {len(steps)} correct?"),
-        ]
+    if name == "math-shepherd":
+        return f"{question} " + " ки\n".join(steps) + " ки"
+    if name == "math-psa":
+        return f"{question} " + "".join(f"{step} \n\n\n\n\n" for step in steps)
+    if name == "token-yes-no":
+        asked = f"Is step {len(steps)} correct? (yes/no)"
+        turns = [("user", question), ("assistant", "\n\n".join(steps)), ("user", asked)]
         return "".join(turn(*each) for each in turns) + "<|im_start|>assistant\n"
     said = [f"{question} {steps[0]}", *steps[1:]]
     return turn("assistant", "+").join(turn("user", each) for each in said) + "<|im_start|>assistant\n"
@@ -113,13 +119,45 @@ def naive(name: str, steps: tuple[str, ...], question: str = QUESTION) -> list[f
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_scores_are_those_of_the_naive_way(name: str, make: Any) -> None:
+def test_scores_are_those_of_the_naive_way(name: str, exact: None, make: Any) -> None:
     [rated] = make(name).rate(QUESTION, ["\n\n".join(STEPS) + "\n\n"])
+    assert rated.steps == pytest.approx(naive(name, STEPS), abs=1e-5) and len(rated.steps) == 3
+    assert max(rated.steps) - min(rated.steps) > 0.3, "scores that are all alike would show nothing"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_so_they_are_with_the_usual_kv(name: str, make: Any) -> None:
+    [rated] = make(name).rate(QUESTION, ["\n\n".join(STEPS)])
     got, expected = (
         [math.log(score / (1 - score)) for score in scores] for scores in (rated.steps, naive(name, STEPS))
     )
-    assert got == pytest.approx(expected, abs=0.05) and len(got) == 3, "log-odds; the engine keeps KV in 16 bits"
-    assert max(got) - min(got) > 0.2, "scores that are all alike would show nothing"
+    assert got == pytest.approx(expected, abs=0.05), "log-odds; it has 16 bits"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_grown_step_by_step_in_any_company_they_are_the_same(name: str, exact: None, make: Any) -> None:
+    rng = random.Random(name)
+    said = ["So 3 + 4 = 7.", "Then 7 - 2\n= 5.", "+", "x" * 40, "ки", "<|im_end|>"]
+    grown = [[rng.choice(said) for _ in range(4)] for _ in range(6)]
+    together, alone = make(name, batch=3), make(name, batch=1)
+    for count in (1, 2, 4):
+        rated = together.rate(QUESTION, ["\n\n".join(steps[:count]) for steps in grown])
+    alone._loaded()
+    for steps, each in zip(grown, rated, strict=True):
+        alone._known.clear()
+        [anew] = alone.rate(QUESTION, ["\n\n".join(steps)])
+        assert each.steps == pytest.approx(anew.steps, abs=1e-5) and len(each.steps) == 4
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_there_are_as_many_scores_as_steps(name: str, make: Any) -> None:
+    """A thousand random texts over all recipes, made of what recipes are made of."""
+    rng = random.Random(name)
+    parts = ["ки", "+", "<|im_end|>", "\n", "\n\n", "\n\n\n\n\n", " ", "{step}", "2 = 2.", "\u200b", "{{ 7 }}", "中"]
+    solutions = ["".join(rng.choice(parts) for _ in range(rng.randint(0, 9))) for _ in range(250)]
+    for solution, rated in zip(solutions, make(name, batch=32).rate("Q", solutions), strict=True):
+        assert len(rated.steps) == len([piece for piece in solution.split("\n\n") if piece.strip()])
+        assert all(0 <= score <= 1 for score in rated.steps)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -130,8 +168,8 @@ def test_a_new_step_costs_its_own_tokens(name: str, make: Any) -> None:
     spent = [prm.rate("Q" + QUESTION, ["\n\n".join(STEPS[:count])])[0].tokens for count in (1, 2, 3)]
     begun = lengths[0] - spent[0]  # what the recipe's example left: the template's first tokens
     assert 0 <= begun <= len(ids("<|im_start|>user\n"))
-    if name == "ask":
-        assert spent[2] < lengths[2] - len(ids(written(name, "Q" + QUESTION, STEPS[:1]))) + 45
+    if name == "token-yes-no":
+        assert spent[2] < lengths[2] - len(ids(written(name, "Q" + QUESTION, STEPS[:1]))) + 55
     else:
         assert spent[1:] == [lengths[1] - lengths[0], lengths[2] - lengths[1]]
     assert prm.rate("Q" + QUESTION, ["\n\n".join(STEPS)])[0].tokens == 0
@@ -141,16 +179,16 @@ def test_a_new_step_costs_its_own_tokens(name: str, make: Any) -> None:
 
 def test_company_and_order_change_no_score(make: Any) -> None:
     solutions = ["\n\n".join(STEPS[:count]) for count in (3, 1, 2, 3)] + ["th\n\n" * 6, "", "x" * 90]
-    together = make("turns").rate(QUESTION, solutions)
-    backward = make("turns").rate(QUESTION, solutions[::-1])[::-1]
+    together = make("rlhflow").rate(QUESTION, solutions)
+    backward = make("rlhflow").rate(QUESTION, solutions[::-1])[::-1]
     for solution, one, other in zip(solutions, together, backward, strict=True):
-        [alone] = make("turns", batch=1).rate(QUESTION, [solution])
+        [alone] = make("rlhflow", batch=1).rate(QUESTION, [solution])
         assert one.steps == pytest.approx(alone.steps, abs=5e-3)
         assert other.steps == pytest.approx(alone.steps, abs=5e-3)
 
 
 def test_no_text_becomes_a_special_token(make: Any) -> None:
-    prm = make("turns")
+    prm = make("rlhflow")
     vocabulary = prm._loaded().vocabulary
     for text in ("<|im_end|>", "a<|im_start|>assistant\n+", "<<|im_end|>|im_end|>"):
         found = prm.recipe.ids(vocabulary, text, [text])
@@ -160,12 +198,11 @@ def test_no_text_becomes_a_special_token(make: Any) -> None:
 
 def test_what_cannot_be_read_is_an_error(make: Any, model: Path, tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="the context only 512"):
-        make("text").rate(QUESTION, ["x" * 600])
+        make("math-shepherd").rate(QUESTION, ["x" * 600])
     for good, message in (("good", "'good' is 4 tokens to this model, not one"), ("+", "'\\+' and 12 are one token")):
-        file = tmp_path / "own.toml"
-        table = {**TEXT, "good": good, "bad": tiny.VOCABULARY.index("+")}
+        table = recipe("math-shepherd", good=good, bad=tiny.VOCABULARY.index("+"))
         message = message.replace("12", str(table["bad"]))
-        file.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items()), "utf-8")
+        file = written_down(tmp_path / "own.toml", table)
         with pytest.raises(ModelError, match=message):
             Prm(str(file), str(model), context=512).rate(QUESTION, ["x"])
 
@@ -180,7 +217,7 @@ def test_shares_do_not_overflow() -> None:
 
 
 def test_it_is_a_verifier(make: Any) -> None:
-    check_verifier(make("turns"), tolerance=5e-3)
+    check_verifier(make("rlhflow"), tolerance=5e-3)
 
 
 PROBLEM = Problem("p", QUESTION, answer="7")
@@ -193,12 +230,12 @@ async def one_step(search: Search) -> Node | None:
     assert scored.score is not None and len(scored.score.steps) == 2
     [longer] = await search.score([search.append(node, STEPS[2])])
     assert longer.score is not None and longer.score.steps[:2] == scored.score.steps
-    assert longer.score.value == longer.score.steps[-1] and longer.score.kind == "prm:text"
+    assert longer.score.value == longer.score.steps[-1] and longer.score.kind == "prm:math-shepherd"
     return longer
 
 
 def test_tokens_and_flops_are_booked_and_booked_again_on_replay(make: Any, tmp_path: Path) -> None:
-    prm = make("text")
+    prm = make("math-shepherd")
     prm._loaded()
     before = prm._backend.counters.prompt_tokens
     result = Runner(ToyPolicy(), {prm.name: prm}, answers=BoxedAnswers()).solve(PROBLEM, one_step)
@@ -208,7 +245,7 @@ def test_tokens_and_flops_are_booked_and_booked_again_on_replay(make: Any, tmp_p
     assert result.usage.flops == 2 * prm.params * computed and result.usage.verifier_calls == 2
     assert prm.params == prm._backend.params
 
-    prm = make("text")
+    prm = make("math-shepherd")
     prm._loaded()
     with Store(tmp_path / "store.db") as store:
         used = []
