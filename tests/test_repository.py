@@ -41,9 +41,10 @@ ARROWS: dict[str, set[str]] = {
     "answers": {"errors", "sandbox", "types"},
     "fetch": {"errors"},
     "models": {"errors", "fetch", "types"},
-    "policies": {"errors", "protocols", "registry", "types"},
+    "policies": {"errors", "models", "protocols", "registry", "types"},
     "verifiers": {"answers", "errors", "models", "policies", "protocols", "registry", "sandbox", "textfile", "types"},
     "tasks": {"answers", "errors", "protocols", "registry", "sandbox", "textfile", "types"},
+    "training": {"errors", "policies", "protocols", "runner", "stats", "types", "verifiers"},
 }
 ABOVE_ALL = {"cli", "server"}
 """Nothing may import these."""

@@ -101,7 +101,8 @@ def test_every_name_loads_and_describes_itself() -> None:
     names = verifiers.names()
     free = ["form", "units", "regex", "schema", "length", "repetition", "instructions"]
     models = ["prm", "reward", "judge", "critique", "all", "weighted", "tests", "written-tests", "oracle"]
-    assert names == ["confidence", "confidence-window", "self-certainty", "p_true", "arithmetic", *free, *models]
+    own = ["self", "probe", "lora", "confidence", "confidence-window", "self-certainty", "p_true", "arithmetic"]
+    assert names == [*own, *free, *models]
     needed: dict[str, dict[str, object]] = {
         "regex": {"pattern": "a"},
         "all": {"parts": ["form", "length:least=2"]},

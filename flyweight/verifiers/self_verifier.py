@@ -46,7 +46,7 @@ class SelfVerifier:
     for, what remains is `arithmetic`, or `tests` for code. Each candidate is scored alone: agreement between them is
     for voting to see.
 
-    Source: Stacked generalisation, Wolpert 1992; the parts name theirs.
+    Source: Self-evaluation after Kadavath et al. 2022 (2207.05221), of several kinds, stacked (Wolpert 1992).
     """
 
     name = "self"
