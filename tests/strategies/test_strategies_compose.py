@@ -197,6 +197,14 @@ def test_it_stops_at_the_first_portion_with_a_candidate_that_is_good_enough() ->
         assert played.judge.scored == texts[:drawn], "each is scored once, though the rule and the strategy ask"
 
 
+def test_good_enough_is_measured_by_the_aggregation_of_the_strategy() -> None:
+    texts = [box(i) for i in range(8)]
+    rule = RuleVerifier(lambda question, solution: (0.2, 0.9))
+    for how, drawn in (("last", 4), ("min", 8)):
+        word = f"best_of_n:n=8:enough=0.9:aggregation={how}"
+        assert play(word, InTurn(*texts), verifier=rule).result.usage.policy_calls == drawn
+
+
 def test_until_a_rule_holds_the_samples_are_those_of_the_strategy_alone() -> None:
     for name in (
         "best_of_n:n=12",
