@@ -74,29 +74,38 @@ def graded(policy: Policy, verifier: Verifier, chosen: Sequence[Pair]) -> Figure
     """What a verifier's grades prefer: per prompt."""
     rows: list[tuple[float, ...]] = []
 
-    async def strategy(pair: Pair, search: Search) -> None:
-        texts = (pair.better, pair.worse, padded(pair.better), padded(pair.worse))
+    async def grades(search: Search, *texts: str) -> list[float]:
         nodes = await search.score([search.append(search.root, text) for text in texts])
-        rows.append(tuple(node.score.value for node in nodes if node.score is not None))
+        return [node.score.value for node in nodes if node.score is not None]
 
-    cost = _run(policy, verifier, chosen, strategy, each=4)
+    async def pair_judged(search: Search, pair: Pair) -> None:
+        rows.append(tuple(await grades(search, pair.better, pair.worse)))
+
+    async def rest_judged(search: Search, pair: Pair) -> None:
+        rows[-1] += tuple(await grades(search, padded(pair.better), padded(pair.worse)))
+
+    cost = _run(policy, verifier, chosen, pair_judged, rest_judged)
     return {
         "right": [_wins(better, worse) for better, worse, *_ in rows],
         "padding": [(more - better + most - worse) / 2 for better, worse, more, most in rows],
-        **cost,
+        **{name: value / 2 for name, value in cost.items()},
     }
 
 
 def compared(policy: Policy, judge: Orders, chosen: Sequence[Pair]) -> Figures:
     """What a judge's comparisons prefer: per prompt."""
 
-    async def strategy(pair: Pair, search: Search) -> None:
-        better, worse = (search.append(search.root, text) for text in (pair.better, pair.worse))
-        await search.compare(better, worse)
-        await search.compare(search.append(search.root, padded(pair.better)), better)
-        await search.compare(search.append(search.root, padded(pair.worse)), worse)
+    async def compare(search: Search, a: str, b: str) -> None:
+        await search.compare(search.append(search.root, a), search.append(search.root, b))
 
-    cost = _run(policy, judge, chosen, strategy, each=3)
+    async def pair_judged(search: Search, pair: Pair) -> None:
+        await compare(search, pair.better, pair.worse)
+
+    async def rest_judged(search: Search, pair: Pair) -> None:
+        await compare(search, padded(pair.better), pair.better)
+        await compare(search, padded(pair.worse), pair.worse)
+
+    cost = _run(policy, judge, chosen, pair_judged, rest_judged)
     texts, better, worse = judge.said[0::3], judge.said[1::3], judge.said[2::3]
     return {
         "right": [_wins(each.value, 0.5) for each in texts],
@@ -106,25 +115,27 @@ def compared(policy: Policy, judge: Orders, chosen: Sequence[Pair]) -> Figures:
     }
 
 
-def _run(
-    policy: Policy,
-    verifier: Verifier,
-    chosen: Sequence[Pair],
-    strategy: Callable[[Pair, Search], Coroutine[object, object, None]],
-    *,
-    each: int,
-) -> Figures:
-    """Tokens and milliseconds of a judgement, of which every prompt has `each`; one prompt at a time."""
+Judging = Callable[[Search, Pair], Coroutine[object, object, None]]
+
+
+def _run(policy: Policy, verifier: Verifier, chosen: Sequence[Pair], pair_judged: Judging, rest: Judging) -> Figures:
+    """Tokens and milliseconds of judging a pair, without the rest: one prompt at a time."""
     runner = Runner(policy, {verifier.name: verifier}, answers=BoxedAnswers())
-    tokens = 0
-    began = time.perf_counter()
+    tokens, seconds = 0, 0.0
+
+    async def strategy(pair: Pair, search: Search) -> None:
+        nonlocal tokens, seconds
+        began = time.perf_counter()
+        await pair_judged(search, pair)
+        seconds += time.perf_counter() - began
+        tokens += search.usage.verifier_tokens
+        await rest(search, pair)
+
     for pair in chosen:
         result = runner.solve(pair.problem, partial(strategy, pair))
         if result.error is not None:
             raise SystemExit(f"{pair.problem.id}: {result.error}")
-        tokens += result.usage.verifier_tokens
-    seconds = time.perf_counter() - began
-    return {"tokens": tokens / each / len(chosen), "ms": 1000 * seconds / each / len(chosen)}
+    return {"tokens": tokens / len(chosen), "ms": 1000 * seconds / len(chosen)}
 
 
 def _wins(a: float, b: float) -> float:
@@ -171,16 +182,16 @@ def main() -> None:
     chosen = pairs(given.limit)
     results = Results(None if given.limit else FILE, {"prompts": len(chosen), **machine()})
     load = find_policy(given.model)
-    loaded: list[Policy] = []
     for kind in KINDS:
 
         def measured(kind: str = kind) -> Figures:
-            loaded[:] = loaded or [load()]
-            return measure(loaded[0], kind, chosen)
+            policy = load()  # each its own: nothing of what it reads has been computed for another
+            try:
+                return measure(policy, kind, chosen)
+            finally:
+                policy.close()
 
         results.row(f"{given.model} {kind}", measured)
-    for policy in loaded:
-        policy.close()
     written = text(results.rows, chosen)
     print(written)
     if not given.limit:

@@ -3,7 +3,7 @@
     python -m benchmarks.verifiers                       # the tables of docs/verifiers.md, in seconds, without a model
     python -m benchmarks.verifiers --score               # first score what the pools hold by every free verifier
     python -m benchmarks.verifiers --score p_true,judge  # by these; what is not on record needs the model, and hours
-    python -m benchmarks.verifiers --cost arithmetic     # tokens, time and memory of these, on four questions
+    python -m benchmarks.verifiers --cost p_true         # tokens, time and memory of these, on four questions of a pool
     python -m benchmarks.verifiers --only gsm8k          # pools whose name contains this; prints, writes no page
 
 Every verifier is measured on the same samples: recordings of development questions (results/dev60) and of test
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument(
         "--score", nargs="?", const="", metavar="NAMES", help="score first; without names, the free ones"
     )
-    parser.add_argument("--cost", metavar="NAMES", help="measure first what these cost")
+    parser.add_argument("--cost", nargs="?", const="", metavar="NAMES", help="measure first what these cost")
     parser.add_argument("--only", default="", help="only pools whose name contains this")
     parser.add_argument("--runs", type=Path, default=Path("runs/verifiers"), help="folder of stores")
     arguments = parser.parse_args()
@@ -286,7 +286,7 @@ def paid(figures: Figures | None) -> list[str]:
     """Tokens, milliseconds and memory."""
     if figures is None:
         return ["–"] * 3
-    return [f"{figures['tokens']:.0f}", f"{figures['ms']:.2g}", f"{figures['mb']:.0f}"]
+    return [f"{figures['tokens']:.0f}", f"{figures['ms']:.{0 if figures['ms'] >= 10 else 2}f}", f"{figures['mb']:.0f}"]
 
 
 def interval(values: Sequence[float]) -> Interval:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.rig import Child, Figures, Results, machine
-from benchmarks.verifiers_scores import FREE, KEPT, opened, sound
+from benchmarks.verifiers_scores import FREE, KEPT, free, opened, sound
 from flyweight import verifiers
 from flyweight.protocols import Search
 from flyweight.select import finished
@@ -25,7 +25,9 @@ QUESTIONS = 4
 
 
 def measure(pool: str, names: Sequence[str], runs: Path) -> None:
-    """Add what is not measured yet to `COST`."""
+    """Add what is not measured yet to `COST`; the free ones if none are named."""
+    with opened(pool, runs, draw=False) as source:  # the store is made here, not in a process that is measured
+        names = names or free(source)
     results = Results(COST, {"machine": machine(), "questions": QUESTIONS})
     for name in names:
         results.row(f"{pool} {name}", partial(cost, results, pool, name, runs))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, cast
@@ -105,7 +105,7 @@ class Session:
         unknown strategy or parameter, SandboxError where code has to run and cannot.
         """
         asked = question if isinstance(question, Problem) else problem(question, system)
-        return self.runner.solve(asked, _strategy(strategy, parameters), budget)
+        return self.runner.solve(asked, self._strategy(strategy, parameters), budget)
 
     def run(
         self,
@@ -117,7 +117,10 @@ class Session:
         **parameters: Value,
     ) -> Iterator[Result]:
         """Search many problems at once; results in order of completion."""
-        return self.runner.run(problems, _strategy(strategy, parameters), budget, in_flight=in_flight)
+        return self.runner.run(problems, self._strategy(strategy, parameters), budget, in_flight=in_flight)
+
+    def _strategy(self, strategy: str | StrategyFunction, parameters: Mapping[str, Value]) -> Strategy:
+        return _strategy(strategy, parameters, (self.policy.name, self.verifier.name))
 
     def close(self) -> None:
         """Release the model."""
@@ -148,7 +151,7 @@ def solve(
 ) -> Result:
     """Load a model, search one question, release the model. For several questions use a `Session`."""
     asked = question if isinstance(question, Problem) else problem(question, system)
-    bound = _strategy(strategy, parameters)
+    bound = _strategy(strategy, parameters, [str(getattr(held, "name", "")) for held in (model, verifier)])
     with Session(model, verifier=verifier, kind=kind, seed=seed, max_tokens=max_tokens, on_event=on_event) as session:
         return session.runner.solve(asked, bound, budget)
 
@@ -166,18 +169,21 @@ def problem(question: str | Sequence[Message], system: str | None = BOXED) -> Pr
     return Problem(id=digest(turns)[:16], prompt=turns[-1].content, messages=turns)
 
 
-def _strategy(strategy: str | StrategyFunction, parameters: Mapping[str, Value]) -> Strategy:
+def _strategy(strategy: str | StrategyFunction, parameters: Mapping[str, Value], held: Collection[str]) -> Strategy:
     if isinstance(strategy, str):
-        check_named(strategies.normal(strategy, parameters)[0])
+        check_named(strategies.normal(strategy, parameters)[0], held)
         return strategies.bind(strategy, parameters)
     return cast("Callable[[Search], Coroutine[object, object, Node | None]]", functools.partial(strategy, **parameters))
 
 
-def check_named(strategy: str) -> None:
-    """Raise ConfigError or ModelError for a verifier or a model named in a strategy that is not there."""
-    for name in strategies.named(strategy, "verifier"):
+def check_named(strategy: str, held: Collection[str] = ()) -> None:
+    """Raise ConfigError or ModelError for a verifier or a model named in a strategy that is not there.
+
+    Those called as in `held` are.
+    """
+    for name in set(strategies.named(strategy, "verifier")) - set(held):
         _verifier(name)
-    for name in strategies.named(strategy, "policy"):
+    for name in set(strategies.named(strategy, "policy")) - set(held):
         find_policy(name)
 
 

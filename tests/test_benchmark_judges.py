@@ -9,8 +9,10 @@ from collections.abc import Callable
 import pytest
 
 from benchmarks import judges as benchmark
-from flyweight.protocols import Request
-from flyweight.testing import Draft, ToyPolicy
+from flyweight.protocols import Search
+from flyweight.runner import Runner
+from flyweight.testing import BoxedAnswers, Draft, ToyPolicy
+from flyweight.verifiers.judge import Judge
 
 PAIRS = benchmark.pairs()
 Taste = Callable[[str], float]
@@ -63,18 +65,21 @@ def test_a_judge_that_likes_the_first_place() -> None:
     assert row["first"] == [pytest.approx(0.6)] * 12 and row["padding"] == [pytest.approx(0)] * 12
 
 
-def test_the_cost_is_of_one_judgement() -> None:
-    seen: list[Request] = []
+@pytest.mark.parametrize(("kind", "share"), [("judge", 2), ("pairwise", 1)])
+def test_the_cost_is_of_one_judgement_of_the_pair(kind: str, share: int) -> None:
+    one = policy(long)
+    row = benchmark.measure(one, kind, PAIRS[:1])
+    everything = one.counters.prompt_tokens
+    short = policy(long)
+    verifier = Judge() if kind == "judge" else benchmark.Orders()
 
-    class Watched(ToyPolicy):
-        def add(self, request: Request) -> None:
-            seen.append(request)
-            super().add(request)
+    async def strategy(search: Search) -> None:
+        better, worse = (search.append(search.root, text) for text in (PAIRS[0].better, PAIRS[0].worse))
+        await (search.score([better, worse]) if kind == "judge" else search.compare(better, worse))
 
-    watched = Watched(read=lambda seen, choice: -1.0)
-    row = benchmark.measure(watched, "pairwise", PAIRS[:2])
-    assert len(seen) == 2 * 3 * 2, "two prompts, three comparisons, two orders"
-    assert row["tokens"] == watched.counters.prompt_tokens / 6
+    result = Runner(short, {"judge": verifier}, answers=BoxedAnswers()).solve(PAIRS[0].problem, strategy)
+    assert result.error is None
+    assert row["tokens"] * share == short.counters.prompt_tokens < everything
 
 
 def test_the_table() -> None:

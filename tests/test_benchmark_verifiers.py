@@ -252,7 +252,8 @@ def test_page_shows_every_verifier_and_what_it_costs(pool: Path) -> None:
     text = verifiers.section("mine", kept, {"mine arithmetic": {"tokens": 12.4, "ms": 3.21, "mb": 0.2}})
     rows = [line for line in text.splitlines() if line.startswith("| `")]
     assert [row.split("`")[1] for row in rows][2:] == ["oracle"] and len(rows) == 3
-    assert next(row for row in rows if "arithmetic" in row).endswith("| 12 | 3.2 | 0 |")
+    assert next(row for row in rows if "arithmetic" in row).endswith("| 12 | 3.21 | 0 |")
+    assert verifiers.paid({"tokens": 0.0, "ms": 140.2, "mb": 1.6}) == ["0", "140", "2"]
     assert next(row for row in rows if "confidence" in row).endswith("| – | – | – |")
     assert "6 questions x 5 samples" in text and "Begun" not in text
 

@@ -128,7 +128,7 @@ def compose(strategy: Function, found_by: Sequence[Strategy]) -> Function:
             search = cast(Search, _Nested(search, found_by))
         if not lead and not enough:
             return await strategy(search, **own)
-        ruled = _Ruled(search, lead, enough)
+        ruled = _Ruled(search, lead, enough, str(own.get("aggregation", "last")))
         try:
             return await strategy(cast(Search, ruled), **own)
         except _Enough:
@@ -173,7 +173,10 @@ class _Using(_Through):
 
 
 class _Nested(_Through):
-    """Whole answers are what sub-searches return; they use the verifier and the model of this search."""
+    """Whole answers are what sub-searches return, in turn as they are asked for.
+
+    They use the verifier and the model of this search, and draw at their own temperature.
+    """
 
     def __init__(self, search: Search, inner: Sequence[Strategy]) -> None:
         super().__init__(search)
@@ -201,9 +204,9 @@ class _Enough(BudgetSpent):
 class _Ruled(_Through):
     """Draws in growing portions, and no more once the rule holds: then fewer come back, as from a spent budget."""
 
-    def __init__(self, search: Search, lead: float, enough: float) -> None:
+    def __init__(self, search: Search, lead: float, enough: float, aggregation: str) -> None:
         super().__init__(search)
-        self._lead, self._enough = lead, enough
+        self._lead, self._enough, self._aggregation = lead, enough, aggregation
         self._over = False
         self._candidates: dict[str, Node] = {}
         self._scores: dict[tuple[str, str | None], Node] = {}
@@ -233,9 +236,9 @@ class _Ruled(_Through):
         candidates = list(self._candidates.values())
         scored = [self._scores[node.key, None] for node in candidates if (node.key, None) in self._scores]
         if self._enough:
-            return next(iter(top(scored, 1)), None)
+            return next(iter(top(scored, 1, aggregation=self._aggregation)), None)
         if scored:
-            return weighted_vote(await self._search.classes(scored))
+            return weighted_vote(await self._search.classes(scored), aggregation=self._aggregation)
         return majority(await self._search.classes(candidates))
 
     async def _drawn(
@@ -271,7 +274,8 @@ class _Ruled(_Through):
         if self._enough and new:
             with suppress(BudgetSpent):
                 scored = await self._scored(new, None)
-                self._over = self._over or any(aggregate(node.score) >= self._enough for node in scored)
+                values = [aggregate(node.score, self._aggregation) for node in scored]
+                self._over = self._over or any(value >= self._enough for value in values)
         if self._lead and new:
             groups = await self._search.classes(list(self._candidates.values()))
             sure = confidence(groups, groups[0][0]) if groups else None

@@ -19,10 +19,10 @@ from flyweight import sandbox
 from flyweight.answers import extract
 from flyweight.errors import ConfigError
 from flyweight.protocols import Models
-from flyweight.types import Message, Node, Problem, Score
+from flyweight.types import Finish, Message, Node, Problem, Score, digest
 from flyweight.verifiers.execution import failures, shares, unseen
 
-__all__ = ["Asks", "WrittenTests", "asked", "read_asserts", "results", "write_tests"]
+__all__ = ["Writes", "WrittenTests", "asked", "read_asserts", "results", "write_tests"]
 
 log = logging.getLogger("flyweight")
 
@@ -31,6 +31,8 @@ LINE = 500
 """Characters of a line that is read as a test."""
 TOKENS = 40
 """Room for one test; a completion may have this many for each."""
+END = "\n```"
+"""Where a completion stops: the end of the block that was begun for it."""
 REMEMBERED = 1_000
 """Searches whose tests are kept at a time."""
 BUILTINS = frozenset(dir(builtins))
@@ -38,18 +40,19 @@ DEFINED = re.compile(r"^[ \t]*def[ \t]+([A-Za-z_]\w{0,99})[ \t]*\(", re.MULTILIN
 CALLED = re.compile(r"\b([A-Za-z_]\w{0,99})\(")
 
 
-class Asks(Protocol):
+class Writes(Protocol):
     """What writes: the `Models` of a verifier, or the `Search` of a strategy."""
 
-    async def ask(
+    async def complete(
         self,
-        messages: Sequence[Message],
+        nodes: Sequence[Node],
         n: int = 1,
         *,
         temperature: float | None = None,
+        stop: tuple[str, ...] | None = None,
         max_tokens: int | None = None,
     ) -> list[Node]:
-        """`n` completions of a fresh prompt."""
+        """`n` continuations of each node to the end."""
 
 
 class WrittenTests:
@@ -97,7 +100,7 @@ class WrittenTests:
         # A search has a problem object of its own, and pays for its tests whatever was searched before it.
         kept = self._written.get(id(problem))
         if kept is not None:
-            await models.ask(_prompt(problem, self.n), 0)  # draws nothing; a store learns that the model has a say
+            await models.complete([])  # draws nothing; a store learns that the model has a say
             return kept[1]
         found = await write_tests(problem, models, n=self.n, temperature=self.temperature)
         if not found:
@@ -107,7 +110,7 @@ class WrittenTests:
         return self._written.setdefault(id(problem), (problem, found))[1]
 
 
-async def write_tests(problem: Problem, models: Asks, *, n: int = 8, temperature: float = 0.0) -> list[str]:
+async def write_tests(problem: Problem, models: Writes, *, n: int = 8, temperature: float = 0.0) -> list[str]:
     """At most `n` different asserts, in the order written: what `read_asserts` finds in one completion.
 
     None where nothing says which function is asked for; then nothing is drawn. Costs the prompt and at most 40 n
@@ -116,11 +119,13 @@ async def write_tests(problem: Problem, models: Asks, *, n: int = 8, temperature
     _whole(n)
     if not asked(problem):
         return []
-    drawn = await models.ask(_prompt(problem, n), temperature=temperature, max_tokens=TOKENS * n)
-    text = drawn[0].solution if drawn else ""
-    if drawn and not drawn[0].complete:  # of 12 the last line may have kept the 1
+    begun, room = _begun(problem, n), TOKENS * n
+    drawn = await models.complete([begun], temperature=temperature, stop=(END,), max_tokens=room)
+    text = drawn[0].text if drawn else ""
+    if drawn and drawn[0].finish is Finish.LENGTH:  # of 12 the last line may have kept the 1
         text = text.rpartition("\n")[0]
-    return read_asserts(text, problem)[:n]
+    first = text.partition("\n")[0]  # what was begun for it goes on here; but a policy may begin anew
+    return read_asserts(f"{begun.text}{first}\n{text}", problem)[:n]
 
 
 def results(problem: Problem, node: Node, tests: Sequence[str], *, seconds: float = 5.0) -> list[bool]:
@@ -195,13 +200,17 @@ def _tests(problem: Problem, tests: Sequence[str]) -> list[sandbox.Test]:
     return [test for source in tests for test in sandbox.asserts(source, entry=entry)]
 
 
-def _prompt(problem: Problem, n: int) -> list[Message]:
+def _begun(problem: Problem, n: int) -> Node:
+    """The request for tests, and the beginning of the first: left to themselves, small models write the function."""
     entry = asked(problem)
     task = (
         f"Do not write {entry}. Write {n} different tests of it, for usual and for unusual arguments. Each is one line "
         f"of this form, with both values written out:\nassert {entry}(...) == ..."
     )
-    return [Message("user", f"{problem.prompt.strip()}\n\n{task}")]
+    messages = (Message("user", f"{problem.prompt.strip()}\n\n{task}"),)
+    root = Node(messages=messages, key=digest("tests", messages)[:32])
+    begun = f"```python\nassert {entry}"  # a vocabulary may have tokens that begin with the parenthesis
+    return Node(root, begun, None, finish=Finish.FORCED, key=digest(root.key, begun)[:32])
 
 
 def _whole(n: int) -> None:

@@ -11,9 +11,10 @@ from random import Random
 import pytest
 
 from flyweight import abstain
+from flyweight.cli import render
 from flyweight.select import lead
 from flyweight.testing import Draft, ToyPolicy
-from flyweight.types import Sampling
+from flyweight.types import Node, Problem, Result, Sampling
 from tests.cli_kit import QUESTION, Command, UsePolicy, solve
 from tests.test_abstain import MAP
 
@@ -115,3 +116,12 @@ def test_a_damaged_map_is_refused(flyweight: Command, tmp_path: Path, no_model: 
     path.write_text(path.read_text("utf-8")[:-20], "utf-8")
     done = flyweight(*solve(QUESTION, "--confidence-map", str(path)))
     assert done.code == 2 and "holds no confidence maps" in done.err and done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("p", "said"), [(0.5996, "0.59"), (0.3, "0.3"), (0.051, "0.05"), (0.9999, "0.99"), (0.004, "0")]
+)
+def test_what_is_missing_is_never_rounded_away(p: float, said: str) -> None:
+    node = Node(text="12", key="12", parent=Node())
+    result = Result(Problem("q", "?"), node, "12", (), confidence=p, calibrated=True, sure=False)
+    assert render.unsure(result) == f"not sure (p≈{said}): "

@@ -11,7 +11,7 @@ import pytest
 from flyweight import api
 from flyweight.errors import ConfigError
 from flyweight.protocols import Policy
-from flyweight.testing import Draft, ToyPolicy
+from flyweight.testing import Draft, RuleVerifier, ToyPolicy
 from flyweight.types import Sampling
 from tests.cli_kit import QUESTION, Command, solve
 
@@ -93,6 +93,17 @@ def test_a_second_model_is_loaded_when_it_is_first_asked_for(monkeypatch: pytest
         assert (large.generated_tokens, small.generated_tokens) == (3 * 14, 2 * 14)
         assert refined.usage.generated_tokens == 3 * 14
     assert all(policy.closed for policy in made.values()), "both are released"
+
+
+def test_verifiers_and_models_of_ones_own_go_by_their_names() -> None:
+    judge = RuleVerifier(lambda question, solution: 0.5, "mine")
+    word = "medoid:n=2:of=best_of_n(n=3:verifier=mine:policy=own)"
+    result = api.solve(QUESTION, model=ToyPolicy(name="own"), verifier=judge, strategy=word)
+    assert result.error is None and len(judge.scored) == 6
+    with api.Session(ToyPolicy(name="own"), verifier=judge) as session:
+        assert session.solve(QUESTION, strategy=word).error is None and len(judge.scored) == 12
+        with pytest.raises(ConfigError, match="unknown verifier 'yours'"):
+            session.solve(QUESTION, strategy="best_of_n:verifier=yours")
 
 
 def test_what_a_session_holds_by_name_is_not_loaded() -> None:

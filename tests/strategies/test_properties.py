@@ -57,16 +57,8 @@ def hold(name: str, seed: int) -> None:
         budget = Budget(confidence=0.8)
     elif limit == "stop":
         interrupt = rng.randint(0, 20)
-    sizes: dict[str, Any] = {
-        "n": n,
-        "width": width,
-        "branch": width,
-        "chains": width,
-        "warmup": 2,
-        "window": 4,
-        "rounds": 2,
-    }
-    sizes |= {"think_tokens": 40, "answer_tokens": 20}
+    sizes: dict[str, Any] = {"n": n, "width": width, "branch": width, "chains": width, "iterations": 2, "rounds": 2}
+    sizes |= {"warmup": 2, "window": 4, "think_tokens": 40, "answer_tokens": 20}
     rule = oracle if knowing else by_hash(seed)
     shuffle = random.Random(seed) if seed % 2 else None
     found = search(name, rule, seed=seed, budget=budget, interrupt=interrupt, shuffle=shuffle, **sizes)
@@ -86,6 +78,11 @@ def hold(name: str, seed: int) -> None:
     if limit == "none":
         again = search(name, rule, seed=seed, budget=budget, **sizes)
         assert told(again.result) == told(found.result), "the order in which nodes came back changed something"
+
+
+def sampled(request: Request) -> bool:
+    """Whether it belongs to the search itself; what is drawn greedily is only looked ahead to."""
+    return request.sampling.temperature > 0
 
 
 def accounts_agree(found: Searched) -> None:
@@ -116,16 +113,18 @@ def anytime(result: Result) -> None:
 
 
 def frontier_is_bounded(found: Searched, n: int, width: int) -> None:
-    """At most n draws at a time, from at most n / width paths where width steps are drawn after each."""
+    """At most n draws begun, and n at a time, from at most n / width paths where width steps are drawn after each."""
+    begun = [request for request in found.policy.asked if len(request.node.messages) == 1 and sampled(request)]
+    assert len(begun) <= (width if "branch" in found.settings else n * int(found.settings.get("iterations", 1)))
     most = n // width if "width" in found.settings else n
     for flying in found.policy.rounds:
         assert len(flying) <= (width if "branch" in found.settings else n)
-        assert len({request.node.key for request in flying if request.sampling.temperature > 0}) <= most
+        assert len({request.node.key for request in flying if sampled(request)}) <= most
 
 
 def one_sample(found: Searched) -> None:
     """With n=1 a single path is drawn; only one that came to nothing may be begun anew."""
-    path = [request for request in found.policy.asked if request.sampling.temperature > 0]
+    path = [request for request in found.policy.asked if sampled(request)]
     path = [request for request in path if request.node.root.messages == path[0].node.root.messages]
     nothing = {r.id for r in found.policy.served if r.finish is Finish.LENGTH or not r.text.strip()}
     for before, after in itertools.pairwise(path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ MISTAKES = [
     ("best_of_n:of=beam_serch", "did you mean 'beam_search'"),
     ("best_of_n:of=beam_search(n=3)", "n=3 is not a multiple of width=4"),
     ("best_of_n:of=greedy+", "unknown strategy ''"),
-    ("best_of_n:verifer=judge", "unknown parameter of best_of_n 'verifer'; did you mean 'verifier'"),
+    ("best_of_n:verifiers=judge", "unknown parameter of best_of_n 'verifiers'; did you mean 'verifier'"),
     ("best_of_n:enough=0", "enough='0' is not allowed: a number from 0.01 to 1"),
     ("best_of_n:lead=1.5", "lead='1.5' is not allowed"),
     ("best_of_n:of=" + "(" * 9 + ")" * 9, "nested deeper than 8"),
@@ -197,6 +198,14 @@ def test_it_stops_at_the_first_portion_with_a_candidate_that_is_good_enough() ->
         assert played.judge.scored == texts[:drawn], "each is scored once, though the rule and the strategy ask"
 
 
+def test_good_enough_is_measured_by_the_aggregation_of_the_strategy() -> None:
+    texts = [box(i) for i in range(8)]
+    rule = RuleVerifier(lambda question, solution: (0.2, 0.9))
+    for how, drawn in (("last", 4), ("min", 8)):
+        word = f"best_of_n:n=8:enough=0.9:aggregation={how}"
+        assert play(word, InTurn(*texts), verifier=rule).result.usage.policy_calls == drawn
+
+
 def test_until_a_rule_holds_the_samples_are_those_of_the_strategy_alone() -> None:
     for name in (
         "best_of_n:n=12",
@@ -274,3 +283,12 @@ def test_the_common_parameters_are_described_once() -> None:
     assert list(strategies.COMMON) == ["verifier", "policy", "of", "lead", "enough"]
     for name in strategies.names():
         assert not {parameter.name for parameter in strategies.describe(name).parameters} & set(strategies.COMMON)
+
+
+def test_the_strategies_of_the_page_are_what_it_says() -> None:
+    page = (Path(__file__).resolve().parent.parent.parent / "docs" / "compose.md").read_text("utf-8")
+    words = [word for entry in re.findall(r'-s "([^"]+)"', page) for word in compose.parts(entry, ",")]
+    assert len(words) >= 9
+    for word in words:
+        strategies.bind(word)
+    assert re.findall(r"^\| `(\w+)=", page, re.MULTILINE) == list(strategies.COMMON)

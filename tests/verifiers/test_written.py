@@ -21,7 +21,9 @@ from flyweight.verifiers.written import WrittenTests, asked, read_asserts, resul
 
 DOUBLE = Problem("double", "Write double(x), which returns 2 x.", answer="assert double(41) == 82")
 RIGHT, SQUARE, SIX = (f"```python\ndef double(x):\n    return {body}\n```" for body in ("x + x", "x * x", "6"))
-WRITTEN = "```python\nassert double(2) == 4\nassert double(3) == 6\nassert double(0) == 0\nassert double(1) == 3\n```"
+BEGUN = "```python\nassert double"
+"""What is put into the mouth of the model."""
+WRITTEN = f"{BEGUN}(2) == 4\nassert double(3) == 6\nassert double(0) == 0\nassert double(1) == 3\n```"
 """The last one is wrong. Right: 3/4. A square: 2, 0. Always six: 3."""
 
 
@@ -36,8 +38,8 @@ class Writer(ToyPolicy):
 
         def write(question: str, so_far: str, rng: random.Random, sampling: Sampling) -> Draft:
             if "Do not write" in question:
-                self.asked.append(question)
-                return Draft(self.tests)
+                self.asked.append(question + so_far)
+                return Draft(self.tests.removeprefix(so_far))
             return Draft(drafts.pop(0))
 
         super().__init__(write, slots=1)
@@ -158,12 +160,19 @@ def test_they_are_written_once_a_search_and_no_batch_changes_a_score() -> None:
 
 def test_a_test_cut_at_the_limit_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of `== 12` the last line has kept the 1."""
-    text = "\nassert double(3) == 6\nassert double(6) == 12"
-    assert len(text) == 45
-    for room in (22, 21, 30):
+    text = f"{BEGUN}(3) == 6  # yes!\nassert double(6) == 12"
+    assert len(text) == len(BEGUN) + 39
+    for room in (19, 18, 30):
         monkeypatch.setattr("flyweight.verifiers.written.TOKENS", room)
         assert scores(solved(Writer(RIGHT, SQUARE, tests=text), 2, verifier=WrittenTests(n=2))) == [1.0, 0.0]
     assert scores(solved(Writer(RIGHT, tests=text + "0"), 1, verifier=WrittenTests(n=2))) == [0.5]
+
+
+def test_the_first_test_is_begun_for_the_model_which_may_begin_anew() -> None:
+    writer = Writer(RIGHT, SQUARE)
+    assert scores(solved(writer, 2)) == [0.75, 0.5] and writer.asked[0].endswith(f"assert double(...) == ...{BEGUN}")
+    anew = "assert double(3) == 6\nassert double(2) == 4\n```\nassert double(5) == 25"
+    assert scores(solved(Writer(RIGHT, SQUARE, tests=anew), 2)) == [1.0, 0.5]
 
 
 @pytest.mark.parametrize("tests", ["", "I cannot.", "assert triple(1) == 3\n" * 5, "\x00\ud800", "assert " * 50])
@@ -268,7 +277,7 @@ def test_scores_in_a_store_follow_the_model_that_writes_the_tests(tmp_path: Path
 
     found = []
     with Store(tmp_path / "flyweight.db") as store:
-        for tests in ("assert double(3) == 6", "assert double(3) == 9"):
+        for tests in (f"{BEGUN}(3) == 6", f"{BEGUN}(3) == 9"):
             judge = store.verifier(WrittenTests())
             seen: list[float] = []
             runner = Runner(
