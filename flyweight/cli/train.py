@@ -10,12 +10,13 @@ from typing import Annotated
 
 import typer
 
-from flyweight import api, models, tasks
+from flyweight import api, models, tasks, verifiers
 from flyweight.cli import options
 from flyweight.cli.summaries import duration
 from flyweight.errors import ConfigError, ModelError
 from flyweight.protocols import Task
-from flyweight.types import Problem
+from flyweight.types import Problem, digest
+from flyweight.verifiers.self_verifier import FREE, kind_of
 
 __all__ = ["register"]
 
@@ -56,6 +57,14 @@ def train_verifier(
     lora: Annotated[bool, typer.Option("--lora", help="Fine-tune the upper layers instead of fitting a head.")] = False,
     epochs: Annotated[int, typer.Option(metavar="N", help="Of --lora.")] = 2,
     curve: Annotated[bool, typer.Option("--curve", help="Fit on fewer questions too: the learning curve.")] = False,
+    combine: Annotated[
+        bool,
+        typer.Option("--combine", help="Fit how much each part of the verifier self counts, on calibration questions."),
+    ] = False,
+    parts: Annotated[
+        str | None,
+        typer.Option(metavar="V,W,...", help="Of --combine.", show_default="probe,lora,p_true,arithmetic or tests"),
+    ] = None,
     draw_only: Annotated[bool, typer.Option("--draw-only", help="Draw, train nothing.")] = False,
     max_tokens: options.MaxTokens = 512,
     seed: options.Seed = 0,
@@ -71,8 +80,14 @@ def train_verifier(
     file = models.resolve(model)
     sha256 = models.digest(file)
     folder = work / f"{file.stem}-n{n}-r{rollouts}-t{max_tokens}-s{seed}"
+    if combine:
+        _combination(model, sha256, sources, questions, parts, folder, out, n=n, max_tokens=max_tokens, seed=seed)
+        return
     files: list[list[Path]] = []
-    chosen = [(task, tasks.pick(task.problems(), min(questions, len(task.problems())))) for task in map(_task, sources)]
+    chosen = [
+        (task, tasks.pick(task.problems(), min(questions, len(task.problems()))))
+        for task in (_task(source, "train") for source in sources)
+    ]
     for task, problems in chosen:
         _draw(model, task, problems, folder / task.name, n=n, rollouts=rollouts, max_tokens=max_tokens, seed=seed)
         from flyweight.training.pool import recorded
@@ -99,10 +114,10 @@ def _libraries(lora: bool) -> None:
         raise ConfigError(f"training needs {missing.name}: pip install 'flyweight[train]'") from missing
 
 
-def _task(source: str) -> Task:
+def _task(source: str, split: str) -> Task:
     name, _, file = source.partition("=")
     splits = getattr(tasks.factory(name), "splits", ())
-    return tasks.load(name, Path(file) if file else None, "train" if "train" in splits else None)
+    return tasks.load(name, Path(file) if file else None, split if split in splits else None)
 
 
 def _draw(
@@ -170,6 +185,48 @@ def _adapter(file: Path, sha256: str, files: Sequence[Path], folder: Path, out: 
     facts = lora.export(verifier, out, held, sha256=sha256, questions=len(used))
     typer.echo(f"{len(held)} held-out questions: AUC {facts['auc']}, within a question {facts['auc_within']}")
     typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB; use it with --verifier lora:adapter={out}")
+
+
+def _combination(
+    model: str,
+    sha256: str,
+    sources: Sequence[str],
+    questions: int,
+    parts: str | None,
+    folder: Path,
+    out: Path | None,
+    *,
+    n: int,
+    max_tokens: int,
+    seed: int,
+) -> None:
+    from flyweight.training import combine
+
+    asked = [
+        (task, tasks.pick(task.problems(), min(questions, len(task.problems()))))
+        for task in (_task(source, "calibration") for source in sources)
+    ]
+    scored: list[combine.Scored] = []
+    policy = None
+    for task, problems in asked:
+        usual = "probe,lora,p_true," + FREE[kind_of(problems[0])]
+        judges = {name: verifiers.load(name) for name in (parts or usual).split(",")}
+        file = folder / f"{task.name}-{digest(*judges)[:8]}.jsonl"
+        if len(combine.load(file)) < len(problems):
+            policy = policy or api.find_policy(model)()
+            say = _Lines(f"scoring {task.name}")
+            results = combine.collect(policy, task, problems, judges, file, n=n, max_tokens=max_tokens, seed=seed)
+            for done, _ in enumerate(results, 1):
+                say(f"{done} questions more")
+        scored += combine.load(file)
+    kinds = {}
+    for kind in sorted({each.kind for each in scored}):
+        fitted = kinds[kind] = combine.fit([each for each in scored if each.kind == kind], say=typer.echo)
+        weights = ", ".join(f"{name} {weight:.2f}" for name, weight in fitted.weights.items())
+        typer.echo(f"{kind}: {weights}; AUC within a question {fitted.facts['auc_within']} (held out)")
+    target = out or folder / "self.json"
+    combine.save(target, sha256, kinds)
+    typer.echo(f"{target}: use it with --verifier self:combination={target}")
 
 
 class _Lines:

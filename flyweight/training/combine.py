@@ -1,15 +1,14 @@
 """Fitting the default verifier: how much each part of `self` counts, from answers to questions no part has seen.
 
 A logistic regression over the parts' log-odds, for each kind of problem, on the cross-entropy of the outcomes plus the
-logistic loss of right-wrong pairs of a question; which parts stay is chosen by cross-validated AUC within a question,
-its folds keeping the answers to a question together.
+logistic loss of right-wrong pairs of a question. Parts are taken in one after another, as long as one adds to the
+cross-validated AUC within a question; folds keep the answers to a question together.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,22 +17,88 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from flyweight import stats
+from flyweight.errors import BackendError
+from flyweight.protocols import Policy, Search, Task, Verifier
+from flyweight.runner import Runner
 from flyweight.training.calibrate import platt
-from flyweight.verifiers.self_verifier import VERSION, logit
+from flyweight.types import Node, Problem, Result, Sampling
+from flyweight.verifiers.self_verifier import VERSION, kind_of, logit
 
-__all__ = ["Scored", "fit", "save"]
+__all__ = ["Fitted", "Scored", "collect", "fit", "load", "save"]
 
 Doubles = NDArray[np.float64]
 FOLDS = 5
 RIDGE = 1e-2
+GAIN = 0.005
+"""Held-out AUC within a question that a part must add to be worth its cost."""
 
 
 class Scored(NamedTuple):
     """The answers to one question."""
 
+    id: str
+    kind: str
+    """Of the problem: "maths" or "code"."""
     scores: Mapping[str, Sequence[float]]
     """By part."""
     right: Sequence[bool]
+
+
+def collect(
+    policy: Policy,
+    task: Task,
+    problems: Sequence[Problem],
+    parts: Mapping[str, Verifier],
+    file: Path,
+    *,
+    n: int = 8,
+    temperature: float = 0.7,
+    max_tokens: int = 512,
+    seed: int = 0,
+) -> Iterator[Result]:
+    """Draw answers and have every part score them; a line of `file` for each question, those there are left alone."""
+    runner = Runner(
+        policy, parts, answers=task, sampling=Sampling(temperature, max_tokens=max_tokens), seed=seed, hidden=True
+    )
+    found: dict[str, dict[str, list[float]]] = {}
+    marks: dict[str, list[bool]] = {}
+
+    async def strategy(search: Search) -> Node | None:
+        nodes = [node for node in await search.complete([search.root], n) if node.complete]
+        scores = {}
+        for name in parts:
+            scored = await search.score(nodes, verifier=name) if nodes else []
+            scores[name] = [node.score.value for node in scored if node.score is not None]
+        problem = known[search.problem.id]
+        marks[problem.id] = [task.grade(problem, node.solution).value == "correct" for node in nodes]
+        found[problem.id] = scores
+        return None
+
+    known = {problem.id: problem for problem in problems}
+    done = {scored.id for scored in load(file)}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a", encoding="utf-8") as stream:
+        for result in runner.run([problem for problem in problems if problem.id not in done], strategy, in_flight=8):
+            id = result.problem.id
+            if result.error is not None:
+                raise BackendError(f"{id}: {result.error}")
+            row = {"id": id, "kind": kind_of(result.problem), "scores": found.pop(id), "right": marks.pop(id)}
+            stream.write(json.dumps(row) + "\n")
+            stream.flush()
+            yield result
+
+
+def load(file: Path) -> list[Scored]:
+    """What was collected; a last line that was not finished is left out."""
+    if not file.is_file():
+        return []
+    rows = []
+    for line in file.read_text("utf-8").splitlines():
+        try:
+            rows.append(Scored(**json.loads(line)))
+        except ValueError:
+            continue
+    return rows
 
 
 class Fitted(NamedTuple):
@@ -46,22 +111,31 @@ class Fitted(NamedTuple):
 
 def fit(questions: Sequence[Scored], *, say: Callable[[str], None] = lambda line: None) -> Fitted:
     """The best combination of the parts. ConfigError where no question has right and wrong answers."""
+    questions = [question for question in questions if question.right]
     names = list(questions[0].scores)
-    tried: dict[tuple[str, ...], tuple[float, list[Doubles]]] = {}
-    for size in range(1, len(names) + 1):
-        for chosen in itertools.combinations(names, size):
-            held_out = _held_out(questions, chosen)
-            value = stats.auc_within([list(row) for row in held_out], [q.right for q in questions]).value
-            tried[chosen] = (value, held_out)
-            say(f"{' + '.join(chosen)}: AUC within a question {value:.3f}")
-    best = max(tried, key=lambda chosen: (round(tried[chosen][0], 3), -len(chosen)))
-    value, held_out = tried[best]
+    right = [question.right for question in questions]
+    alone: dict[str, float] = {}
+    best: tuple[str, ...] = ()
+    value, held_out = 0.0, [np.zeros(0)]
+    while len(best) < len(names):
+        tried = {}
+        for name in names:
+            if name not in best:
+                found = _held_out(questions, (*best, name))
+                tried[name] = stats.auc_within([list(row) for row in found], right).value, found
+                say(f"{' + '.join((*best, name))}: AUC within a question {tried[name][0]:.3f}")
+        alone = alone or {name: round(auc, 4) for name, (auc, _) in tried.items()}
+        added = max(tried, key=lambda name: tried[name][0])
+        if best and tried[added][0] < value + GAIN:
+            break
+        best = (*best, added)
+        value, held_out = tried[added]
     slope, shift = platt([x for row in held_out for x in row], [y for q in questions for y in q.right])
     weights = _solve([_matrix(q, best) for q in questions], [np.array(q.right) for q in questions])
     facts: dict[str, object] = {
         "questions": len(questions),
         "auc_within": round(value, 4),
-        "parts_alone": {name: round(tried[name,][0], 4) for name in names},
+        "parts_alone": alone,
     }
     offset = slope * float(weights[-1]) + shift
     return Fitted({name: slope * float(w) for name, w in zip(best, weights, strict=False)}, offset, facts)

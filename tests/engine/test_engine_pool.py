@@ -1,0 +1,89 @@
+"""Pools for training: what is written is what was drawn, values are shares, and an interrupted collection goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flyweight.policies.llamacpp import LlamaCpp
+from flyweight.testing import BoxedAnswers
+from flyweight.training import pool
+from flyweight.types import Grade, Message, Problem, Result
+from tests.engine_kit import Engines
+
+PROBLEMS = [Problem(f"p{i}", f"question {i}", (Message("user", f"question {i}"),)) for i in range(4)]
+
+
+class Even(BoxedAnswers):
+    """A text is right if it has an even number of letters."""
+
+    name = "even"
+
+    def problems(self) -> Sequence[Problem]:
+        return PROBLEMS
+
+    def grade(self, problem: Problem, text: str) -> Grade:
+        return Grade("correct" if len(text) % 2 == 0 else "wrong")
+
+
+def collected(engine: LlamaCpp, folder: Path, problems: Sequence[Problem] = PROBLEMS, **more: Any) -> list[Result]:
+    return list(pool.collect(engine, Even(), problems, folder, n=4, rollouts=3, max_tokens=120, temperature=1.3, **more))
+
+
+@pytest.fixture
+def engine(engines: Engines) -> LlamaCpp:
+    return engines(slots=8, boundary=("e", "a", "o", " "))
+
+
+def test_what_is_written_is_what_was_drawn(engine: LlamaCpp, tmp_path: Path) -> None:
+    results = collected(engine, tmp_path)
+    assert not [result.error for result in results if result.error]
+    rolled = 0
+    for result in results:
+        leaves = [each.node for each in result.candidates if each.node.complete]
+        [path] = pool.recorded(tmp_path, [result.problem])
+        question = pool.load(path)
+        assert question.id == result.problem.id and len(question.chains) == len(leaves)
+        for leaf, chain in zip(leaves, question.chains, strict=True):
+            states = np.concatenate([np.asarray(step.hidden) for step in leaf.steps])
+            assert np.array_equal(chain.states, states)
+            assert len(states) == leaf.drawn + 1  # the end, too, was drawn from a state
+            assert chain.right is (len(leaf.solution) % 2 == 0)
+            np.testing.assert_allclose(chain.logprobs, [lp for step in leaf.steps for lp in step.logprobs], rtol=1e-6)
+            # A value is the share of right texts among those that go through the step.
+            for step, value, end in zip(leaf.steps, chain.values, chain.ends, strict=True):
+                through = [other for other in leaves if step.key in {each.key for each in other.steps}]
+                expected = np.mean([len(t.solution) % 2 == 0 for t in through]) if len(through) > 1 else -1
+                assert value == pytest.approx(expected)
+                rolled += len(through) > 1
+                assert 0 < end <= len(states)
+            assert chain.ends[-1] == len(states)
+        assert len(question.prompt) == len(engine._tokens.path(leaves[0].root)) - 1 if leaves else True
+    assert rolled  # some steps were continued several times
+
+
+def test_a_collection_goes_on_where_it_was(engines: Engines, engine: LlamaCpp, tmp_path: Path) -> None:
+    collected(engine, tmp_path, PROBLEMS[:2])
+    times = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    (tmp_path / "p2.partial").write_bytes(b"killed while it wrote")
+    rest = collected(engines(slots=8, boundary=("e", "a", "o", " ")), tmp_path)
+    assert {result.problem.id for result in rest} == {"p2", "p3"}
+    assert all((tmp_path / name).stat().st_mtime_ns == time for name, time in times.items())
+    assert [path.stem for path in pool.recorded(tmp_path, PROBLEMS)] == ["p0", "p1", "p2", "p3"]
+
+
+def test_another_versions_file_is_refused(engine: LlamaCpp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    collected(engine, tmp_path, PROBLEMS[:1])
+    monkeypatch.setattr(pool, "VERSION", 99)
+    with pytest.raises(ValueError, match="another version"):
+        pool.load(tmp_path / "p0.npz")
+
+
+def test_a_question_that_fails_leaves_no_file(engine: LlamaCpp, tmp_path: Path) -> None:
+    long = Problem("long", "x" * 9000)
+    [result] = collected(engine, tmp_path, [long])
+    assert result.error is not None and not list(tmp_path.glob("*.npz"))
