@@ -40,9 +40,10 @@ except (OSError, RuntimeError, FileNotFoundError) as broken:
 from flyweight.policies.llamacpp.kernels import Kernels, kernels
 from flyweight.policies.llamacpp.taps import Taps, tapped
 
-__all__ = ["KV_TYPES", "Batch", "Blob", "Context", "Floats", "Model", "log_errors"]
+__all__ = ["KV_TYPES", "Batch", "Blob", "Context", "Floats", "Model", "States", "log_errors"]
 
 Floats = NDArray[np.float32]
+States = NDArray[np.float16]
 Blob = NDArray[np.uint8]
 
 KV_TYPES = {"f32": (0, 4.0), "f16": (1, 2.0), "bf16": (30, 2.0), "q8_0": (8, 34 / 32)}
@@ -52,6 +53,7 @@ OUTPUTS = 4
 """Rows of logits there is always room for."""
 SPARE = 16 << 20
 """Bytes of buffers for copies kept beyond those in use."""
+LARGEST = float(np.finfo(np.float16).max)
 _ERROR = 3
 """GGML_LOG_LEVEL_ERROR."""
 _errors: deque[str] = deque(maxlen=20)
@@ -309,9 +311,9 @@ class Context:
         array = np.ctypeslib.as_array(pointer, shape=(size,)).reshape(self._rows, self.model.n_vocab)
         return cast(Floats, array)
 
-    def hidden(self) -> Floats:
-        """What the tapped layers handed on for its tokens, float32 [tokens, layers, width]: a view."""
-        return self.taps.taken(self._tokens)
+    def hidden(self) -> States:
+        """What the tapped layers handed on for its tokens, [tokens, layers, width]."""
+        return np.clip(self.taps.taken(self._tokens), -LARGEST, LARGEST).astype(np.float16)
 
     # Streams: the operations of streams.Memory ---------------------------------------------------------------
 

@@ -341,7 +341,7 @@ class LlamaCpp:
             alone = pack[0] if pack[0].reread is not None else None  # the order of states is that of a batch of one row
             self._context.decode(tokens, positions, streams, outputs=False, hidden=alone is not None)
             if alone is not None and alone.reread is not None:
-                alone.keep(self._context.hidden()[max(0, alone.reread.start - alone.done) :])
+                alone.hidden.append(self._context.hidden()[max(0, alone.reread.start - alone.done) :])
         except BackendError as error:
             self._fail([row for row, _ in parts], error)
         else:
@@ -406,7 +406,7 @@ class LlamaCpp:
                 row.done += 1
                 kept += 1
             if states is not None and row.request.hidden:
-                row.keep(states[at : at + 1])
+                row.hidden.append(states[at : at + 1])
             try:
                 self._write(row, outcome)
             except Exception as error:  # an `until` predicate may raise anything; it fails its own request only

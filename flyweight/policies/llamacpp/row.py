@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flyweight.policies.llamacpp.context import Floats
+from flyweight.policies.llamacpp.context import States
 from flyweight.policies.llamacpp.grammar import Grammar
 from flyweight.policies.llamacpp.lookup import Lookup
 from flyweight.policies.llamacpp.sampler import Drawn
@@ -19,8 +18,6 @@ from flyweight.types import Finish
 
 __all__ = ["Row", "Writer", "unfinished_bytes"]
 
-States = NDArray[np.float16]
-LARGEST = float(np.finfo(np.float16).max)
 _DECODER = codecs.getincrementaldecoder("utf-8")
 
 
@@ -120,10 +117,6 @@ class Row:
         while len(self._uniforms) <= ahead:
             self._uniforms.append(self.rng.random())
         return self._uniforms[ahead]
-
-    def keep(self, states: Floats) -> None:
-        """Remember hidden states, float32 [tokens, layers, width]."""
-        self.hidden.append(np.clip(states, -LARGEST, LARGEST).astype(np.float16))
 
     def write(self, drawn: Drawn, piece: bytes, context: int) -> Finish | None:
         """Add a drawn token; how the text ends with it, if it does."""
