@@ -25,13 +25,14 @@ from statistics import fmean
 from benchmarks import verifiers_cost as costs
 from benchmarks import verifiers_steps as steps
 from benchmarks.rig import ROOT, Figures, publish, table
-from benchmarks.verifiers_scores import DEV, FREE, KEPT, Kept, free, names, opened, score
+from benchmarks.verifiers_scores import DEV, FREE, KEPT, Kept, free, names, opened, score, score_states
 from flyweight import stats
 from flyweight.bench.engine import CannotLoad
 from flyweight.report.pools import votes
 from flyweight.report.records import Draw
 from flyweight.report.words import between, difference, share
 from flyweight.stats import Interval
+from flyweight.verifiers import load
 
 PAGE = ROOT / "docs" / "verifiers.md"
 MARK = "measured"
@@ -82,8 +83,12 @@ def scored(pool: str, wanted: list[str], runs: Path) -> None:
     try:
         with opened(pool, runs, draw=not FREE.issuperset(wanted)) as source:
             kept.take(source.about, source.facts())
-            for name in wanted or free(source):
-                if wrong := score(kept, source, name):
+            names = wanted or free(source)
+            reading = [name for name in names if getattr(load(name), "reads_states", False)]
+            if reading and (wrong := score_states(kept, source, reading)):
+                print(f"{', '.join(reading)} left out: {wrong}")
+            for name in names:
+                if name not in reading and (wrong := score(kept, source, name)):
                     print(f"{name} left out: {wrong}")
     except CannotLoad as failure:
         raise SystemExit(str(failure)) from None

@@ -55,7 +55,7 @@ def scored(pool: str, name: str, live: bool, runs: Path) -> Iterator[Figures]:
         judge = verifiers.load(name) if name else None
         policy = source.load() if live else source.policy
         strategy = Timed(source.about["n"], source.sampling.temperature, judge is not None)
-        runner = source.runner(policy, judge)
+        runner = source.runner(policy, *([judge] if judge is not None else []))
         try:
             sound(runner.solve(source.problems[0], strategy))
             yield {}

@@ -26,14 +26,14 @@ from flyweight import api, bench, strategies, tasks, verifiers
 from flyweight.bench.engine import Engine, recorded
 from flyweight.bench.graded import Recorded, truncated
 from flyweight.errors import BackendError, ConfigError
-from flyweight.protocols import Answers, Policy, Verifier
+from flyweight.protocols import Answers, Policy, Search, Verifier
 from flyweight.report.pools import DRAWING
 from flyweight.runner import Runner
-from flyweight.select import aggregate
+from flyweight.select import aggregate, finished
 from flyweight.store import RunInfo, Store
 from flyweight.types import Node, Problem, Result, Sampling, digest
 
-__all__ = ["DEV", "FREE", "KEPT", "POOLS", "Kept", "Source", "free", "keep", "names", "opened", "score"]
+__all__ = ["DEV", "FREE", "KEPT", "POOLS", "Kept", "Source", "free", "keep", "names", "opened", "score", "score_states"]
 
 KEPT = ROOT / "results" / "verifiers"
 POOLS = ROOT / "results" / "pools"
@@ -125,11 +125,11 @@ class Source:
     load: Callable[[], Policy]
     """The model itself."""
 
-    def runner(self, policy: Policy, judge: Verifier | None = None) -> Runner:
+    def runner(self, policy: Policy, *judges: Verifier) -> Runner:
         """Draws what was drawn."""
-        judges = {} if judge is None else {judge.name: judge}
+        named = {judge.name: judge for judge in judges}
         answers = Ungrouped(self.answers)
-        return Runner(policy, judges, answers=answers, sampling=self.sampling, seed=self.about["seed"])
+        return Runner(policy, named, answers=answers, sampling=self.sampling, seed=self.about["seed"])
 
     def strategy(self, name: str) -> Any:
         """The strategy with as many samples as were drawn, drawn as they were."""
@@ -313,28 +313,60 @@ def score(kept: Kept, source: Source, name: str) -> str:
 
     runner = source.runner(source.policy, source.remember(judge))
     results = runner.run(missing, source.strategy("best_of_n"), in_flight=IN_FLIGHT)
-    return keep(kept, name, results, values)
+    return keep(kept, {name: values}, results)
 
 
-def keep(kept: Kept, name: str, results: Iterator[Result], values: Callable[[Result], Sequence[float | None]]) -> str:
-    """Take in a verifier's scores as they come; what is wrong if it cannot give them, else nothing.
+def score_states(kept: Kept, source: Source, names: Sequence[str]) -> str:
+    """Have verifiers that read hidden states score the questions they have not, so that a text is read again once."""
+    judges = {name: source.remember(verifiers.load(name)) for name in names}
+    missing = [
+        problem
+        for problem in source.problems
+        if any(name not in kept.questions[problem.id]["scores"] for name in names)
+    ]
+    said: dict[str, dict[str, list[float | None]]] = {}
+
+    async def strategy(search: Search) -> Node | None:
+        nodes = await search.complete([search.root], source.about["n"], temperature=source.sampling.temperature)
+        for name in names:
+            scored = {node.key: node for node in await search.score(finished(nodes), verifier=name)}
+            said.setdefault(search.problem.id, {})[name] = [
+                round(aggregate(scored[node.key].score), 9) if node.key in scored else None for node in nodes
+            ]
+        return None
+
+    runner = source.runner(source.policy, *judges.values())
+    results = runner.run(missing, strategy, in_flight=IN_FLIGHT)
+    scores = {name: (lambda result, name=name: said[result.problem.id][name]) for name in names}
+    return keep(kept, scores, results)
+
+
+def keep(
+    kept: Kept, values: Mapping[str, Callable[[Result], Sequence[float | None]]], results: Iterator[Result]
+) -> str:
+    """Take in verifiers' scores as they come; what is wrong if one cannot give them, else nothing.
 
     Written every `EVERY` seconds and when it ends, however it does.
     """
+
+    def tell() -> None:
+        kept.write()
+        for name in values:
+            print(f"{name}: {kept.scored(name)} of {len(kept.questions)}", flush=True)
+
     written = time.monotonic()
     with closing(results):  # type: ignore[type-var]
         try:
             for result in results:
                 if result.error is not None:
                     return result.error
-                kept.questions[result.problem.id]["scores"][name] = list(values(result))
+                for name, of in values.items():
+                    kept.questions[result.problem.id]["scores"][name] = list(of(result))
                 if time.monotonic() - written > EVERY:
-                    kept.write()
+                    tell()
                     written = time.monotonic()
-                    print(f"{name}: {kept.scored(name)} of {len(kept.questions)}", flush=True)
         finally:
-            kept.write()
-    print(f"{name}: {kept.scored(name)} of {len(kept.questions)}", flush=True)
+            tell()
     return ""
 
 

@@ -125,7 +125,7 @@ def walk(kept: Kept, solutions: Mapping[str, Solution], name: str, policy: Repla
     runner = Runner(policy, {judge.name: judge}, answers=tasks.load("gsm8k"), sampling=Sampling(max_tokens=512))
     missing = [solution.problem for id, solution in solutions.items() if name not in kept.questions[id]["scores"]]
     results = runner.run(missing, strategy, in_flight=IN_FLIGHT)
-    return keep(kept, name, results, lambda result: strategy.values.pop(result.problem.id))
+    return keep(kept, {name: lambda result: strategy.values.pop(result.problem.id)}, results)
 
 
 def marked() -> list[Solution]:

@@ -100,6 +100,8 @@ class Live:
         """Most tokens the ones in flight may still generate."""
         self.candidates: dict[str, Node] = {}
         self.extracted: dict[str, str | None] = {}
+        self.reread: dict[tuple[str, str], Hidden] = {}
+        """Hidden states that were read again, by path and policy: several verifiers may want them."""
         self.refused = False
         """Whether the budget turned a call away."""
         self.started = setting.clock()
@@ -475,8 +477,9 @@ class _Reader(Models):
         return await self.complete([root], n, temperature=temperature, stop=stop, max_tokens=max_tokens, policy=policy)
 
     async def states(self, nodes: Sequence[Node], *, policy: str | None = None) -> list[Hidden]:
-        reader = self._live.setting.policy(policy)
-        kept = [_joined(node, reader) for node in nodes]
+        live = self._live
+        reader = live.setting.policy(policy)
+        kept = [_joined(node, reader) or live.reread.get((node.key, reader.name)) for node in nodes]
         requests = [
             Request(next(_request_ids), node, Sampling(temperature=0, max_tokens=1), 0, reread=True)
             for node, hidden in zip(nodes, kept, strict=True)
@@ -487,7 +490,10 @@ class _Reader(Models):
         draw = Draw(requests, reader, True, [None] * len(requests))
         await ask(draw)
         again = iter([Hidden(each.hidden, each.prompt_tokens) for each in draw.responses if each is not None])
-        return [hidden or next(again) for hidden in kept]
+        found = [hidden or next(again) for hidden in kept]
+        for node, hidden in zip(nodes, found, strict=True):
+            live.reread[node.key, reader.name] = hidden._replace(tokens=0)
+        return found
 
     def weights(self, policy: str | None = None) -> str:
         return str(getattr(self._live.setting.policy(policy), "sha256", ""))
