@@ -27,10 +27,12 @@ Examples:
   flyweight train-verifier gsm8k=train.jsonl --questions 600 --out head.npz
   flyweight train-verifier gsm8k=train.jsonl mbpp=mbpp.jsonl --curve
   flyweight train-verifier jsonl=mine.jsonl --lora --out adapter.gguf
+  flyweight train-verifier gsm8k=train.jsonl --combine --questions 100
 
 Draws answers to each question, with the hidden states the model had while it wrote, and has the task
 grade them; then fits a head (verifier probe), or with --lora an adapter for the model's upper layers
-(verifier lora). A task with splits gives its questions of "train" only. Everything goes to --work as it
+(verifier lora), or with --combine how much each of these counts in the verifier self. A task with splits
+gives its questions of "train" only, for --combine those of "calibration". Everything goes to --work as it
 is made: interrupted at any moment, the same command goes on. Needs pip install 'flyweight[train]'.
 """
 
@@ -49,9 +51,9 @@ def train_verifier(
     n: Annotated[int, typer.Option("-n", metavar="N", help="Answers drawn for each question.")] = 8,
     rollouts: Annotated[
         int, typer.Option(metavar="N", help="Continuations of one step of each question, for its value.")
-    ] = 4,
+    ] = 2,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="[default: in --work]", show_default=False)] = None,
-    work: Annotated[Path, typer.Option(metavar="FOLDER", help="What is drawn, 7 MB a question of 0.5B.")] = Path(
+    work: Annotated[Path, typer.Option(metavar="FOLDER", help="What is drawn, 16 MB a question of 0.5B.")] = Path(
         "runs/train-verifier"
     ),
     lora: Annotated[bool, typer.Option("--lora", help="Fine-tune the upper layers instead of fitting a head.")] = False,
