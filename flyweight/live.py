@@ -502,6 +502,9 @@ class _Reader(Models):
         if tokens:  # a verifier that computes nothing need not know its size
             self._live._spend(Usage(verifier_tokens=tokens, flops=2.0 * self._verifier.params * tokens))
 
+    def note(self, **facts: object) -> None:
+        self._live.note(**facts)
+
 
 def _joined(node: Node, policy: Policy) -> Hidden | None:
     """Hidden states of a path from those of its steps; None where one has none, or another policy's."""

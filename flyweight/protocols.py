@@ -185,6 +185,9 @@ class Models(Protocol):
     def spent(self, tokens: int) -> None:
         """Book tokens that the verifier computed itself, with its own `params` behind each."""
 
+    def note(self, **facts: object) -> None:
+        """Put facts on the record (events, trace): why a score is what it is. Never changes a score."""
+
 
 class Verifier(Protocol):
     """Whatever scores: process or outcome reward model, judge, self-verifier, rules, executed tests."""

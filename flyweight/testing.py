@@ -271,6 +271,9 @@ class NoModels(Models):
     def spent(self, tokens: int) -> None:
         """Nothing is booked."""
 
+    def note(self, **facts: object) -> None:
+        """Nothing is kept."""
+
 
 @dataclass
 class RuleVerifier:

@@ -72,6 +72,9 @@ class _Watched:
         self.tokens += tokens
         self._models.spent(tokens)
 
+    def note(self, **facts: object) -> None:
+        self._models.note(**facts)
+
 
 class StoredVerifier:
     """A verifier behind the store. See `Store.verifier`.

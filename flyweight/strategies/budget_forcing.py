@@ -1,7 +1,11 @@
 from __future__ import annotations
 
-from flyweight.protocols import Search
-from flyweight.types import Finish, Node
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
+
+from flyweight.protocols import Growth, Search
+from flyweight.types import Finish, Node, digest
 
 
 async def budget_forcing(
@@ -26,15 +30,15 @@ async def budget_forcing(
 
     Source: Muennighoff et al. 2025, "s1: Simple test-time scaling", arXiv 2501.19393, section 3.
     Cost: 1 completion, in at most 2 + waits calls on one KV.
-    Deviations: the text before a `wait` that takes the place of `closing` is forced text from then on, without
-    log-probabilities; the paper decodes greedily.
+    Deviations: the paper decodes greedily.
     """
     left = think_tokens
     if search.budget.tokens is not None:
         left = max(1, min(left, search.budget.tokens - search.usage.generated_tokens - answer_tokens))
     path, thinks = search.root, False
     while True:
-        [node] = await search.extend([path], temperature=temperature, stop=(closing,), max_tokens=left)
+        tape = Tape()
+        [node] = await search.extend([path], temperature=temperature, stop=(closing,), max_tokens=left, until=tape)
         left -= len(node.tokens or ())
         closed = node.finish is Finish.STOP
         if path is search.root:
@@ -43,12 +47,44 @@ async def budget_forcing(
         if node.finish is Finish.LENGTH or left <= 0 or waits == 0:
             break
         waits -= 1
-        # What closed the thought must go from the text; an answer that ended is gone on with as it is.
-        before = search.append(path, node.text.partition(closing)[0].rstrip()) if closed else node
-        path = search.append(before, f"\n{wait}")
+        thought, rest = tape.before(node, closing) if closed else (node, "")
+        gap = "" if (rest or thought.text).endswith("\n") else "\n"
+        path = search.append(thought, f"{rest}{gap}{wait}")
     if closed:
         return (await search.complete([node], temperature=temperature))[0]
     if node.complete and not thinks:
         return node
     tail = f"\n{closing}\n\n{final}" if thinks else f"\n\n{final}"
     return (await search.complete([search.append(node, tail)], temperature=temperature))[0]
+
+
+class Tape:
+    """An `until` that never cuts, and notes where the text of every token ends."""
+
+    def __init__(self) -> None:
+        self.ends: dict[int, int] = {}
+        """Characters of the text by tokens drawn."""
+
+    def __call__(self, growth: Growth) -> bool:
+        self.ends[len(growth.tokens)] = len(growth.text)
+        return False
+
+    def before(self, node: Node, tag: str) -> tuple[Node, str]:
+        """The drawn step without the tag and what follows it, as the tokens that end before it, and the text left over.
+
+        So that the path goes on from what the model drew, on its KV and with its log-probabilities.
+        """
+        text = node.text.partition(tag)[0]
+        kept = max((count for count, end in self.ends.items() if end <= len(text)), default=0)
+        end = self.ends.get(kept, 0)
+        cut = replace(
+            node,
+            text=text[:end],
+            tokens=(node.tokens or ())[:kept],
+            logprobs=node.logprobs[:kept],
+            certainty=node.certainty[:kept],
+            hidden=None if node.hidden is None else cast("Sequence[object]", node.hidden)[:kept],
+            finish=Finish.CUT,
+            key=digest(node.key, "before", tag)[:32],
+        )
+        return cut, text[end:]

@@ -11,7 +11,7 @@ from flyweight.types import Node
 C_BASE, C_INIT = 19652, 1.25
 """AlphaZero's constants of PUCT."""
 C_UCT = 2.0
-"""rStar-Math's constant of UCT, for values in [-1, 1]."""
+"""Constant of UCT for values in [-1, 1], the range of rStar-Math; scores are stretched to it."""
 
 
 async def mcts(

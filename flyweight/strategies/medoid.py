@@ -19,7 +19,7 @@ async def medoid(search: Search, *, n: int = 8, temperature: float = 0.7) -> Nod
 
     Source: Eikema, Aziz 2020, "Is MAP Decoding All You Need?", arXiv 2005.10283 (minimum Bayes risk); likeness in
     the manner of chrF (Popović 2015).
-    Cost: n completions.
+    Cost: n completions; n * (n - 1) / 2 likenesses of two texts.
     Deviations: truncated samples neither vote nor win.
     """
     samples = finished(await search.complete([search.root], n, temperature=temperature))

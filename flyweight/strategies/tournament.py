@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import combinations, product
+from math import fsum
 
 from flyweight.errors import BudgetSpent
 from flyweight.protocols import Search
@@ -21,30 +23,29 @@ async def tournament(search: Search, *, n: int = 8, pivots: int = 2, temperature
     """
     drawn = finished(await search.complete([search.root], n, temperature=temperature))
     players = sorted(drawn, key=lambda node: (-node.mean_logprob, node.order, node.key))
-    results: dict[frozenset[Node], dict[Node, float]] = {}
+    won: dict[Node, list[float]] = {player: [] for player in players}
+    met: set[frozenset[Node]] = set()
 
     async def match(a: Node, b: Node) -> None:
         try:
             preference = await search.compare(a, b)
         except BudgetSpent:
             return  # what has been played decides
-        results[frozenset((a, b))] = {a: preference, b: 1 - preference}
+        won[a].append(preference)
+        won[b].append(1 - preference)
 
-    async def play(pairs: list[tuple[Node, Node]]) -> list[Node]:
-        """Everyone by standing, once these pairs have met too."""
-        new: dict[frozenset[Node], tuple[Node, Node]] = {}
+    async def play(pairs: Iterable[tuple[Node, Node]]) -> list[Node]:
+        """Everyone by standing, once these pairs have met too; equal ones in the order of their confidence."""
+        matches = []
         for a, b in pairs:
-            if a is not b and frozenset((a, b)) not in results:
-                new.setdefault(frozenset((a, b)), (a, b))
-        await search.parallel(*(match(a, b) for a, b in new.values()))
-        return sorted(players, key=standing)  # equal ones stay in the order of their confidence
+            if a is not b and frozenset((a, b)) not in met:
+                met.add(frozenset((a, b)))
+                matches.append(match(a, b))
+        await search.parallel(*matches)
+        return sorted(players, key=lambda player: -round(fsum(won[player]) / max(1, len(won[player])), 12))
 
-    def standing(player: Node) -> float:
-        won = [shares[player] for shares in results.values() if player in shares]
-        return -round(sum(won) / max(1, len(won)), 12)
-
-    ring = await play(list(zip(players, players[1:] + players[:1], strict=True)))
+    ring = await play(zip(players, players[1:] + players[:1], strict=True))
     best, others = ring[:pivots], ring[pivots:]
     table = await play([*product(others, best), *combinations(best, 2)])
-    search.note(matches=len(results))
+    search.note(matches=sum(map(len, won.values())) // 2)
     return table[0] if table else None

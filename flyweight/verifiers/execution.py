@@ -33,8 +33,8 @@ class Tests:
     """Share of the public tests that the candidate's code passes, run in the sandbox.
 
     The tests are those of the setting `file`, or of the problem itself (`public` in its meta); the tests that grade a
-    benchmark are never among them. Text without code scores 0. Where a programming problem shows no test (24 of
-    HumanEval's do not), all code scores 0.5: nothing tells it apart. Costs no tokens.
+    benchmark are never among them. What each one said is noted. Text without code scores 0. Where a programming problem
+    shows no test (24 of HumanEval's do not), all code scores 0.5: nothing tells it apart. Costs no tokens.
 
     Source: Chen et al. 2022, CodeT (2207.10397), with given tests; Li et al. 2022, AlphaCode (2203.07814), filtering.
     """
@@ -59,7 +59,7 @@ class Tests:
         tests = self.tests or sandbox.public(problem.meta)
         if not tests and "public" not in problem.meta:
             raise BackendError(f"the verifier tests needs public tests, and problem {problem.id!r} has none")
-        return shares(self.name, problem, nodes, tests, seconds=self.seconds)
+        return shares(self.name, problem, nodes, tests, models, seconds=self.seconds)
 
 
 def unseen(name: str, problem: Problem) -> None:
@@ -89,14 +89,13 @@ def failures(
 
 
 def shares(
-    name: str, problem: Problem, nodes: Sequence[Node], tests: Sequence[sandbox.Test], *, seconds: float
+    name: str, problem: Problem, nodes: Sequence[Node], tests: Sequence[sandbox.Test], models: Models, *, seconds: float
 ) -> list[Score]:
     """One Score per node, of the verifier called `name`: the share of the tests that its code passes, 0 without code,
-    NEUTRAL for all code where there are no tests. As in `failures`."""
-    values = (
-        0.0 if failed is None else failed.count("") / len(failed) if failed else NEUTRAL
-        for failed in failures(problem, nodes, tests, seconds=seconds)
-    )
+    NEUTRAL for all code where there are no tests. What each test said is put on the record. As in `failures`."""
+    found = failures(problem, nodes, tests, seconds=seconds)
+    models.note(verifier=name, failures={node.key: each for node, each in zip(nodes, found, strict=True)})
+    values = (0.0 if each is None else each.count("") / len(each) if each else NEUTRAL for each in found)
     return [Score(value, (), name) for value in values]
 
 

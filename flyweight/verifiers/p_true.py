@@ -59,7 +59,7 @@ class PTrue:
 
 def _share(yes: float, no: float) -> float:
     """P(yes) / (P(yes) + P(no)) from the log-probabilities, without underflow; 1/2 if both are impossible."""
-    if math.isnan(yes) or math.isnan(no):
+    if not (yes < math.inf and no < math.inf):  # also true for NaN
         raise BackendError("p_true read a probability that is not a number")
     if yes == no:
         return 0.5

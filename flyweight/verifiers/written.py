@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import builtins
 import keyword
-import logging
 import re
 import warnings
 from collections.abc import Sequence
@@ -23,8 +22,6 @@ from flyweight.types import Finish, Message, Node, Problem, Score, digest
 from flyweight.verifiers.execution import failures, shares, unseen
 
 __all__ = ["Writes", "WrittenTests", "asked", "read_asserts", "results", "write_tests"]
-
-log = logging.getLogger("flyweight")
 
 MOST = 100
 LINE = 500
@@ -60,9 +57,9 @@ class WrittenTests:
 
     The tests are written once a search, from the problem alone; they may be wrong. One that contradicts a public test
     is dropped, public tests are not otherwise looked at: `weighted:tests=3:written-tests=1` has both. Text without
-    code scores 0, and the model is not asked for its sake. Where no test could be read all code scores 0.5, and a
-    warning says so. Each candidate is scored by itself, so neither company nor order matters: the agreement of
-    candidates, the other half of CodeT, is for a strategy. Costs the tokens of the tests once a search.
+    code scores 0, and the model is not asked for its sake. Where no test could be read all code scores 0.5. The tests,
+    and what each said, are noted. Each candidate is scored by itself, so neither company nor order matters: the
+    agreement of candidates, the other half of CodeT, is for a strategy. Costs the tokens of the tests once a search.
 
     Source: Chen et al. 2022, CodeT (2207.10397), tests; Li et al. 2022, AlphaCode (2203.07814).
     """
@@ -93,7 +90,7 @@ class WrittenTests:
             return [Score(0.0, (), self.name) for _ in nodes]
         sandbox.working()
         tests = await self.tests(problem, models)
-        return shares(self.name, problem, nodes, _tests(problem, tests), seconds=self.seconds)
+        return shares(self.name, problem, nodes, _tests(problem, tests), models, seconds=self.seconds)
 
     async def tests(self, problem: Problem, models: Models) -> list[str]:
         """The tests that candidates of this problem are scored by, as asserts; written when first asked for."""
@@ -103,8 +100,7 @@ class WrittenTests:
             await models.complete([])  # draws nothing; a store learns that the model has a say
             return kept[1]
         found = await write_tests(problem, models, n=self.n, temperature=self.temperature)
-        if not found:
-            log.warning("%s: no test could be read for problem %r: all code scores 0.5", self.name, problem.id)
+        models.note(verifier=self.name, tests=found)
         while len(self._written) >= REMEMBERED:
             del self._written[next(iter(self._written))]
         return self._written.setdefault(id(problem), (problem, found))[1]

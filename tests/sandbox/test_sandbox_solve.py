@@ -27,8 +27,18 @@ def solutions(*texts: str) -> list[Node]:
     return [Node(root, text, draw=k, key=str(k)) for k, text in enumerate(texts)]
 
 
+class Notes:
+    """Models that are not asked, and what is noted."""
+
+    def __init__(self) -> None:
+        self.facts: list[dict[str, object]] = []
+
+    def note(self, **facts: object) -> None:
+        self.facts.append(facts)
+
+
 def values(verifier: Any, problem: Problem, *texts: str) -> list[float]:
-    scores = drive(verifier.score(problem, solutions(*texts), None))
+    scores = drive(verifier.score(problem, solutions(*texts), Notes()))
     assert [score.kind for score in scores] == [verifier.name] * len(texts)
     return [score.value for score in scores]
 
@@ -42,6 +52,13 @@ def test_the_score_is_the_share_of_tests_passed(tmp_path: Path) -> None:
         verifiers.load("tests", seconds=0)
     with pytest.raises(ConfigError, match="seconds inf is not allowed"):
         execution.Command("true", seconds=float("inf"))
+
+
+def test_what_each_test_said_is_noted() -> None:
+    notes = Notes()
+    meta = {"public": ("assert double(2) == 4", "assert double(3) == 6")}
+    drive(verifiers.load("tests").score(Problem("p", "?", meta=meta), solutions(DRAFTS[0], "no code"), notes))  # type: ignore[arg-type]
+    assert notes.facts == [{"verifier": "tests", "failures": {"0": ("", "another value: 9"), "1": None}}]
 
 
 def test_a_problem_may_bring_its_public_tests() -> None:

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from flyweight.protocols import Response
+from flyweight.protocols import Growth, Response
+from flyweight.strategies.budget_forcing import Tape
 from flyweight.testing import Draft, ToyPolicy
-from flyweight.types import Budget, Finish, Sampling, Stopped
+from flyweight.types import Budget, Finish, Node, Sampling, Stopped
 from tests.strategies.kit import InTurn, box, interrupted, play
 
 END = "</think>"
@@ -38,6 +39,32 @@ def test_all_of_it_is_on_one_path() -> None:
     forced = len("\nWait")
     # At every call the last token of what is known is computed again, for its logits.
     assert policy.counters.prompt_tokens == prompt + forced + 1
+
+
+def test_the_path_keeps_what_the_model_drew() -> None:
+    """Of a thought that is gone on with, only the tag is gone: its tokens and log-probabilities stay."""
+    played = play("budget_forcing", InTurn("<think>one\n" + END, Draft(" two" + END, -0.25), box(1)), waits=1)
+    best = played.result.best
+    assert best is not None and best.solution == "<think>one\nWait two</think>" + box(1), "no second line break"
+    first, wait, second, answer = best.steps
+    assert (first.text, wait.text, second.text) == ("<think>one\n", "Wait", " two</think>")
+    assert first.tokens == tuple(map(ord, first.text)) and len(first.logprobs) == len(first.certainty) == 11
+    assert best.drawn == len("<think>one\n" + " two</think>" + box(1))
+    assert first.key not in {node.key for node in played.drawn} and first.policy == "toy" and answer.complete
+
+
+def test_a_token_that_holds_the_tag_and_more_is_dropped_whole_and_the_rest_forced() -> None:
+    tape = Tape()
+    for tokens, text in (([1], "abc"), ([1, 2], "abc xy</th"), ([1, 2, 3], "abc xy</think")):
+        assert tape(Growth(text, tokens, [-0.5] * len(tokens), [0.5] * len(tokens))) is False
+    drawn = Node(Node(), "abc xy</think>.", (1, 2, 3, 4), (-0.1, -0.2, -0.3, -0.4), (1, 2, 3, 4), Finish.STOP, key="k")
+    kept, rest = tape.before(drawn, END)
+    assert (kept.text, kept.tokens, kept.logprobs, kept.certainty, rest) == ("abc", (1,), (-0.1,), (1,), " xy")
+    assert kept.parent is drawn.parent and kept.key != drawn.key
+    nothing, rest = tape.before(replace(drawn, text="ab</think>"), END)
+    assert (nothing.text, nothing.tokens, rest) == ("", (), "ab")
+    seen, _ = tape.before(replace(drawn, hidden=[[1.0], [2.0], [3.0], [4.0]]), END)
+    assert seen.hidden == [[1.0]]
 
 
 def test_a_thought_is_cut_at_its_cap_and_the_answer_forced() -> None:

@@ -14,14 +14,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy as np
 import pytest
 
 from flyweight import sandbox, select, strategies, verifiers
-from flyweight.protocols import Models, Verifier
+from flyweight.protocols import Hidden, Models, Verifier
 from flyweight.runner import Runner
 from flyweight.testing import BoxedAnswers, Draft, RuleVerifier, ToyPolicy, drive
 from flyweight.types import Finish, Message, Node, Problem, Score
 from flyweight.verifiers.compose import All
+from flyweight.verifiers.probe import SCALARS, Head
 from tests import tiny
 from tests.test_verifiers_judge import ATTACKS
 from tests.test_verifiers_rules import ASKED, VACUOUS
@@ -33,6 +36,8 @@ NEEDED = {
     "weighted": ":form=1:repetition=2",
     "prm": ":{folder}/prm.toml@{folder}/tiny.gguf:context=512",
     "reward": ":chat@{folder}/reward",
+    "probe": ":head={folder}/probe.npz",
+    "lora": ":adapter={folder}/lora.gguf:model={folder}/tiny.gguf",
 }
 ACCEPTS_EMPTY_WORDS = {
     *("confidence", "confidence-window", "self-certainty", "p_true"),  # how sure the model was, whatever it said
@@ -57,6 +62,8 @@ TEXTS = (
     "```python\ndef double(x):\n    return 0\n```\n\nso double(6) is \\boxed{0}",
     "6 + 6 = 12\n\n6 + 6 = 12\n\n6 + 6 = 12\n\nwhich is \\boxed{12} dollars",
 )
+WIDTH = tiny.WIDTH
+WEIGHTS = "of the tiny model"
 SAID = "assert double(3) == 6\nassert double(1) == 1\nIt could be shorter."
 """What a model says when a verifier asks it for anything."""
 
@@ -94,8 +101,9 @@ Make = Callable[[str], Verifier]
 
 
 @pytest.fixture
-def made(folder: Path) -> Iterator[Make]:
+def made(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     """Makes the verifier of a name; it is closed after the test."""
+    monkeypatch.setattr("flyweight.verifiers.lora.cache_folder", lambda: folder / "cache")
     open_ones: list[Any] = []
 
     def one(name: str) -> Verifier:
@@ -130,8 +138,43 @@ def tiny_reward(folder: Path) -> None:
     kit.save(folder / "reward", tokenizer, model)
 
 
-TINY: dict[str, Callable[[Path], None]] = {"prm": tiny_prm, "reward": tiny_reward}
-"""Those that read a model of their own: it is made here, with random weights."""
+def tiny_probe(folder: Path) -> None:
+    """A head for the states of the spy."""
+    rng = np.random.default_rng(0)
+    shapes = {"mean": [WIDTH], "scale": [WIDTH], "reward": [2, WIDTH], "gate": [2, WIDTH], "bias": [2, 2]}
+    shapes |= {"average": [WIDTH], "last": [WIDTH], "scalar": [3, len(SCALARS)], "channel": [2]}
+    arrays: dict[str, Any] = {name: rng.standard_normal(shape).astype(np.float32) / 4 for name, shape in shapes.items()}
+    Head(**arrays, offset=0.0, sha256=WEIGHTS).save(folder / "probe.npz")
+
+
+def tiny_lora(folder: Path) -> None:
+    """An adapter for the upper one of two layers."""
+    tiny_prm(folder)  # for the model
+    rng = np.random.default_rng(0)
+    writer = gguf.GGUFWriter(folder / "lora.gguf", "qwen2")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 4.0)
+    writer.add_array("flyweight.head", [float(x) for x in rng.standard_normal(WIDTH) / 4])
+    writer.add_float32("flyweight.offset", 0.0)
+    writer.add_uint32("flyweight.layer", 1)
+    writer.add_string("flyweight.sha256", WEIGHTS)
+    writer.add_string("flyweight.facts", "{}")
+    for side, shape in (("a", [4, WIDTH]), ("b", [WIDTH, 4])):
+        writer.add_tensor(f"blk.0.attn_q.weight.lora_{side}", rng.standard_normal(shape).astype(np.float32) / 8)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+TINY: dict[str, Callable[[Path], None]] = {
+    "prm": tiny_prm,
+    "reward": tiny_reward,
+    "probe": tiny_probe,
+    "lora": tiny_lora,
+}
+"""Those that were trained: what they read is made here, with random weights, so they have an opinion of every text."""
 
 
 def asked_of(problem: Problem, verifier: Verifier) -> Problem:
@@ -175,6 +218,17 @@ class Spy(Models):
     async def ask(self, messages: Sequence[Message], n: int = 1, **settings: Any) -> list[Node]:
         return await self.complete([Node(messages=tuple(messages))], n)
 
+    async def states(self, nodes: Sequence[Node], *, policy: str | None = None) -> list[Hidden]:
+        found = []
+        for node in nodes:
+            rng = np.random.default_rng(len(shown(node)) + sum(map(ord, node.solution)))
+            count = node.drawn if node.parent else 9
+            found.append(Hidden(rng.standard_normal((count, 1, WIDTH)).astype(np.float16) if count else None))
+        return found
+
+    def weights(self, policy: str | None = None) -> str:
+        return WEIGHTS
+
     def spent(self, tokens: int) -> None:
         pass
 
@@ -208,7 +262,7 @@ def test_whatever_stands_behind_form_is_not_asked_about_answers_that_say_nothing
     assert judge.scored == []
 
 
-@pytest.mark.parametrize("name", [name for name in verifiers.names() if name not in ("prm", "reward")])
+@pytest.mark.parametrize("name", [name for name in verifiers.names() if name not in TINY])
 def test_answers_that_say_nothing_are_accepted_by_none_that_claims_to_notice(name: str, made: Make) -> None:
     """Accepting is more than the 1/2 of those who cannot tell. Judges of their own prompts are not even asked."""
     verifier = made(name)
@@ -287,6 +341,17 @@ class Broken(Spy):
         found: list[tuple[float, ...]] = READINGS[self.reading](len(nodes), len(choices))
         return found
 
+    async def states(self, nodes: Sequence[Node], *, policy: str | None = None) -> list[Hidden]:
+        self.used = True
+        found = await super().states(nodes)
+        if self.reading in ("nan", "inf"):
+            self.misread = True
+            return [Hidden(np.full((9, 1, WIDTH), float(self.reading), np.float16)) for _ in nodes]
+        if self.reading in ("one missing", "nothing"):
+            self.misread = True
+            return found[1:]
+        return found
+
     async def complete(self, nodes: Sequence[Node], n: int = 1, **settings: Any) -> list[Node]:
         self.used = True
         return WRITINGS[self.writing](nodes, n) if self.writing else await super().complete(nodes, n)
@@ -294,7 +359,7 @@ class Broken(Spy):
 
 @each_verifier
 def test_broken_models_end_in_an_error_or_in_proper_scores(name: str, made: Make) -> None:
-    verifier = made(name)
+    verifier: Verifier
     told: Broken
 
     class Through(RuleVerifier):
@@ -304,12 +369,12 @@ def test_broken_models_end_in_an_error_or_in_proper_scores(name: str, made: Make
     for reading, writing in [*((reading, "") for reading in READINGS), *(("", writing) for writing in WRITINGS)]:
         drafts = [text for text in TEXTS if text][:3]
         policy = ToyPolicy(lambda *given, drafts=drafts: Draft(drafts.pop()), slots=1)
-        told = Broken(reading, writing)
+        verifier, told = made(name), Broken(reading, writing)  # one that remembers nothing broken
         judge = Through(lambda question, solution: 1, verifier.name, sees_answer=verifier.sees_answer)
         runner = Runner(policy, {judge.name: judge}, answers=BoxedAnswers())
         result = runner.solve(PROBLEM, strategies.bind("best_of_n", {"n": 3}))
         if result.error is None:
-            assert not told.misread or "inf" in reading, f"{reading} passed for probabilities"
+            assert not told.misread or reading == "-inf", f"{reading} passed for probabilities"
             assert result.best is not None and result.best.score is not None
             assert all(c.node.score and 0 <= c.node.score.value <= 1 for c in result.candidates), (reading, writing)
         else:

@@ -151,6 +151,12 @@ def test_mistakes_in_a_recipe_give_one_line(changes: dict[str, object], message:
     assert "\n" not in str(caught.value)
 
 
+def test_a_score_can_be_read_before_its_tag(tmp_path: Path) -> None:
+    for read, end in (("at", "b #"), ("before", "b ")):
+        recipe = find(Recipe, own(tmp_path, {**OWN, "read": read}))
+        assert "".join(map(chr, recipe.ids(letters(), "Q", ("a", "b")))) == f"Q\na #\n{end}"
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from flyweight.runner import Runner
 from flyweight.store import Store
 from flyweight.strategies import bind
 from flyweight.testing import Draft, ToyPolicy, check_verifier
-from flyweight.types import Node, Problem, Result, Sampling
+from flyweight.types import Event, Node, Problem, Result, Sampling
 from flyweight.verifiers.written import WrittenTests, asked, read_asserts, results, write_tests
 
 DOUBLE = Problem("double", "Write double(x), which returns 2 x.", answer="assert double(41) == 82")
@@ -176,13 +175,14 @@ def test_the_first_test_is_begun_for_the_model_which_may_begin_anew() -> None:
 
 
 @pytest.mark.parametrize("tests", ["", "I cannot.", "assert triple(1) == 3\n" * 5, "\x00\ud800", "assert " * 50])
-def test_nothing_readable_is_neutral_and_said_so(tests: str, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING, "flyweight"):
-        result = solved(Writer(RIGHT, SQUARE, "No.", tests=tests), 3)
-    assert scores(result) == [0.5, 0.5, 0.0]
-    assert [record.getMessage() for record in caplog.records] == [
-        "written-tests: no test could be read for problem 'double': all code scores 0.5"
-    ]
+def test_nothing_readable_is_neutral_and_said_so(tests: str) -> None:
+    events: list[Event] = []
+    writer = Writer(RIGHT, SQUARE, "No.", tests=tests)
+    runner = Runner(writer, {"w": WrittenTests()}, answers=Behaviour(), on_event=events.append)
+    assert scores(runner.solve(DOUBLE, bind("best_of_n", {"n": 3}))) == [0.5, 0.5, 0.0]
+    written, said = (event.facts for event in events if event.kind == "note")
+    assert written == {"verifier": "written-tests", "tests": []}
+    assert list(said["failures"].values()) == [(), (), None]  # type: ignore[attr-defined]
 
 
 def test_nothing_is_asked_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
