@@ -50,10 +50,8 @@ ABOVE_ALL = {"cli", "server"}
 """Nothing may import these."""
 SEE_EVERYTHING = {"api", "bench", "cli", "optimal", "server", "testing"}
 
-PUBLIC = {
-    f"flyweight/{name}.py"
-    for name in "abstain api errors models protocols runner select stats testing trace types".split()
-}
+OPEN = ("abstain", "api", "errors", "models", "protocols", "runner", "select", "stats", "testing", "trace", "types")
+PUBLIC = {f"flyweight/{name}.py" for name in OPEN}
 """Modules whose every name is public or starts with an underscore; elsewhere `__all__` may leave helpers out."""
 
 INSIDE = "flyweight/sandbox/inside.py"

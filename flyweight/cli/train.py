@@ -25,7 +25,6 @@ HELP = """Train a verifier for a model on its own answers to train questions.
 \b
 Examples:
   flyweight train-verifier gsm8k=train.jsonl --questions 600 --out head.npz
-  flyweight train-verifier gsm8k=train.jsonl mbpp=mbpp.jsonl --curve
   flyweight train-verifier jsonl=mine.jsonl --lora --out adapter.gguf
   flyweight train-verifier gsm8k=train.jsonl --combine --questions 100
 

@@ -31,7 +31,9 @@ class Even(BoxedAnswers):
 
 
 def collected(engine: LlamaCpp, folder: Path, problems: Sequence[Problem] = PROBLEMS, **more: Any) -> list[Result]:
-    return list(pool.collect(engine, Even(), problems, folder, n=4, rollouts=8, max_tokens=120, temperature=1.3, **more))
+    return list(
+        pool.collect(engine, Even(), problems, folder, n=4, rollouts=8, max_tokens=120, temperature=1.3, **more)
+    )
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import pytest
 from flyweight import sandbox, select, strategies, verifiers
 from flyweight.protocols import Hidden, Models, Verifier
 from flyweight.runner import Runner
-from flyweight.testing import BoxedAnswers, Draft, RuleVerifier, ToyPolicy, drive
+from flyweight.testing import BoxedAnswers, Draft, NoModels, RuleVerifier, ToyPolicy, drive
 from flyweight.types import Finish, Message, Node, Problem, Score
 from flyweight.verifiers.compose import All
 from flyweight.verifiers.probe import SCALARS, Head
@@ -200,7 +200,7 @@ def shown(node: Node) -> str:
 
 
 @dataclass
-class Spy(Models):
+class Spy(NoModels):
     """Models that answer the same to the same, and keep what they were shown beside the candidates themselves."""
 
     own: list[str] = field(default_factory=list)
