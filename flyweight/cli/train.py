@@ -16,6 +16,7 @@ from flyweight.cli.summaries import duration
 from flyweight.errors import ConfigError, ModelError
 from flyweight.protocols import Task
 from flyweight.types import Problem, digest
+from flyweight.verifiers import heads
 from flyweight.verifiers.self_verifier import FREE, kind_of
 
 __all__ = ["register"]
@@ -64,7 +65,11 @@ def train_verifier(
     ] = False,
     parts: Annotated[
         str | None,
-        typer.Option(metavar="V,W,...", help="Of --combine.", show_default="probe,lora,p_true,arithmetic or tests"),
+        typer.Option(
+            metavar="V,W,...",
+            help="Of --combine.",
+            show_default="all that there are",
+        ),
     ] = None,
     draw_only: Annotated[bool, typer.Option("--draw-only", help="Draw, train nothing.")] = False,
     max_tokens: options.MaxTokens = 512,
@@ -210,8 +215,8 @@ def _combination(
     scored: list[combine.Scored] = []
     policy = None
     for task, problems in asked:
-        usual = "probe,lora,p_true," + FREE[kind_of(problems[0])]
-        judges = {name: verifiers.load(name) for name in (parts or usual).split(",")}
+        usual = [*heads.trained(sha256), FREE[kind_of(problems[0])], "self-certainty", "confidence", "p_true"]
+        judges = {name: verifiers.load(name) for name in (parts.split(",") if parts else usual)}
         file = folder / f"{task.name}-{digest(*judges)[:8]}.jsonl"
         if len(combine.load(file)) < len(problems):
             policy = policy or api.find_policy(model)()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flyweight.types import digest
 
-__all__ = ["FOLDER", "identity"]
+__all__ = ["FOLDER", "identity", "trained"]
 
 FOLDER = Path(__file__).parent
 """One head (.npz), adapter (.gguf) and combination (.json) a model."""
@@ -17,6 +17,21 @@ def identity(name: str, *settings: str) -> str:
     """What scores of a trained verifier are filed under: its settings, and the contents of every file it may read."""
     files = [Path(setting) for setting in settings if setting and Path(setting).is_file()]
     return digest(name, *settings, *(_contents(path) for path in files), _package())
+
+
+def trained(sha256: str) -> list[str]:
+    """The trained verifiers that the package has for a model file."""
+    from flyweight.errors import ConfigError
+    from flyweight.verifiers import lora, probe
+
+    found = []
+    for name, shipped in (("probe", probe.shipped), ("lora", lora.shipped)):
+        try:
+            shipped(sha256)
+            found.append(name)
+        except ConfigError:
+            continue
+    return found
 
 
 @cache
