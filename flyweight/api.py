@@ -31,7 +31,7 @@ __all__ = [
 
 DEFAULT_MODEL = "qwen2.5-coder-0.5b"
 DEFAULT_STRATEGY = "self_consistency"
-DEFAULT_VERIFIER = "arithmetic"
+DEFAULT_VERIFIER = "self"
 
 T = TypeVar("T")
 StrategyFunction = Callable[..., Coroutine[object, object, Node | None]]

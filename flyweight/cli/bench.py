@@ -117,7 +117,7 @@ def run(
             "--verifiers",
             metavar="V,W,...",
             help="What scores candidates; a strategy that asks a verifier runs once with each.",
-            show_default="arithmetic; for code its public tests",
+            show_default="self; for code its public tests",
         ),
     ] = None,
     budgets: Annotated[

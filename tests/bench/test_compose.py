@@ -31,7 +31,7 @@ def test_however_it_is_spelled_it_is_one_run(plan: Plan) -> None:
     (job,) = check(spellings)
     assert job.configuration["strategy"] == "self_consistency:of=best_of_n(n=2)"
     assert job.configuration["parameters"] == {"n": 3, "temperature": 0.7}
-    assert job.label == "self_consistency:of=best_of_n(n=2) arithmetic n=3"
+    assert job.label == "self_consistency:of=best_of_n(n=2) self n=3"
     assert check([plan_of(job.configuration)])[0].configuration == job.configuration
 
 

@@ -165,7 +165,7 @@ def test_a_configuration_says_everything_and_nothing_else(tmp_path: Path) -> Non
         "model": "toy",
         "strategy": "best_of_n",
         "parameters": {"n": 4, "temperature": 0.7, "aggregation": "last"},
-        "verifier": "arithmetic",
+        "verifier": "self",
         "sampling": {"temperature": 0.7, "max_tokens": 512},
         "context": 2048,
         "budget": {"tokens": 99},
