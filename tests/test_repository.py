@@ -57,6 +57,7 @@ PUBLIC = {f"flyweight/{name}.py" for name in OPEN}
 INSIDE = "flyweight/sandbox/inside.py"
 """Runs generated code, and is itself run inside the sandbox only: nothing imports it."""
 UNSAFE_MODULES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
+EXTRAS = {"peft", "scipy", "torch", "transformers"}
 HEAVY = ["httpx2", "jinja2", "llama_cpp", "numpy", "pydantic", "rich", "sympy", "torch", "typer"]
 
 
@@ -146,7 +147,11 @@ def test_everything_listed_can_be_imported() -> None:
         if names is None or path.name == "__main__.py":
             continue
         dotted = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        module = importlib.import_module(dotted)
+        try:
+            module = importlib.import_module(dotted)
+        except ModuleNotFoundError as missing:
+            assert missing.name in EXTRAS, missing  # tests run without these extras too
+            continue
         assert all(hasattr(module, name) for name in names), dotted
 
 

@@ -39,9 +39,17 @@ def test_verifiers_that_read_the_engine_keep_theirs(engines: Engines) -> None:
 @pytest.mark.parametrize("name", strategies.names())
 def test_searches_are_the_same_in_any_company_and_with_any_slots(name: str, engines: Engines) -> None:
     problems = [Problem(f"p{i}", f"Count to {i}.") for i in range(4)]
-    few = {"n": 4} if name not in ("greedy", "sample") else {}
-    small = {"width": 2, "max_steps": 3, "step_tokens": 12} if name in ("beam_search", "dvts") else {}
-    strategy = strategies.bind(name, {**few, **small})
+    known = {parameter.name for parameter in strategies.describe(name).parameters}
+    small = {
+        "n": 4,
+        "width": 2,
+        "max_steps": 3,
+        "step_tokens": 12,
+        "think_tokens": 24,
+        "answer_tokens": 24,
+        "rounds": 2,
+    }
+    strategy = strategies.bind(name, {key: value for key, value in small.items() if key in known})
 
     def searched(engine: LlamaCpp, in_flight: int) -> dict[str, Result]:
         judges = {"p_true": verifiers.load("p_true")}
