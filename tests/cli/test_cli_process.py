@@ -23,6 +23,7 @@ from flyweight import api
 from flyweight.testing import ToyPolicy
 class Stuck(ToyPolicy):
     def step(self):
+        {before}
         time.sleep({stuck})
         return super().step()
 api.find_policy = lambda model, **settings: lambda: ({loading}, Stuck(delay={delay}))[1]
@@ -31,9 +32,16 @@ main()
 """
 
 
-def slow(*arguments: str, delay: float = 0.005, stuck: float = 0.0, loading: str = "None") -> list[str]:
+def slow(
+    *arguments: str, delay: float = 0.005, before: str = "pass", stuck: float = 0.0, loading: str = "None"
+) -> list[str]:
     """A command line whose policy takes its time."""
-    return [sys.executable, "-c", SCRIPT.format(delay=delay, stuck=stuck, loading=loading), *arguments]
+    return [
+        sys.executable,
+        "-c",
+        SCRIPT.format(delay=delay, before=before, stuck=stuck, loading=loading),
+        *arguments,
+    ]
 
 
 def start(command: list[str]) -> subprocess.Popen[str]:
@@ -73,9 +81,10 @@ def test_a_signal_stops_the_search_with_what_is_known(number: int, code: int, tm
 
 
 def test_the_second_signal_ends_a_stuck_policy_at_once(tmp_path: Path) -> None:
-    trace = tmp_path / "t.jsonl"
-    child = start(slow("solve", "Add 1 and 2.", "--model", "toy", "--trace", str(trace), stuck=600))
-    wait_for(trace, '"kind": "start"')
+    ready = tmp_path / "stuck"
+    before = f"open({str(ready)!r}, 'w').write('stuck')"
+    child = start(slow("solve", "Add 1 and 2.", "--model", "toy", before=before, stuck=600))
+    wait_for(ready, "stuck")
     child.send_signal(signal.SIGINT)
     with pytest.raises(subprocess.TimeoutExpired):
         child.wait(timeout=0.3)
