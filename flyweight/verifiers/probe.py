@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -87,6 +88,8 @@ class Head:
     def load(cls, path: Path) -> Head:
         """Read it. ConfigError in one line for a file that is none, or another version's."""
         try:
+            if not zipfile.is_zipfile(path) and path.exists():
+                raise ValueError("no numpy archive")
             with np.load(path, allow_pickle=False) as data:
                 facts = json.loads(str(data["facts"]))
                 arrays = {name: data[name].astype(np.float32) for name in data.files if name != "facts"}
