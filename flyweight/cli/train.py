@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flyweight import api, models, tasks, verifiers
+from flyweight import api, models, stats, tasks, verifiers
 from flyweight.cli import options
 from flyweight.cli.summaries import duration
 from flyweight.errors import ConfigError, ModelError
@@ -174,6 +175,16 @@ def _head(sha256: str, files: Sequence[Path], out: Path, curve: bool, seed: int)
             raise ConfigError(f"{size} questions: {error}") from error
         learned[size] = fitted.head.facts["auc_within"]
         typer.echo(f"{size} questions: AUC {fitted.head.facts['auc']}, within a question {learned[size]} (held out)")
+    chains = [(path.parent.name, q) for path, q in zip(files, questions, strict=True) if q.chains]
+    for task in dict.fromkeys(name for name, _ in chains):
+        own = [
+            (logits, [chain.right for chain in q.chains])
+            for (name, q), logits in zip(chains, fitted.logits, strict=True)
+            if name == task
+        ]
+        with suppress(ConfigError):  # one whose questions are all of one kind has none
+            low, value, high = stats.auc_within([logits for logits, _ in own], [right for _, right in own])
+            typer.echo(f"{task}: within a question {value:.3f} [{low:.3f}, {high:.3f}], {len(own)} questions")
     fitted.head.facts["curve"] = learned
     fitted.head.save(out)
     typer.echo(f"{out}: {out.stat().st_size / 1e3:.0f} kB; use it with --verifier probe:head={out}")

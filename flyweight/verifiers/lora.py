@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,11 +27,10 @@ from flyweight.policies.llamacpp.machine import cache_folder, default_threads, l
 from flyweight.protocols import Models
 from flyweight.types import Node, Problem, Score
 from flyweight.verifiers import heads
+from flyweight.verifiers.confidence import NEUTRAL
 
 __all__ = ["Adapter", "Lora"]
 
-EMPTY = 0.5
-"""Score of a path on which nothing was written."""
 SEQUENCES = 256
 """Paths kept apart; llama.cpp's LLAMA_MAX_SEQ."""
 STATES = 16384
@@ -124,7 +122,7 @@ class Lora:
             reader.begin(root, prompt.states)
         values = reader.read(nodes, found)
         models.spent(reader.spent())
-        return [Score(each[-1], each, self.name) if each else Score(EMPTY, (), self.name) for each in values]
+        return [Score(each[-1], each, self.name) if each else Score(NEUTRAL, (), self.name) for each in values]
 
     def close(self) -> None:
         """Release the layers."""
@@ -247,7 +245,7 @@ class _Reader:
         if parts:
             logits = self.layers.read(np.concatenate(parts), positions, sequences, np.concatenate(marks))
             self._spent += len(positions)
-            values = iter(_sigmoid(float(logit) + self.adapter.offset) for logit in logits)
+            values = iter(heads.probability(float(logit) + self.adapter.offset) for logit in logits)
             for path, count in paths:
                 path.values = (*path.values, *(next(values) for _ in range(count)))
 
@@ -319,7 +317,3 @@ def _cut(file: Path, adapter: Adapter) -> Path:
 @lru_cache(maxsize=8)
 def _loaded(path: Path) -> Adapter:
     return Adapter.load(path)
-
-
-def _sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))

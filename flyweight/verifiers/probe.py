@@ -19,6 +19,7 @@ from flyweight.errors import BackendError, ConfigError
 from flyweight.protocols import Models
 from flyweight.types import Node, Problem, Score
 from flyweight.verifiers import heads
+from flyweight.verifiers.confidence import NEUTRAL
 
 __all__ = ["SCALARS", "Head", "Probe", "scalars", "shipped"]
 
@@ -26,8 +27,6 @@ Floats = NDArray[np.float32]
 VERSION = 1
 WINDOW = 32
 SCALARS = ("mean log-probability", "least sure window", "mean self-certainty", "log of the length")
-EMPTY = 0.5
-"""Score of a path on which nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +152,12 @@ class Probe:
 
     def _score(self, head: Head, node: Node, states: NDArray[np.float16]) -> Score:
         if states is None or not len(states):
-            return Score(EMPTY, (), self.name)
+            return Score(NEUTRAL, (), self.name)
         if states[0].size != len(head.mean):
             raise BackendError(f"the probe reads {len(head.mean)} numbers a token, the policy gave {states[0].size}")
         ends = _ends(node, len(states))
         logits = head.logits(states, np.stack([scalars(node.steps, end) for end in ends]), ends)
-        values = tuple(_sigmoid(float(logit)) for logit in logits)
+        values = tuple(heads.probability(float(logit)) for logit in logits)
         return Score(values[-1], values, self.name)
 
 
@@ -201,7 +200,3 @@ def _ends(node: Node, states: int) -> list[int]:
     """States up to the end of each step, the last one's reaching to the very end."""
     before = accumulate(len(step.tokens or ()) for step in node.steps[:-1])
     return [*sorted({end for end in before if 0 < end < states}), states]
-
-
-def _sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))

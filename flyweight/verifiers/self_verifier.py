@@ -34,7 +34,7 @@ class Combination:
     def value(self, scores: Mapping[str, float]) -> float:
         """Probability that the solution is right, from the parts' scores."""
         total = self.offset + math.fsum(weight * logit(scores[name]) for name, weight in self.weights.items())
-        return 1 / (1 + math.exp(-max(-30.0, min(30.0, total))))
+        return heads.probability(total)
 
 
 class SelfVerifier:

@@ -200,3 +200,17 @@ def test_choices_are_the_probabilities_of_first_tokens(engines: Engines) -> None
     np.testing.assert_allclose(second.choices, [logp[ord("Q")]], atol=1e-4)
     assert (first.generated_tokens, first.text, first.tokens, first.error) == (0, "", (), None)
     assert drawn(sampled) == drawn(run(engines(), [requests[1]])[0])
+
+
+def test_without_states_everything_else_works(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> None:
+        raise FileNotFoundError("no such library")
+
+    monkeypatch.setattr(taps, "kernels", lambda: Unavailable("not wanted"))
+    monkeypatch.setattr(taps, "load_shared_library", missing)
+    blind = engines()
+    [plain] = run(blind, [draw(1, QUESTIONS[0])])
+    [seeing] = run(engines(), [draw(1, QUESTIONS[0])])
+    assert plain.error is None and drawn(plain) == drawn(seeing)
+    [hungry] = run(blind, [draw(2, QUESTIONS[0], hidden=True)])
+    assert hungry.error is not None and "no hidden states" in hungry.error

@@ -12,8 +12,10 @@ from typing import Any, cast
 
 import llama_cpp as llama
 import numpy as np
+from llama_cpp._ctypes_extensions import load_shared_library
 from numpy.typing import NDArray
 
+from flyweight.errors import BackendError
 from flyweight.policies.llamacpp.kernels import Kernels, kernels
 
 __all__ = ["Taps", "tapped"]
@@ -24,6 +26,8 @@ DEPTHS = (15, 18, 21)
 
 def tapped(layers: int) -> tuple[int, ...]:
     """The layers whose outputs are kept, of a model with that many: three, fewer in a shallow one, never the last."""
+    if layers < 2:
+        return ()
     return tuple(sorted({max(0, min(layers * depth // 24, layers - 2)) for depth in DEPTHS}))
 
 
@@ -70,11 +74,15 @@ class Taps:
 
         In the order of the batch, if its streams were contiguous and all of them had the same number of tokens.
         """
-        assert (self._rows == rows).all(), f"{self._rows} states of {rows} tokens"
+        if not len(self.layers) or not (self._rows == rows).all():
+            raise BackendError(f"llama.cpp gave no hidden states for {rows} tokens")
         return self._out[:rows]
 
     def _python(self) -> Any:
-        base = ctypes.CDLL(str(Path(llama.__file__).parent / "lib" / "libggml-base.so"))
+        try:  # its name depends on the system, which llama-cpp-python knows
+            base = load_shared_library("ggml-base", Path(llama.__file__).parent / "lib")
+        except (OSError, RuntimeError):
+            return lambda tensor, ask, _: not ask  # no states, and `taken` says so; all else works
         name, data, size = base.ggml_get_name, base.ggml_get_data, base.ggml_nelements
         name.restype, data.restype, size.restype = ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int64
         name.argtypes = data.argtypes = size.argtypes = [ctypes.c_void_p]

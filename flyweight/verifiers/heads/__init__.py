@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from pathlib import Path
 
 from flyweight.types import digest
 
-__all__ = ["FOLDER", "identity", "trained"]
+__all__ = ["FOLDER", "identity", "probability", "trained"]
 
 FOLDER = Path(__file__).parent
 """One head (.npz), adapter (.gguf) and combination (.json) a model."""
@@ -17,6 +18,11 @@ def identity(name: str, *settings: str) -> str:
     """What scores of a trained verifier are filed under: its settings, and the contents of every file it may read."""
     files = [Path(setting) for setting in settings if setting and Path(setting).is_file()]
     return digest(name, *settings, *(_contents(path) for path in files), _package())
+
+
+def probability(logit: float) -> float:
+    """From log-odds, without overflow."""
+    return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
 
 
 def trained(sha256: str) -> list[str]:
