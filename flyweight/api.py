@@ -57,6 +57,7 @@ class Session:
         max_tokens: int = 512,
         context: int = 2048,
         weights: str = "auto",
+        slots: int = 32,
         seed: int = 0,
         confidence_map: Path | None = None,
         on_event: Callable[[Event], None] | None = None,
@@ -65,8 +66,10 @@ class Session:
 
         `verifier` is a name, `module:function`, a Verifier or a function of (question, solution). `kind` says how
         answers are read (see `flyweight.answers.extract`); `answers` replaces that layer altogether. `context` is the
-        longest prompt plus answer in tokens, `max_tokens` the longest answer. `confidence_map` is a file made by
-        `flyweight bench calibrate`, instead of the maps that come with the package. Raises ModelError or ConfigError.
+        longest prompt plus answer in tokens, `max_tokens` the longest answer. `weights` ("auto", "file", "packed",
+        "bf16") and `slots`, how many answers are written together, are the embedded engine's: fewer slots take less
+        memory. `confidence_map` is a file made by `flyweight bench calibrate`, instead of the maps that come with the
+        package. Raises ModelError or ConfigError.
         """
         # The model last: what is wrong with the rest is said before anyone waits for it.
         self.verifier = _verifier(verifier)
@@ -76,7 +79,7 @@ class Session:
         self.seed = seed
 
         def load(name: str) -> Policy:
-            return find_policy(name, context=context, weights=weights)()
+            return find_policy(name, context=context, weights=weights, slots=slots)()
 
         self.policy = load(model) if isinstance(model, str) else model
         self.runner = Runner(
@@ -207,7 +210,7 @@ class Loading(Mapping[str, T]):
         return len(self._held)
 
 
-def find_policy(model: str, *, context: int = 2048, weights: str = "auto") -> Callable[[], Policy]:
+def find_policy(model: str, *, context: int = 2048, weights: str = "auto", slots: int = 32) -> Callable[[], Policy]:
     """What loads a model, without loading it: raises ConfigError or ModelError now if there is no such model."""
     from flyweight import models, policies
 
@@ -222,7 +225,7 @@ def find_policy(model: str, *, context: int = 2048, weights: str = "auto") -> Ca
     def load() -> Policy:
         from flyweight.policies.llamacpp import LlamaCpp
 
-        return LlamaCpp(path, name=model, context=context, weights=weights)
+        return LlamaCpp(path, name=model, context=context, weights=weights, slots=slots)
 
     return load
 

@@ -138,6 +138,20 @@ Kind = Annotated[
 ]
 MaxTokens = Annotated[int, typer.Option(envvar="FLYWEIGHT_MAX_TOKENS", metavar="TOKENS", help="Longest single answer.")]
 Context = Annotated[int, typer.Option(envvar="FLYWEIGHT_CONTEXT", metavar="TOKENS", help="Longest prompt plus answer.")]
+Slots = Annotated[
+    int,
+    typer.Option(
+        envvar="FLYWEIGHT_SLOTS", metavar="N", help="Answers written together; memory is kept for as many contexts."
+    ),
+]
+Weights = Annotated[
+    str,
+    typer.Option(
+        envvar="FLYWEIGHT_WEIGHTS",
+        metavar="FORM",
+        help="auto (the faster here), file (as stored), packed or bf16; see docs/engine.md.",
+    ),
+]
 TraceFile = Annotated[
     Path | None,
     typer.Option(
@@ -244,6 +258,8 @@ class ModelOptions:
     judge: Verifier | None = None
     """A verifier that is there already; `verifier` is then its name."""
     confidence_map: Path | None = None
+    slots: int = 32
+    weights: str = "auto"
 
     def check(self, problems: Sequence[Problem] = ()) -> None:
         """Find every mistake that can be found without loading the model. Raises ConfigError or ModelError."""
@@ -255,9 +271,9 @@ class ModelOptions:
             raise ConfigError(
                 f'the verifier {self.verifier} needs the known answers: use --file with JSON lines that have "answer"'
             )
-        for option, tokens in (("--max-tokens", self.max_tokens), ("--context", self.context)):
-            if tokens < 1:
-                raise ConfigError(f"{option} {tokens} is not allowed: a whole number from 1")
+        for option, value in (("--max-tokens", self.max_tokens), ("--context", self.context), ("--slots", self.slots)):
+            if value < 1:
+                raise ConfigError(f"{option} {value} is not allowed: a whole number from 1")
         api.find_policy(self.model)
         if self.confidence_map is not None:
             api.find_maps(self.model, self.kind, self.confidence_map)
@@ -277,6 +293,8 @@ class ModelOptions:
             answers=answers,
             max_tokens=self.max_tokens,
             context=self.context,
+            slots=self.slots,
+            weights=self.weights,
             seed=self.seed,
             confidence_map=self.confidence_map,
             on_event=on_event,

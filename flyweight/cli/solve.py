@@ -70,6 +70,8 @@ def solve(
     kind: options.Kind = "math",
     max_tokens: options.MaxTokens = 512,
     context: options.Context = 2048,
+    slots: options.Slots = 32,
+    weights: options.Weights = "auto",
     file: Annotated[
         Path | None, typer.Option("--file", metavar="FILE", help="Questions, one a line or JSON lines.")
     ] = None,
@@ -85,7 +87,9 @@ def solve(
 ) -> int:
     choice = options.choose(strategy, options.pairs(set_, n))
     limits = options.budget(budget_tokens, budget_verifications, deadline, confidence)
-    made_of = options.ModelOptions(model, verifier, kind, max_tokens, context, seed, confidence_map=confidence_map)
+    made_of = options.ModelOptions(
+        model, verifier, kind, max_tokens, context, seed, confidence_map=confidence_map, slots=slots, weights=weights
+    )
     if file is not None and question is not None:
         raise typer.BadParameter("give a question or --file, not both")
     answers: Answers | None = None
