@@ -11,13 +11,14 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 from flyweight import select
 from flyweight.abstain import ConfidenceMap
-from flyweight.calls import Draw, Fork, Task, ask
-from flyweight.errors import BackendError, BudgetSpent, ConfigError, unknown
+from flyweight.calls import Draw, Fork, Outside, Task, ask
+from flyweight.errors import BackendError, BudgetSpent, ConfigError, SandboxError, unknown
 from flyweight.protocols import Answers, Hidden, Models, Policy, Request, Response, Strategy, Until, Verifier
 from flyweight.types import (
     Budget,
@@ -44,7 +45,7 @@ _request_ids = itertools.count(1)
 
 @dataclass(frozen=True)
 class Setting:
-    """What all searches of a runner share."""
+    """What a search works with; all of a runner's share the first of these unless told otherwise."""
 
     policies: Mapping[str, Policy]
     verifiers: Mapping[str, Verifier]
@@ -56,6 +57,8 @@ class Setting:
     maps: Sequence[ConfidenceMap] = ()
     """Those of the model and the kind of answers at hand."""
     clock: Callable[[], float] = time.perf_counter
+    whole: str = ""
+    """What only answers drawn in one piece can have, such as "tools"; a strategy that draws steps is then refused."""
 
     def policy(self, name: str | None) -> Policy:
         """The policy of that name; the first for None."""
@@ -96,17 +99,25 @@ class Live:
         """Single continuations not handed to a policy yet, first asked first."""
         self.flying: dict[int, tuple[Task, Draw, int]] = {}
         """Request id -> whose it is."""
+        self.outside: list[tuple[Task, Outside]] = []
+        """Work done elsewhere that tasks are waiting for."""
         self.reserved = 0
         """Most tokens the ones in flight may still generate."""
         self.candidates: dict[str, Node] = {}
         self.extracted: dict[str, str | None] = {}
         self.reread: dict[tuple[str, str], Hidden] = {}
         """Hidden states that were read again, by path and policy: several verifiers may want them."""
+        self.ranked: dict[tuple[str, str], float] = {}
+        """Scores of what was compared by a verifier that only scores, by path and verifier: once is enough."""
         self.refused = False
         """Whether the budget turned a call away."""
         self.started = setting.clock()
         setting.answers.classes((), self.problem)  # where answers cannot be told apart, nothing is spent on them
         self.result: Result | None = None
+        self.failure: Exception | None = None
+        """What `Result.error` is about, where an exception was raised."""
+        self.broken: SandboxError | None = None
+        """The same where it is the sandbox, without which no other problem fares better."""
         self.main = Task(strategy(self), self.random(()))
         self.task = self.main
         """The task whose code is running now."""
@@ -130,6 +141,8 @@ class Live:
         until: Until | None = None,
         policy: str | None = None,
     ) -> list[Node]:
+        if self.setting.whole:
+            raise ConfigError(f"it draws its answers step by step, which does not go with {self.setting.whole}")
         writer = self.setting.policy(policy)
         boundary = writer.boundary if stop is None else stop
         sampling = self._sampling(temperature, top_p, boundary, max_tokens)
@@ -147,7 +160,10 @@ class Live:
         until: Until | None = None,
         policy: str | None = None,
     ) -> list[Node]:
-        sampling = self._sampling(temperature, top_p, stop, max_tokens)
+        own = all(node.root is self.root for node in nodes)
+        sampling = self._sampling(temperature, top_p, stop, max_tokens, own=own)
+        if sampling.grammar and any(node.parent is not None for node in nodes):
+            sampling = replace(sampling, grammar="")  # it is a grammar of whole answers
         return await self._draw(nodes, n, sampling, self.setting.policy(policy), until=until, whole=True)
 
     async def ask(
@@ -192,10 +208,12 @@ class Live:
         judge = self.setting.verifier(verifier)
         pairwise = getattr(judge, "compare", None)
         if pairwise is None:
-            pair = await self.score([a, b], verifier=verifier)
-            if len(pair) < 2:
+            missing = [node for node in (a, b) if (node.key, judge.name) not in self.ranked]
+            for node in await self.score(missing, verifier=verifier) if missing else []:
+                self.ranked[node.key, judge.name] = select.aggregate(node.score)
+            if any((node.key, judge.name) not in self.ranked for node in (a, b)):
                 raise BudgetSpent("the verification budget does not cover both candidates")
-            return select.preference(*(select.aggregate(node.score) for node in pair))
+            return select.preference(*(self.ranked[node.key, judge.name] for node in (a, b)))
         if self._verifications(2) < 2:
             raise BudgetSpent("the verification budget does not cover both candidates")
         self._spend(Usage(verifier_calls=2))
@@ -339,7 +357,7 @@ class Live:
         chosen = best.key if best is not None else None  # a beam may end at a node that others went on from
         nodes = [node for key, node in self.candidates.items() if key == chosen or key not in continued]
         nodes.sort(key=lambda node: (node.order, node.key))
-        groups = self.groups(nodes)
+        groups = self.groups(nodes) if nodes else []
         index = {node.key: i for i, group in enumerate(groups) for node in group}
         self._spend(Usage(seconds=self.setting.clock() - self.started))
         confidence, calibrated = self.confidence(groups, best) if best is not None else (None, False)
@@ -367,9 +385,16 @@ class Live:
     # Inside ---------------------------------------------------------------------------------------------------
 
     def _sampling(
-        self, temperature: float | None, top_p: float | None, stop: tuple[str, ...] | None, max_tokens: int | None
+        self,
+        temperature: float | None,
+        top_p: float | None,
+        stop: tuple[str, ...] | None,
+        max_tokens: int | None,
+        *,
+        own: bool = False,
     ) -> Sampling:
-        usual = self.setting.sampling
+        """The usual sampling with these changes. `own`: for an answer to the problem; its form binds nothing else."""
+        usual = self.setting.sampling if own else replace(self.setting.sampling, stop=(), grammar="")
         return replace(
             usual,
             temperature=usual.temperature if temperature is None else temperature,
@@ -497,6 +522,9 @@ class _Reader(Models):
 
     def weights(self, policy: str | None = None) -> str:
         return str(getattr(self._live.setting.policy(policy), "sha256", ""))
+
+    async def wait(self, future: Future[T]) -> T:
+        return cast(T, await ask(Outside(future)))
 
     def spent(self, tokens: int) -> None:
         if tokens:  # a verifier that computes nothing need not know its size

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -82,7 +83,8 @@ class Response:
     finish: Finish = Finish.END
     hidden: object | None = None
     choices: tuple[float, ...] = ()
-    """Natural-log probability of each of the request's choices' first token, <= 0."""
+    """Natural-log probability of each of the request's choices' first token, <= 0; none where the path fills the
+    context (Finish.LENGTH)."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0
@@ -146,7 +148,8 @@ class Models(Protocol):
     ) -> list[tuple[float, ...]]:
         """Per node: log-probability of each choice's first token right after the path and the forced `text`.
 
-        Costs the tokens of `text` on the path's own KV, counted as verifier tokens.
+        Costs the tokens of `text` on the path's own KV, counted as verifier tokens. Empty for a path that leaves no
+        room for the text in the context.
         """
 
     async def complete(
@@ -181,6 +184,12 @@ class Models(Protocol):
 
     def weights(self, policy: str | None = None) -> str:
         """SHA-256 of a policy's model file, which trained heads are tied to; empty where there is none."""
+
+    async def wait(self, future: Future[T]) -> T:
+        """The result of work done on another thread or machine; everything else goes on meanwhile.
+
+        Raises what the work raised; cancelled when the search ends before it.
+        """
 
     def spent(self, tokens: int) -> None:
         """Book tokens that the verifier computed itself, with its own `params` behind each."""

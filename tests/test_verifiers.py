@@ -37,7 +37,7 @@ T = TypeVar("T")
 class FakeModels(NoModels):
     """Answers `read` from a table of solution text, and records what it was asked."""
 
-    def __init__(self, table: dict[str, tuple[float, float]] | None = None) -> None:
+    def __init__(self, table: dict[str, tuple[float, ...]] | None = None) -> None:
         self.table = table or {}
         self.asked: list[tuple[list[str], str, tuple[str, ...]]] = []
 
@@ -271,6 +271,8 @@ def test_p_true_settings_and_extremes() -> None:
     assert models.asked == [(["x"], "Right?", (" True", " False"))]
     [neither] = score(asker, path(("x", [-1])), models=FakeModels({"x": (-math.inf, -math.inf)}))
     assert neither.value == 0.5
+    [unread] = score(asker, path(("x", [-1])), models=FakeModels({"x": ()}))
+    assert unread.value == 0.5, "no room in the context for the question"
     with pytest.raises(BackendError, match="not a number"):
         score(asker, path(("x", [-1])), models=FakeModels({"x": (math.nan, -1.0)}))
     assert score(asker) == []

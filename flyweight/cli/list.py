@@ -48,7 +48,10 @@ def show(
 
 
 def everything() -> dict[str, list[dict[str, object]]]:
-    """Rows with name, summary and source for every heading; strategies also have cost and parameters."""
+    """Rows with name, summary and source for every heading; strategies also have cost, use and parameters.
+
+    `composition` are what every strategy may be given besides its own parameters.
+    """
     from flyweight import policies, tasks, verifiers
 
     described = [strategies.describe(name) for name in strategies.names()]
@@ -59,15 +62,9 @@ def everything() -> dict[str, list[dict[str, object]]]:
                 "summary": strategy.summary,
                 "source": strategy.source,
                 "cost": strategy.cost,
-                "parameters": [
-                    {
-                        "name": parameter.name,
-                        "type": parameter.kind.__name__,
-                        "default": parameter.default,
-                        "allowed": parameter.allowed,
-                    }
-                    for parameter in strategy.parameters
-                ],
+                "use": strategy.use,
+                "parameters": [_parameter(parameter) for parameter in strategy.parameters],
+                "composition": [_parameter(parameter) for parameter in strategies.COMMON.values()],
             }
             for strategy in described
         ],
@@ -79,6 +76,15 @@ def everything() -> dict[str, list[dict[str, object]]]:
                 ("tasks", tasks.describe()),
             )
         },
+    }
+
+
+def _parameter(parameter: strategies.Parameter) -> dict[str, object]:
+    return {
+        "name": parameter.name,
+        "type": parameter.kind.__name__,
+        "default": parameter.default,
+        "allowed": parameter.allowed,
     }
 
 
@@ -95,6 +101,8 @@ def _lines(heading: str, rows: list[dict[str, object]]) -> Iterator[str]:
                 yield f"      {parameter['name']}={parameter['default']}  ({parameter['allowed']})"
         if row.get("cost"):
             yield _wrapped(f"Cost: {row['cost']}")
+        if row.get("use"):
+            yield _wrapped(f"Use: {row['use']}")
         if row["source"]:
             yield _wrapped(f"Source: {row['source']}")
 

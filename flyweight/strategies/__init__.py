@@ -109,6 +109,8 @@ class Description:
     source: str
     """The paper."""
     cost: str
+    use: str
+    """When to take it; empty where its docstring does not say."""
     parameters: tuple[Parameter, ...]
 
 
@@ -123,7 +125,7 @@ def load(name: str) -> Callable[..., object]:
 
 
 def describe(name: str) -> Description:
-    """Name, summary, source, cost and parameters, read from the function."""
+    """Name, summary, source, cost, use and parameters, read from the function."""
     function = load(name)
     doc = inspect.getdoc(function) or ""
     parameters = []
@@ -132,7 +134,8 @@ def describe(name: str) -> Description:
             kind = type(parameter.default)
             parameters.append(Parameter(parameter.name, kind, parameter.default, _allowed(parameter.name, kind)))
     summary = doc.split("\n\n")[0].replace("\n", " ")
-    return Description(name, summary, _paragraph(doc, "Source:"), _paragraph(doc, "Cost:"), tuple(parameters))
+    source, cost, use = (_paragraph(doc, heading) for heading in ("Source:", "Cost:", "Use:"))
+    return Description(name, summary, source, cost, use, tuple(parameters))
 
 
 def bind(name: str, parameters: Mapping[str, Value] | None = None) -> Strategy:

@@ -10,6 +10,7 @@ async def adaptive_consistency(
 ) -> Node | None:
     """Majority vote that stops sampling once the leader is decided: P(it really leads) >= threshold.
 
+    Use: as `self_consistency`, where many questions are easy: those cost four samples.
     Source: Aggarwal et al. 2023, "Let's Sample Step by Step", arXiv 2305.11860, section 3 (Beta criterion).
     Cost: between min(4, n) and n completions.
     Deviations: samples come in rounds that double their number (4, 8, 16, ...) so that they can be drawn in a batch;

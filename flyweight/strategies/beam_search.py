@@ -21,6 +21,7 @@ async def beam_search(
     A beam that ends leaves the pool with its score; the n best of those vote, weighted by score. With width=n one
     beam survives each round; with width=1 there are n independent chains. `unique` drops exact duplicates.
 
+    Use: long solutions in steps, and a verifier that sees a wrong step early; hard questions, small n.
     Source: Snell et al. 2024, arXiv 2408.03314, section 5.2; the recipe is Hugging Face's search-and-learn (2024).
     Cost: at most n steps and n verifications a round, max_steps rounds; the last round runs to the end.
     Deviations: a step cut at step_tokens is dropped, not taken for finished; beams that ended are never repeated to

@@ -8,6 +8,7 @@ from flyweight.types import Node
 async def best_of_n(search: Search, *, n: int = 16, temperature: float = 0.7, aggregation: str = "last") -> Node | None:
     """The sample the verifier scores highest.
 
+    Use: a verifier that tells right from wrong: it finds the one right answer of many.
     Source: Cobbe et al. 2021, "Training Verifiers to Solve Math Word Problems", arXiv 2110.14168, section 4.
     Cost: n completions, n verifications (fewer when samples are truncated).
     """

@@ -28,6 +28,7 @@ async def budget_forcing(
     not open one has no such phase: then the answer itself is the thought, and the same texts but for the tags prompt
     it to go on and to conclude; a note says so.
 
+    Use: a model with a thinking phase, whose length is to be bounded or stretched.
     Source: Muennighoff et al. 2025, "s1: Simple test-time scaling", arXiv 2501.19393, section 3.
     Cost: 1 completion, in at most 2 + waits calls on one KV.
     Deviations: the paper decodes greedily.

@@ -30,6 +30,7 @@ async def code_agreement(
     leading clusters are then told apart by inputs on which they differ: the model says which of the two outputs is
     right, asked in both orders. Without tests, or without programs, the majority decides.
 
+    Use: programs, where there are too few tests to select by.
     Source: Chen et al. 2022, CodeT, arXiv 2207.10397, section 2.2 (dual agreement); Li et al. 2025, S*, arXiv
     2502.14382, section 3.2 (distinguishing inputs).
     Cost: n completions, 1 with the tests, at most 2 * probes of one letter; the programs are run in the sandbox.

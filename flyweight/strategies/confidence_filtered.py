@@ -24,6 +24,7 @@ async def confidence_filtered(
     to their end and set the bar, above which a share `keep` of them lies; each later one is cut as soon as it falls
     below. Offline (online=false) all run to their end and set the bar. A note tells the bar and the tokens saved.
 
+    Use: as `self_consistency`, for models that get unsure where they go wrong; online it saves tokens.
     Source: Fu et al. 2025, "Deep Think with Confidence", arXiv 2508.15260, section 3.
     Cost: n completions offline; online less, as those that are cut cost only what they had grown to.
     Deviations: certainty is taken over the whole vocabulary (KL from uniform), the paper's over the likeliest tokens;
@@ -42,8 +43,9 @@ async def confidence_filtered(
     cut = [node for node in traces if node.finish is Finish.CUT]
     whole = [node.drawn for node in finished(traces)]
     saved = sum(max(0.0, sum(whole) / len(whole) - node.drawn) for node in cut) if whole else 0.0
-    search.note(bar=bar, cut=len(cut), saved_tokens=round(saved))
     sure = {node: least(node, window) for node in finished(traces)}
+    told = {node.key: value for node, value in sure.items()}
+    search.note(bar=bar, cut=len(cut), saved_tokens=round(saved), least=told)
     groups = await search.classes([node for node in sure if sure[node] >= bar])
     if not groups:
         return None

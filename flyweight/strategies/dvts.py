@@ -20,6 +20,7 @@ async def dvts(
     Each subtree draws width steps, keeps the best one and goes on from it until that one has ended; the siblings
     that ended with it stand for election too, weighted by score.
 
+    Use: as `beam_search` with a larger n, where beams would come to be alike.
     Source: Beeching, Tunstall, Rush 2024, "Scaling test-time compute with open models" (Hugging Face).
     Cost: at most n steps and n verifications a round, max_steps rounds; the last round runs to the end.
     Deviations: a subtree ends when the model ends its answer (the original also looks for a boxed answer) or adds

@@ -7,6 +7,7 @@ from flyweight.types import Node
 async def greedy(search: Search) -> Node:
     """The most likely token at every position: what the model says without search.
 
+    Use: the cheapest answer there is, the same every time; the baseline of every comparison.
     Cost: 1 completion.
     """
     return (await search.complete([search.root], temperature=0))[0]

@@ -20,6 +20,7 @@ async def hybrid(
     `chains` is the ratio of parallel to sequential: chains=1 is `sequential_revision`, chains=n is
     `weighted_best_of_n`. Lengths differ by at most one where chains does not divide n.
 
+    Use: as `sequential_revision`, where one chain alone may go astray.
     Source: Snell et al. 2024, arXiv 2408.03314, section 6.2: the ratio that is best depends on the difficulty.
     Cost: n completions, n verifications (fewer when attempts are truncated), n / chains one after the other.
     Deviations: those of `sequential_revision`; one weighted vote over all attempts, where the paper first selects

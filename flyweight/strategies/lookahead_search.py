@@ -23,6 +23,7 @@ async def lookahead_search(
     The score after the look-ahead is the step's: it chooses what to go on from. The looked-ahead steps themselves are
     dropped, unless they end an answer. With k=0 this is `beam_search`.
 
+    Use: as `beam_search`, where a step can only be judged by what follows from it.
     Source: Snell et al. 2024, arXiv 2408.03314, section 5.2.
     Cost: at most n * (k + 1) steps and n verifications a round, max_steps rounds; the last round runs to the end.
     Deviations: a look-ahead that ends an answer stands for election, as it is paid for and scored; one that is cut at

@@ -33,6 +33,7 @@ async def mcts(
     as that until it is visited. value=rollout: from a new step an answer is drawn at once, and only answers are scored.
     An answer has the weight of its visits times its score.
 
+    Use: many simulations on one hard question whose steps can be judged; it goes back to earlier branches.
     Source: Guan et al. 2025, "rStar-Math", arXiv 2501.04519 (steps, UCT); Silver et al. 2017, "AlphaZero", arXiv
     1712.01815 (PUCT); Coulom 2006 (rollouts).
     Cost: at most n simulations of max_steps times branch steps and verifications; with value=rollout of branch steps, 1

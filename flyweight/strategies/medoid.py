@@ -17,6 +17,7 @@ async def medoid(search: Search, *, n: int = 8, temperature: float = 0.7) -> Nod
     Likeness is the share of character 4-grams that two texts have in common, counted with repeats and without regard
     to case and spacing; no model is asked.
 
+    Use: free text without any judge: the answer that says what most say.
     Source: Eikema, Aziz 2020, "Is MAP Decoding All You Need?", arXiv 2005.10283 (minimum Bayes risk); likeness in
     the manner of chrF (Popović 2015).
     Cost: n completions; n * (n - 1) / 2 likenesses of two texts.
@@ -29,6 +30,7 @@ async def medoid(search: Search, *, n: int = 8, temperature: float = 0.7) -> Nod
         shared = 2 * (grams[a] & grams[b]).total() / max(1, grams[a].total() + grams[b].total())
         likeness[a] += shared
         likeness[b] += shared
+    search.note(likeness={node.key: round(sum / max(1, len(samples) - 1), 9) for node, sum in likeness.items()})
     return min(
         samples, key=lambda node: (-round(likeness[node], 9), -node.mean_logprob, node.order, node.key), default=None
     )

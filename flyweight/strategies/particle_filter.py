@@ -27,6 +27,7 @@ async def particle_filter(
     and wait. At the end the particles vote, weighted by score; one that was drawn twice has two votes. `ess`: draw anew
     when the effective sample size is at most this share of n; 1 does so every round, 0 never.
 
+    Use: a noisy step verifier: paths of a low score keep a chance.
     Source: Puri et al. 2025, "Rollout Roulette", arXiv 2502.01618, algorithm 1.
     Cost: at most n steps and n verifications a round, max_steps rounds; the last round runs to the end.
     Deviations: the paper draws anew every round, by multinomial sampling; the answer is a weighted vote instead of the

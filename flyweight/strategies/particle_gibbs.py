@@ -23,6 +23,7 @@ async def particle_gibbs(
     That path is one of the n particles and survives; others may branch off any step of it. The particles of all
     iterations vote, weighted by score. With iterations=1 this is `particle_filter`.
 
+    Use: as `particle_filter`, where a second pass around the best of the first is worth its price.
     Source: Puri et al. 2025, "Rollout Roulette", arXiv 2502.01618, particle Gibbs; after Andrieu et al. 2010.
     Cost: at most n steps and n verifications a round, n - 1 after the first iteration; iterations * max_steps rounds.
     Deviations: all iterations vote, where the paper's code answers from the last; otherwise those of `particle_filter`.

@@ -23,6 +23,7 @@ async def rebase(
     A path that ends takes its slot with it, so that at most n answers come out; they vote, weighted by score.
     `balance` is the temperature of the softmax: near 0 the best path gets all, far above 1 all get the same.
 
+    Use: as `beam_search`, where good paths should get more without the others being dropped at once.
     Source: Wu et al. 2024, "Inference Scaling Laws", arXiv 2408.00724; rounding as in the authors' code.
     Cost: at most n steps and n verifications a round, max_steps rounds; the last round runs to the end.
     Deviations: a step cut at step_tokens is dropped and its slot shared out again; a step of white space ends its path

@@ -20,6 +20,7 @@ async def self_refine(
     cycle), when a revision scores below the first answer, or after `rounds`. What comes back never scores below the
     first answer, whatever ends the search.
 
+    Use: texts and code, where criticism in words says more than a score.
     Source: Madaan et al. 2023, "Self-Refine: Iterative Refinement with Self-Feedback", arXiv 2303.17651.
     Cost: 1 + 2 * rounds completions, 1 + rounds verifications at most, one after the other.
     Deviations: the paper needs no verifier and returns the last version; critique and revision see the latest

@@ -17,6 +17,7 @@ async def sequential_revision(
 
     Any attempt may be chosen, not only the last: a revision also turns right answers into wrong ones.
 
+    Use: a model that can see its own mistakes, on questions where its first attempt is nearly right.
     Source: Snell et al. 2024, arXiv 2408.03314, section 6.
     Cost: n completions, n verifications (fewer when attempts are truncated), one after the other; the prompt of each
     holds up to `memory` attempts.

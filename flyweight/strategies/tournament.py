@@ -17,6 +17,7 @@ async def tournament(search: Search, *, n: int = 8, pivots: int = 2, temperature
     candidate's standing is its mean probability of winning. A verifier that only scores compares by the odds of its
     scores.
 
+    Use: texts that only a comparison can rank, with a judge that compares better than it grades.
     Source: Jiang, Ren, Lin 2023, "LLM-Blender", arXiv 2306.02561 (pairs); pivots as in llm-verifier 0.3.
     Cost: n completions, at most n + pivots * (n - pivots) + pivots * (pivots - 1) / 2 comparisons.
     Deviations: no pair meets twice: every comparison is made in both orders where the verifier does that.
@@ -42,10 +43,13 @@ async def tournament(search: Search, *, n: int = 8, pivots: int = 2, temperature
                 met.add(frozenset((a, b)))
                 matches.append(match(a, b))
         await search.parallel(*matches)
-        return sorted(players, key=lambda player: -round(fsum(won[player]) / max(1, len(won[player])), 12))
+        return sorted(players, key=lambda player: -standing(player))
+
+    def standing(player: Node) -> float:
+        return round(fsum(won[player]) / max(1, len(won[player])), 12)
 
     ring = await play(zip(players, players[1:] + players[:1], strict=True))
     best, others = ring[:pivots], ring[pivots:]
     table = await play([*product(others, best), *combinations(best, 2)])
-    search.note(matches=sum(map(len, won.values())) // 2)
+    search.note(matches=sum(map(len, won.values())) // 2, standing={player.key: standing(player) for player in table})
     return table[0] if table else None

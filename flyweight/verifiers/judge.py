@@ -254,7 +254,8 @@ def expected(logprobs: Sequence[float], values: Sequence[float], name: str = "ju
     BackendError for a NaN, an infinite or a missing log-probability (-inf is a probability of 0).
     """
     if len(logprobs) != len(values):
-        raise BackendError(f"{name} asked for {len(values)} probabilities and got {len(logprobs)}")
+        full = "" if logprobs else ": what it was shown fills the context"
+        raise BackendError(f"{name} asked for {len(values)} probabilities and got {len(logprobs)}{full}")
     if not all(isinstance(each, int | float) and each < math.inf for each in logprobs):  # also false for NaN
         raise BackendError(f"{name} read a probability that is not a number")
     most = max(logprobs)

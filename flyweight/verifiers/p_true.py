@@ -16,8 +16,9 @@ class PTrue:
     """P(yes) / (P(yes) + P(no)) after asking the policy whether its own solution is correct.
 
     The question is forced as plain text after the solution, in the same assistant turn, so only its tokens (about a
-    dozen) are computed. A path that is not complete is asked about so far. Deviations from the paper: Yes and No
-    instead of (A) True and (B) False, no few-shot examples, no other samples shown.
+    dozen) are computed. A path that is not complete is asked about so far; one that leaves no room in the context for
+    the question scores 1/2. Deviations from the paper: Yes and No instead of (A) True and (B) False, no few-shot
+    examples, no other samples shown.
 
     Source: Kadavath et al. 2022, Language Models (Mostly) Know What They Know (2207.05221), P(True).
     """
@@ -52,8 +53,8 @@ class PTrue:
             asked = [i for i, node in enumerate(nodes) if node.complete is complete]
             if asked:
                 readings = await models.read([nodes[i] for i in asked], text, self.choices)
-                for i, (yes, no) in zip(asked, readings, strict=True):
-                    found[i] = Score(_share(yes, no), (), self.name)
+                for i, reading in zip(asked, readings, strict=True):
+                    found[i] = Score(_share(*reading) if reading else 0.5, (), self.name)
         return [found[i] for i in range(len(nodes))]
 
 

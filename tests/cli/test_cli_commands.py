@@ -45,7 +45,10 @@ def test_list_shows_every_parameter_with_its_default(flyweight: Command) -> None
     assert {"name": "width", "type": "int", "default": 4, "allowed": "a whole number from 1 to 4096"} in beam[
         "parameters"
     ]
-    assert "2408.03314" in beam["source"] and beam["cost"]
+    assert "2408.03314" in beam["source"] and beam["cost"] and beam["use"]
+    composition = {"verifier": "", "policy": "", "of": "", "lead": 0.0, "enough": 0.0}
+    for row in facts["strategies"]:
+        assert {parameter["name"]: parameter["default"] for parameter in row["composition"]} == composition
     text = flyweight("list").out
     for heading, rows in facts.items():
         assert heading.capitalize() in text.splitlines()

@@ -125,8 +125,11 @@ def test_a_prompt_that_does_not_fit_says_both_numbers_and_the_fix(engines: Engin
     assert long.error is not None
     assert "119 tokens" in long.error and "only 64" in long.error and "context=128" in long.error
     assert "\n" not in long.error and fine.error is None
-    asked = Request(2, forced(ROOT, "y" * 60), Sampling(), 0, choices=("a",))
+    asked = Request(2, prompt("x" * 100), Sampling(), 0, choices=("a",))
     assert "raise context" in (run(engine, [asked])[0].error or "")
+    behind = Request(3, forced(ROOT, "y" * 60), Sampling(), 0, choices=("a",))
+    (unread,) = run(engine, [behind])
+    assert (unread.error, unread.finish, unread.choices) == (None, Finish.LENGTH, ()), "the path has no room left"
 
 
 def test_until_cuts_a_node_while_it_grows(engines: Engines) -> None:

@@ -42,7 +42,9 @@ def test_a_tournament_by_hand() -> None:
     played = play("tournament", InTurn(*texts), verifier=judge, n=4, pivots=2)
     a, b, c, d = texts
     assert judge.matches == [(a, b), (b, c), (c, d), (d, a), (d, b)]
-    assert (played.result.answer, played.notes) == ("d", {"matches": 5})
+    assert (played.result.answer, played.notes["matches"]) == ("d", 5)
+    standing = {node.solution: played.notes["standing"][node.key] for node in played.drawn}
+    assert standing == {d: 0.75, c: 0.5, b: pytest.approx(5 / 12), a: 0.25}
     assert (played.result.usage.policy_calls, played.result.usage.verifier_calls) == (4, 10)
 
 
@@ -60,6 +62,12 @@ def test_the_strongest_wins_whatever_the_draw_and_no_pair_meets_twice(n: int, pi
         assert len(judge.matches) <= n + k * (n - k) + k * (k - 1) // 2
         assert len(judge.matches) >= k * (n - k) + k * (k - 1) // 2, "everyone has met the pivots"
         assert played.result.usage.verifier_calls == 2 * len(judge.matches)
+
+
+def test_a_verifier_that_only_scores_is_asked_once_about_each() -> None:
+    played = play("tournament", InTurn(*map(box, "abcd")), {box(c): i / 4 for i, c in enumerate("abcd")}, n=4, pivots=2)
+    assert played.result.answer == "d"
+    assert played.result.usage.verifier_calls == 4 and len(played.judge.scored) == 4
 
 
 def test_all_pivots_is_a_league() -> None:
@@ -114,7 +122,7 @@ def test_truncated_samples_do_not_play() -> None:
     played = play("tournament", InTurn(long, box(1), long, box(2)), verifier=judge, n=4, max_tokens=20)
     assert (played.result.answer, judge.matches) == ("2", [(box(1), box(2))])
     nobody = play("tournament", InTurn(long, long), verifier=judge, n=2, max_tokens=20)
-    assert (nobody.result.best, nobody.notes) == (None, {"matches": 0})
+    assert (nobody.result.best, nobody.notes) == (None, {"matches": 0, "standing": {}})
 
 
 # Medoid

@@ -23,7 +23,18 @@ def test_online_by_hand() -> None:
     later = [UNSURE, HALF, SURE, UNSURE]
     played = play("confidence_filtered", InTurn(*warmup, *later), n=8, warmup=4, keep=0.75, window=8)
     # Warm-up: 3, 2, 1 and 3 nats; three quarters of it lie at 2 or above.
+    least = played.notes.pop("least")
     assert played.notes == {"bar": 2.0, "cut": 2, "saved_tokens": 2 * (LONG - 8)}
+    assert [least.get(candidate.node.key) for candidate in played.result.candidates] == [
+        3,
+        2,
+        1,
+        3,
+        None,
+        2,
+        3,
+        None,
+    ], "of those that ended"
     finishes = [candidate.node.finish for candidate in played.result.candidates]
     assert finishes == [Finish.END] * 4 + [Finish.CUT, Finish.END, Finish.END, Finish.CUT]
     assert played.result.usage.generated_tokens == 6 * (LONG + 1) + 2 * 8, "what was cut cost 8 tokens each"
@@ -33,6 +44,7 @@ def test_online_by_hand() -> None:
 def test_offline_by_hand() -> None:
     drafts = [SURE, HALF, UNSURE, HALF, HALF, *[UNSURE] * 6]
     played = play("confidence_filtered", InTurn(*drafts), n=11, online=False, keep=0.36, window=8, warmup=1)
+    del played.notes["least"]
     assert played.notes == {"bar": 2.0, "cut": 0, "saved_tokens": 0}
     assert played.result.usage.generated_tokens == 11 * (LONG + 1)
     assert played.result.answer == "2", "6 nats against 3; seven unsure ones have 7 together, and no vote"

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 import random
+from typing import TYPE_CHECKING
 
 from flyweight.errors import BackendError
-from flyweight.policies.llamacpp.context import Model
-from flyweight.policies.llamacpp.grammar import Grammar
 from flyweight.policies.llamacpp.row import Row, Writer, unfinished_bytes
 from flyweight.policies.llamacpp.tokens import Tokens
 from flyweight.protocols import Request
 from flyweight.types import Finish, Sampling
 
+if TYPE_CHECKING:
+    from flyweight.policies.llamacpp.context import Model
+    from flyweight.policies.llamacpp.grammar import Grammar
+
 __all__ = ["admitted"]
 
 
-def admitted(request: Request, path: list[int], *, model: Model, tokens: Tokens, context: int) -> Row | None:
+def admitted(request: Request, path: list[int], *, model: Model | None, tokens: Tokens, context: int) -> Row | None:
     """A row for a request whose path has the given token ids; None if the path has grown to the end of the context.
 
     A BackendError in one line for a prompt that does not fit and for values outside their range.
@@ -29,7 +32,7 @@ def admitted(request: Request, path: list[int], *, model: Model, tokens: Tokens,
     room = context if request.choices or request.reread else context - 1
     if len(path) > room:
         fits = len(tokens.prompt(request.node.root.messages)) <= room
-        if fits and not (request.choices or request.reread):
+        if fits and not request.reread:
             return None
         raise BackendError(
             f"the {'path' if fits else 'prompt'} has {len(path)} tokens, the context only {context}: "
@@ -44,7 +47,7 @@ def admitted(request: Request, path: list[int], *, model: Model, tokens: Tokens,
         Writer(sampling.stop, _broken_off(request, path, tokens)),
         random.Random(request.seed),
         choices=[first for (first,) in choices],
-        grammar=Grammar(model, sampling.grammar) if sampling.grammar and not choices else None,
+        grammar=_grammar(model, sampling.grammar) if sampling.grammar and not choices else None,
         reread=_positions(request, path, tokens) if request.reread else None,
     )
 
@@ -67,6 +70,14 @@ def _check(sampling: Sampling) -> None:
         raise BackendError(f"max_tokens={sampling.max_tokens}: must be at least 1")
     if not all(sampling.stop):
         raise BackendError("stop holds an empty string")
+
+
+def _grammar(model: Model | None, gbnf: str) -> Grammar:
+    if model is None:
+        raise BackendError("a grammar constrains the embedded engine only: use a GGUF model")
+    from flyweight.policies.llamacpp.grammar import Grammar
+
+    return Grammar(model, gbnf)
 
 
 def _broken_off(request: Request, path: list[int], tokens: Tokens) -> bytes:
