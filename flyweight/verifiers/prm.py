@@ -75,7 +75,7 @@ class Prm(Trained[Recipe, Backend]):
 
     @property
     def _gguf(self) -> bool:
-        from flyweight.verifiers.folder import is_reference
+        from flyweight.huggingface import is_reference
 
         return not is_reference(self.model)
 
@@ -144,9 +144,10 @@ class Prm(Trained[Recipe, Backend]):
             from flyweight.verifiers.engine import Engine
 
             return Engine(models.resolve(self.model), self.recipe, slots=self.batch, context=self.context)
-        from flyweight.verifiers import folder, transformer
+        from flyweight import huggingface
+        from flyweight.verifiers import transformer
 
-        path = folder.folder(self.model)
+        path = huggingface.folder(self.model)
         return transformer.Sequences(path, self.recipe, batch=self.batch, cache_mb=self.cache_mb)
 
     def _size(self) -> int:
@@ -154,9 +155,9 @@ class Prm(Trained[Recipe, Backend]):
             from flyweight.verifiers.engine import parameters
 
             return parameters(self.model)
-        from flyweight.verifiers import folder
+        from flyweight import huggingface
 
-        return folder.parameters(folder.folder(self.model), head=self.recipe.head == "causal")
+        return huggingface.parameters(huggingface.folder(self.model), head=self.recipe.head == "causal")
 
 
 def _keys(question: str, steps: Sequence[str]) -> Iterator[str]:

@@ -35,7 +35,7 @@ class Reward(Trained[RewardRecipe, "Reader"]):
 
         The model is loaded when the first score is asked for. Raises ConfigError for a recipe with mistakes.
         """
-        from flyweight.verifiers.folder import is_reference
+        from flyweight.huggingface import is_reference
 
         super().__init__("reward", RewardRecipe, recipe, model, batch)
         if not is_reference(self.model):
@@ -61,11 +61,12 @@ class Reward(Trained[RewardRecipe, "Reader"]):
         return {"input_ids": vocabulary.encode(vocabulary.chat(turns, finished=True))}
 
     def _load(self) -> Reader:
-        from flyweight.verifiers import folder, transformer
+        from flyweight import huggingface
+        from flyweight.verifiers import transformer
 
-        return transformer.Reader(folder.folder(self.model), self.recipe, batch=self.batch)
+        return transformer.Reader(huggingface.folder(self.model), self.recipe, batch=self.batch)
 
     def _size(self) -> int:
-        from flyweight.verifiers import folder
+        from flyweight import huggingface
 
-        return folder.parameters(folder.folder(self.model), head=False)
+        return huggingface.parameters(huggingface.folder(self.model), head=False)

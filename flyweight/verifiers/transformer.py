@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flyweight.errors import BackendError, ModelError
+from flyweight.huggingface import libraries, tensor
 from flyweight.policies.llamacpp.history import common_prefix
-from flyweight.verifiers.folder import libraries, load, tensor
+from flyweight.verifiers.folder import load
 from flyweight.verifiers.recipes import Recipe, RewardRecipe
 
 __all__ = ["Reader", "Reading", "Said", "Sequences", "leaders"]

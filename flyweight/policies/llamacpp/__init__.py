@@ -10,6 +10,7 @@ history.py   paths that were resident once
 context.py   the thin layer over llama.cpp's C API
 buffers.py   host memory for copies of streams
 kernels/     our own CPU kernels, in C++
+depths.py    which layers hidden states are taken of
 machine.py   what the engine asks of the machine
 sampler.py   from logits to a drawn token, its log-probability and certainty
 drawing.py   what a decode gives to each of its rows

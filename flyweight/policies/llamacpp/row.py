@@ -6,15 +6,18 @@ import codecs
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flyweight.policies.llamacpp.context import States
-from flyweight.policies.llamacpp.grammar import Grammar
 from flyweight.policies.llamacpp.lookup import Lookup
 from flyweight.policies.llamacpp.sampler import Drawn
 from flyweight.protocols import Growth, Request, Response
 from flyweight.types import Finish
+
+if TYPE_CHECKING:
+    from flyweight.policies.llamacpp.context import States
+    from flyweight.policies.llamacpp.grammar import Grammar
 
 __all__ = ["Row", "Writer", "unfinished_bytes"]
 

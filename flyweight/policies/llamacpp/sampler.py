@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flyweight.policies.llamacpp.kernels import Kernels
+if TYPE_CHECKING:
+    from flyweight.policies.llamacpp.kernels import Kernels
 
 __all__ = ["REACH", "Candidates", "Drawn", "Rows", "Scratch", "Wanted"]
 

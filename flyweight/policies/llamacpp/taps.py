@@ -16,19 +16,10 @@ from llama_cpp._ctypes_extensions import load_shared_library
 from numpy.typing import NDArray
 
 from flyweight.errors import BackendError
+from flyweight.policies.llamacpp.depths import tapped
 from flyweight.policies.llamacpp.kernels import Kernels, kernels
 
 __all__ = ["Taps", "tapped"]
-
-DEPTHS = (15, 18, 21)
-"""Of 24 layers. In between are those whose states tell right from wrong best; the last ones speak of the next word."""
-
-
-def tapped(layers: int) -> tuple[int, ...]:
-    """The layers whose outputs are kept, of a model with that many: three, fewer in a shallow one, never the last."""
-    if layers < 2:
-        return ()
-    return tuple(sorted({max(0, min(layers * depth // 24, layers - 2)) for depth in DEPTHS}))
 
 
 class _Struct(ctypes.Structure):

@@ -5,21 +5,59 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from flyweight.policies.llamacpp.context import Model
 from flyweight.policies.llamacpp.template import ChatTemplate
 from flyweight.types import Message, Node
 
-__all__ = ["Tokens"]
+__all__ = ["Tokens", "Vocabulary"]
 
 KEPT = 1024
 """Prompts and forced texts whose tokens are remembered."""
 
 
+class Vocabulary(Protocol):
+    """What is asked of a model's tokenizer, whichever library holds it."""
+
+    @property
+    def n_vocab(self) -> int: ...
+    @property
+    def bos(self) -> int:
+        """Id of the token a text begins with; -1 for none."""
+
+    @property
+    def eos(self) -> int:
+        """Id of the token that ends a text; -1 for none."""
+
+    @property
+    def add_bos(self) -> bool:
+        """Whether the tokenizer puts `bos` in front of a text."""
+
+    @property
+    def spm(self) -> bool:
+        """Whether it puts a space there, as SentencePiece does."""
+
+    @property
+    def chat_template(self) -> str:
+        """Jinja source, empty if there is none."""
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """Ids of `text`, nothing added; special-token strings become those tokens only if `special`."""
+
+    def piece(self, token: int) -> bytes:
+        """Bytes a token stands for; control tokens stand for none."""
+
+    def spelling(self, token: int) -> str:
+        """How the vocabulary writes a token."""
+
+    def is_control(self, token: int) -> bool:
+        """Whether text must never be able to forge it."""
+
+
 class Tokens:
     """Tokenisation for one model under one policy name."""
 
-    def __init__(self, model: Model, name: str) -> None:
+    def __init__(self, model: Vocabulary, name: str) -> None:
         self._model = model
         self._name = name
         self._pieces: dict[int, bytes] = {}
