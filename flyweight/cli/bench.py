@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from flyweight import bench
     from flyweight.store import Store
 
-__all__ = ["register"]
+__all__ = ["register", "settings_of"]
 
 HELP = """Run benchmarks, keep everything that was drawn, go on where a run was stopped.
 
@@ -169,7 +169,7 @@ def run(
         model=model,
         split=split,
         data=data,
-        settings=_settings(task, set_task or ()),
+        settings=settings_of(task, set_task or ()),
         limit=limit,
         by=by,
         ids=None if ids is None else tuple(_listed("--ids", ids)),
@@ -429,7 +429,7 @@ def _whole(option: str, text: str) -> int:
         raise ConfigError(f"{option}: {text!r} is not a whole number") from None
 
 
-def _settings(task: str, given: Sequence[str]) -> dict[str, object]:
+def settings_of(task: str, given: Sequence[str]) -> dict[str, object]:
     """The task's settings, as the kinds it says they are."""
     found: dict[str, str] = {}
     for setting in given:

@@ -1,0 +1,364 @@
+"""The choice of strategy and parameters per difficulty and budget, and what it gains where nothing was chosen.
+
+For every budget: the estimator of difficulty is fitted, its estimates cut the questions into bins of equal count, and
+in every bin the strategy that is right most often is taken. How many samples the probe has, their temperature and the
+number of bins are chosen by cross-validation; and all of that is done again without the fifth of the questions it is
+then measured on, so that what is reported is what questions that nobody looked at would give.
+
+Source: Snell et al. 2024, arXiv 2408.03314, section 3.2: five difficulty quantiles, choice by two-fold
+cross-validation.
+Deviations: a bin leaves the strategy that is best over all difficulties only for one that is better there by more than
+a standard error, since a bin of some thirty questions is decided by chance otherwise; of equally good ones the cheapest
+is taken; five folds, nested.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flyweight import abstain, stats
+from flyweight.errors import ConfigError
+from flyweight.optimal.calibration import Cell, Row, Span
+from flyweight.optimal.difficulty import BANDS, Estimator, band, bin_of, quantiles, spearman
+from flyweight.optimal.difficulty import fit as fit_difficulty
+from flyweight.optimal.pools import Play, Question, plays
+from flyweight.strategies import compose
+
+__all__ = ["LEAST", "Setting", "Table", "choices", "confidence", "fit", "report"]
+
+LEAST = 20
+"""Questions a calibration needs."""
+ORDERS = 16
+"""Of every question's samples."""
+FOLDS, INNER = 5, 3
+PROBES = (1, 2, 4, 8)
+BINS = (1, 3, 5)
+TIE = 0.005
+"""Accuracies that differ by less are equal: the cheaper one is taken."""
+LEADS, ENOUGH = (0.8, 0.95), (0.5, 0.8, 0.95)
+
+Floats = NDArray[np.float64]
+
+
+class Setting(NamedTuple):
+    """What is chosen for all difficulties together."""
+
+    temperature: float
+    k: int
+    """Samples of the probe."""
+    bins: int
+
+
+class _Outcomes(NamedTuple):
+    """What every choice comes to, [choices, questions, orders]."""
+
+    right: Floats
+    tokens: Floats
+
+
+@dataclass(frozen=True)
+class _Policy:
+    """What a fit has chosen for a budget."""
+
+    setting: Setting
+    estimator: Estimator
+    edges: tuple[float, ...]
+    cells: tuple[int, ...]
+    """Index of the choice, per bin."""
+    fixed: tuple[float, int]
+    """Temperature and index of the best single one."""
+
+
+def choices(questions: Sequence[Question], verifier: str) -> list[str]:
+    """Every strategy with every value of its parameters that the recordings can tell about, cheaper ones first."""
+    first = questions[0]
+    largest = min(len(pool) for each in questions for pool in each.pools.values()) + (first.greedy is not None)
+    judges = sorted({name for each in questions for pool in each.pools.values() for s in pool for name in s.scores})
+    found = ["greedy" if first.greedy is not None else "sample"]
+    for n in (2**power for power in range(1, 13) if 2**power <= largest):
+        stops = (0.0, *LEADS) if n > 4 else (0.0,)
+        found += [_word("self_consistency", n, "", lead=stop) for stop in stops]
+        for judge in judges:
+            other = "" if judge == verifier else judge
+            found += [_word("weighted_best_of_n", n, other, lead=stop) for stop in stops]
+            found += [_word("best_of_n", n, other, enough=stop) for stop in ((0.0, *ENOUGH) if n > 4 else (0.0,))]
+    searched = set.intersection(*(set(each.searches) for each in questions))
+    return [*found, *sorted(searched)]
+
+
+def _word(name: str, n: int, verifier: str, **stops: float) -> str:
+    given = {key: value for key, value in stops.items() if value}
+    return compose.spell(name, {"n": n, **given, **({"verifier": verifier} if verifier else {})})
+
+
+class Table:
+    """Every choice played on every question in every order: what all fits on some of the questions look up."""
+
+    def __init__(self, questions: Sequence[Question], verifier: str, orders: int = ORDERS) -> None:
+        """ConfigError for fewer than `LEAST` questions."""
+        if len(questions) < LEAST:
+            raise ConfigError(f"{len(questions)} questions: a calibration needs {LEAST}")
+        self.questions = questions
+        self.verifier = verifier
+        self.words = choices(questions, verifier)
+        self.temperatures = sorted(set.intersection(*(set(each.pools) for each in questions)))
+        if not self.temperatures:
+            raise ConfigError("no temperature was recorded for all questions")
+        self.plays: dict[float, list[list[Play]]] = {
+            t: [plays(each, t, orders, verifier) for each in questions] for t in self.temperatures
+        }
+        self.passed = {t: np.array([each.passed(t) for each in questions]) for t in self.temperatures}
+        self._features: dict[tuple[float, int], Floats] = {}
+        self._outcomes: dict[tuple[float, int, int], _Outcomes] = {}
+
+    def settings(self, budget: int) -> list[Setting]:
+        """Those worth a trial: a probe takes at most half the budget, on average."""
+        found = []
+        for t in self.temperatures:
+            least = min(len(play.samples) for each in self.plays[t] for play in each)
+            for k in PROBES:
+                spent = np.mean([play.spent[min(k, least)] for each in self.plays[t] for play in each])
+                if k == 1 or (k <= least and spent <= budget / 2):
+                    found += [Setting(t, k, bins) for bins in BINS]
+        return found
+
+    def features(self, temperature: float, k: int) -> Floats:
+        """[questions, orders, features]"""
+        key = temperature, k
+        if key not in self._features:
+            self._features[key] = np.array(
+                [[play.features(k) for play in each] for each in self.plays[temperature]], dtype=float
+            )
+        return self._features[key]
+
+    def outcomes(self, temperature: float, k: int, budget: int) -> _Outcomes:
+        """What every choice comes to after a probe of k samples."""
+        key = temperature, k, budget
+        if key not in self._outcomes:
+            found = np.array(
+                [
+                    [[play.outcome(choice, k, budget) for play in each] for each in self.plays[temperature]]
+                    for choice in self.words
+                ],
+                dtype=float,
+            )
+            self._outcomes[key] = _Outcomes(found[..., 0], found[..., 1])
+        return self._outcomes[key]
+
+    def estimates(self, estimator: Estimator, temperature: float) -> Floats:
+        """Estimated pass@1, [questions, orders]"""
+        seen = self.features(temperature, estimator.k)
+        z = (seen - np.array(estimator.means)) / np.array(estimator.scales) @ np.array(estimator.weights)
+        return np.asarray(1 / (1 + np.exp(-np.clip(z + estimator.offset, -30, 30))))
+
+
+def fit(table: Table, budget: int, say: Callable[[str], None] = lambda line: None) -> Row:
+    """What to do at one budget, with what it gives on questions set aside. Deterministic."""
+    everything = np.arange(len(table.questions))
+    parts = [(policy, held) for policy, held in _nested(table, budget)]
+    right, tokens, fixed = (np.zeros(len(everything)) for _ in range(3))
+    for policy, held in parts:
+        right[held], tokens[held] = _measured(table, policy, budget, held)
+        fixed[held] = _fixed(table, policy, budget, held)
+    final = _choose(table, budget, _setting(table, budget, everything), everything)
+    gain = stats.paired_bootstrap(list(right), list(fixed))
+    row = _row(table, final, budget)
+    say(f"budget {budget}: {', '.join(cell.strategy for cell in row.cells)}")
+    low, value, high = stats.bootstrap_mean(list(right))
+    return replace(
+        row, held_out=Span(low, value, high), held_out_tokens=round(float(tokens.mean()), 1), gain=Span(*gain)
+    )
+
+
+def report(table: Table, temperature: float, k: int) -> dict[str, Any]:
+    """How well the first k samples tell the difficulty of questions set aside, against samples outside the probe.
+
+    `spearman` in [-1, 1]; `bands` and `quintiles` count questions, a row per oracle bin from the hardest, a column per
+    estimated one; `within` is the share estimated into the right band.
+    """
+    everything = np.arange(len(table.questions))
+    orders = len(table.plays[temperature][0])
+    estimated = np.zeros((len(everything), orders))
+    for train, held in _folds(everything, FOLDS):
+        estimated[held] = table.estimates(_estimator(table, temperature, k, train), temperature)[held]
+    ranks: list[float] = []
+    bands, fifths = np.zeros((3, 3)), np.zeros((5, 5))
+    for order in range(orders):
+        told = estimated[:, order]
+        # What the probe itself has drawn would be told by the probe, difficulty or not.
+        rest = [[s.right for s in each[order].samples[k:]] for each in table.plays[temperature]]
+        oracle = [sum(marks) / len(marks) if marks else 0.0 for marks in rest]
+        ranks.append(spearman(list(told), oracle))
+        edges = [quantiles(list(values), 5) for values in (oracle, told)]
+        for mine, theirs in zip(oracle, told, strict=True):
+            bands[BANDS.index(band(mine)), BANDS.index(band(theirs))] += 1 / orders
+            fifths[bin_of(mine, edges[0]), bin_of(theirs, edges[1])] += 1 / orders
+    return {
+        "k": k,
+        "temperature": temperature,
+        "questions": len(everything),
+        "spearman": round(float(np.mean(ranks)), 3),
+        "within": round(float(np.trace(bands) / bands.sum()), 3),
+        "bands": np.round(bands, 1).tolist(),
+        "quintiles": np.round(fifths, 1).tolist(),
+    }
+
+
+def confidence(questions: Sequence[Question], temperature: float, verifier: str) -> tuple[float, float, float] | None:
+    """Weights of the confidence map of votes weighted by the verifier; None with too few questions."""
+    votes = []
+    for each in questions:
+        samples = [*([each.greedy] if each.greedy is not None else []), *each.pools[temperature]]
+        votes.append(
+            abstain.votes(
+                [abstain.Sample(s.group, s.right, s.scores.get(verifier, 0.0), s.logprob) for s in samples], each.id
+            )
+        )
+    return abstain.fit(votes) if sum(map(bool, votes)) >= abstain.LEAST else None
+
+
+# Inside --------------------------------------------------------------------------------------------------------------
+
+
+def _folds(indices: NDArray[np.int64], count: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """(the others, set aside), as even as can be. The questions stand in the order of their ids, which say nothing."""
+    for fold in range(count):
+        aside = np.arange(len(indices)) % count == fold
+        yield indices[~aside], indices[aside]
+
+
+def _nested(table: Table, budget: int) -> Iterator[tuple[_Policy, NDArray[np.int64]]]:
+    for train, held in _folds(np.arange(len(table.questions)), FOLDS):
+        yield _choose(table, budget, _setting(table, budget, train), train), held
+
+
+def _setting(table: Table, budget: int, indices: NDArray[np.int64]) -> Setting:
+    """The setting that is right most often where it was not fitted; the cheaper of equals."""
+    tried = []
+    for setting in table.settings(budget):
+        right, tokens = [], []
+        for train, held in _folds(indices, INNER):
+            values = _measured(table, _choose(table, budget, setting, train), budget, held)
+            right.append(values[0])
+            tokens.append(values[1])
+        tried.append((float(np.concatenate(right).mean()), float(np.concatenate(tokens).mean()), setting))
+    best = max(value for value, _, _ in tried)
+    return min((tokens, setting) for value, tokens, setting in tried if value >= best - TIE)[1]
+
+
+def _estimator(table: Table, temperature: float, k: int, indices: NDArray[np.int64]) -> Estimator:
+    seen = table.features(temperature, k)[indices]
+    orders = len(seen[0])
+    rows = seen.reshape(len(seen) * orders, -1)
+    passed = np.repeat(table.passed[temperature][indices], orders)
+    return fit_difficulty(k, rows.tolist(), passed.tolist(), [1 / orders] * len(rows))
+
+
+def _choose(table: Table, budget: int, setting: Setting, indices: NDArray[np.int64]) -> _Policy:
+    """The choice per bin, made on these questions."""
+    estimator = _estimator(table, setting.temperature, setting.k, indices)
+    told = table.estimates(estimator, setting.temperature)[indices]
+    edges = quantiles(told.ravel().tolist(), setting.bins)
+    outcomes = table.outcomes(setting.temperature, setting.k, budget)
+    right, tokens = outcomes.right[:, indices], outcomes.tokens[:, indices]
+    reference = _best(right.mean(axis=(1, 2)), tokens.mean(axis=(1, 2)))
+    cells = []
+    place = np.searchsorted(np.array(edges), told, side="right")
+    for number in range(len(edges) + 1):
+        mask = (place == number) / told.shape[1]
+        weight = mask.sum()
+        values = (right * mask).sum(axis=(1, 2)) / weight
+        price = (tokens * mask).sum(axis=(1, 2)) / weight
+        lead = right - right[reference]
+        apart = (lead * mask).sum(axis=2) - mask.sum(axis=1) * (values - values[reference])[:, None]
+        error = np.sqrt((apart**2).sum(axis=1)) / weight
+        better = np.flatnonzero(values - values[reference] > error)
+        target = max([values[reference], *values[better]])
+        # What is cheaper and no worse than the one for all difficulties needs no proof either.
+        cells.append(_best(np.where(values >= target - TIE, target, -1.0), price))
+    return _Policy(setting, estimator, edges, tuple(cells), _fixed_choice(table, budget, indices))
+
+
+def _best(values: Floats, price: Floats) -> int:
+    """The cheapest of the best."""
+    good = np.flatnonzero(values >= values.max() - TIE)
+    return int(good[np.argmin(price[good])])
+
+
+def _fixed_choice(table: Table, budget: int, indices: NDArray[np.int64]) -> tuple[float, int]:
+    """Temperature and index of the best single strategy, which needs no probe."""
+    found = []
+    for t in table.temperatures:
+        outcomes = table.outcomes(t, 1, budget)
+        values, price = (each[:, indices].mean(axis=(1, 2)) for each in outcomes)
+        index = _best(values, price)
+        found.append((float(values[index]), -float(price[index]), t, index))
+    return max(found)[2:]
+
+
+def _measured(table: Table, policy: _Policy, budget: int, indices: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Share right and tokens per question, over all orders."""
+    setting = policy.setting
+    told = table.estimates(policy.estimator, setting.temperature)[indices]
+    place = np.searchsorted(np.array(policy.edges), told, side="right")
+    chosen = np.array(policy.cells)[place]
+    outcomes = table.outcomes(setting.temperature, setting.k, budget)
+    rows, columns = indices[:, None], np.arange(told.shape[1])[None, :]
+    return outcomes.right[chosen, rows, columns].mean(axis=1), outcomes.tokens[chosen, rows, columns].mean(axis=1)
+
+
+def _fixed(table: Table, policy: _Policy, budget: int, indices: NDArray[np.int64]) -> Floats:
+    temperature, index = policy.fixed
+    return np.asarray(table.outcomes(temperature, 1, budget).right[index, indices].mean(axis=1))
+
+
+def _row(table: Table, policy: _Policy, budget: int) -> Row:
+    """The row of a policy that was chosen on all questions."""
+    setting = policy.setting
+    told = table.estimates(policy.estimator, setting.temperature)
+    place = np.searchsorted(np.array(policy.edges), told, side="right")
+    outcomes = table.outcomes(setting.temperature, setting.k, budget)
+    cells = [
+        _cell(table.words[choice], outcomes, choice, (place == number) / told.shape[1])
+        for number, choice in enumerate(policy.cells)
+    ]
+    temperature, index = policy.fixed
+    alone = table.outcomes(temperature, 1, budget)
+    whole = np.full(told.shape, 1 / told.shape[1])
+    nothing = Span(0.0, 0.0, 0.0)
+    return Row(
+        budget,
+        setting.temperature,
+        policy.estimator,
+        tuple(round(edge, 6) for edge in policy.edges),
+        tuple(cells),
+        _cell(table.words[index], alone, index, whole),
+        nothing,
+        0.0,
+        nothing,
+    )
+
+
+def _cell(strategy: str, outcomes: _Outcomes, choice: int, mask: Floats) -> Cell:
+    weight = mask.sum(axis=1)
+    held = weight > 0
+    count = float(weight.sum())
+    right = (outcomes.right[choice] * mask).sum(axis=1)
+    value = float(right.sum() / count)
+    # Wilson's interval for a share of so many questions, which need not be whole ones.
+    low, _, high = _wilson(value, count)
+    tokens = float((outcomes.tokens[choice] * mask).sum() / count)
+    assert held.any()
+    return Cell(strategy, Span(low, round(value, 4), high), round(tokens, 1), round(count, 1))
+
+
+def _wilson(share: float, n: float, z: float = 1.959964) -> Span:
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Span(round(max(0.0, middle - half), 4), share, round(min(1.0, middle + half), 4))
