@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import types
 from collections.abc import Coroutine, Generator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
 from flyweight.protocols import Policy, Request, Response
 from flyweight.types import Node
 
-__all__ = ["Draw", "Fork", "Task", "ask"]
+__all__ = ["Draw", "Fork", "Outside", "Task", "ask"]
 
 
 @dataclass(eq=False)
@@ -23,7 +24,7 @@ class Task:
     branch: tuple[int, ...] = ()
     """Where it sits in the tree of parallels; keeps draw indices independent of how branches interleave."""
     parent: Task | None = None
-    waiting: Draw | Fork | None = None
+    waiting: Draw | Fork | Outside | None = None
     draws: dict[str, int] = field(default_factory=dict)
     """Per parent node: how many draws this branch has asked for."""
     forks: int = 0
@@ -64,7 +65,14 @@ class Fork:
     open: int = 0
 
 
+@dataclass(eq=False)
+class Outside:
+    """Work done on another thread or machine, whose result is awaited while everything else goes on."""
+
+    future: Future[Any]
+
+
 @types.coroutine
-def ask(call: Draw | Fork) -> Generator[Draw | Fork, Any, Any]:
+def ask(call: Draw | Fork | Outside) -> Generator[Draw | Fork | Outside, Any, Any]:
     """Hand a request to whoever drives the coroutine; what it sends back is the answer."""
     return (yield call)

@@ -109,6 +109,7 @@ class Live:
         """Hidden states that were read again, by path and policy: several verifiers may want them."""
         self.ranked: dict[tuple[str, str], float] = {}
         """Scores of what was compared by a verifier that only scores, by path and verifier: once is enough."""
+        self.explained: Mapping[str, object] = {}
         self.refused = False
         """Whether the budget turned a call away."""
         self.started = setting.clock()
@@ -232,7 +233,12 @@ class Live:
             return []
         return cast("list[T]", await ask(Fork(searches)))
 
+    def weights(self) -> str:
+        return str(getattr(self.setting.policy(None), "sha256", ""))
+
     def note(self, **facts: object) -> None:
+        if isinstance(explained := facts.get("explained"), Mapping):
+            self.explained = explained
         self._emit("note", facts=facts)
 
     # What the runner needs ------------------------------------------------------------------------------------
@@ -372,10 +378,18 @@ class Live:
             confidence=confidence,
             calibrated=calibrated,
             sure=wanted is None or (confidence is not None and confidence >= wanted),
+            explained=self.explained,
             error=error,
         )
         self._emit("end", facts={"result": self.result})
         return self.result
+
+    def blame(self, failure: Exception) -> None:
+        """Keep what went wrong."""
+        self.failure = failure
+        if isinstance(failure, SandboxError):
+            self.broken = failure
+            self.candidates.clear()  # without a sandbox their answers cannot be told apart
 
     def seen(self, kv_bytes: int) -> None:
         """Note the engine's KV memory in use."""
@@ -514,7 +528,8 @@ class _Reader(Models):
             return [hidden for hidden in kept if hidden is not None]
         draw = Draw(requests, reader, True, [None] * len(requests))
         await ask(draw)
-        again = iter([Hidden(each.hidden, each.prompt_tokens) for each in draw.responses if each is not None])
+        said = [each for each in draw.responses if each is not None]
+        again = iter([Hidden(each.hidden, each.prompt_tokens, each.ends) for each in said])
         found = [hidden or next(again) for hidden in kept]
         for node, hidden in zip(nodes, found, strict=True):
             live.reread[node.key, reader.name] = hidden._replace(tokens=0)
@@ -541,7 +556,8 @@ def _joined(node: Node, policy: Policy) -> Hidden | None:
         return None
     import numpy as np  # late: most runs have no use for it here
 
-    return Hidden(np.concatenate([cast(Any, step.hidden) for step in steps]))
+    parts = [cast(Any, step.hidden) for step in steps]
+    return Hidden(np.concatenate(parts), ends=tuple(itertools.accumulate(map(len, parts))))
 
 
 def _prompt(messages: Sequence[Message]) -> Node:

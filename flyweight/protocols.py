@@ -85,6 +85,8 @@ class Response:
     choices: tuple[float, ...] = ()
     """Natural-log probability of each of the request's choices' first token, <= 0; none where the path fills the
     context (Finish.LENGTH)."""
+    ends: tuple[int, ...] = ()
+    """Of a path that was read again: states up to the end of each step, the last being all."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0
@@ -138,6 +140,8 @@ class Hidden(NamedTuple):
     """float16 [T, layers, width]"""
     tokens: int = 0
     """Computed again for them; none where they had been kept."""
+    ends: tuple[int, ...] = ()
+    """States up to the end of each step of the path, the last being all; empty for a root."""
 
 
 class Models(Protocol):
@@ -327,8 +331,14 @@ class Search(Protocol):
     async def parallel(self, *searches: Coroutine[object, object, T]) -> list[T]:
         """Run sub-searches side by side; their results in order. If one fails the others are cancelled."""
 
+    def weights(self) -> str:
+        """SHA-256 of the model file of the first policy, which what was fitted for it is tied to; empty without one."""
+
     def note(self, **facts: object) -> None:
-        """Put facts on the record (events, trace). Never changes the search."""
+        """Put facts on the record (events, trace). Never changes the search.
+
+        `explained`, a mapping of plain values, is what the strategy says of its own choice: `Result.explained`.
+        """
 
 
 class Strategy(Protocol):

@@ -2,7 +2,7 @@
 
 Every strategy is a coroutine that yields what it wants from the models. The runner collects the wants of all live
 searches of all problems, feeds them to the policies, and resumes whoever got everything it asked for. Continuous
-batching falls out: a policy always sees every continuation any search is waiting for.
+batching falls out: a policy always sees every continuation any search is waiting for, whoever submitted it and when.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import replace
+from typing import Any
 
 from flyweight.abstain import ConfidenceMap
-from flyweight.calls import Draw, Fork, Task
-from flyweight.errors import BackendError, BudgetSpent, FlyweightError, SandboxError
+from flyweight.calls import Draw, Fork, Outside, Task
+from flyweight.errors import BackendError, BudgetSpent, FlyweightError
 from flyweight.live import Live, Setting
 from flyweight.protocols import Answers, Policy, Response, Strategy, Verifier
 from flyweight.types import Budget, Event, Node, Problem, Result, Sampling, Stopped
@@ -23,10 +25,15 @@ __all__ = ["Runner"]
 
 PROGRESS_EVERY = 0.1
 """Seconds between progress events."""
+PATIENCE = 0.05
+"""Seconds a step waits for work done elsewhere when the policies have nothing to do."""
 
 
 class Runner:
     """Policies and verifiers kept warm, and the loop that drives searches over them.
+
+    `run` searches a list of problems. Whoever gets problems one by one uses `submit`, `step` and `cancel` instead: a
+    search may be added at any time and is batched with those under way.
 
     Budgets. A continuation is handed to its policy only when the tokens spent, plus the most that those in flight may
     still generate, plus its own `max_tokens` fit the token budget; the last one's `max_tokens` is cut to what is left.
@@ -64,7 +71,9 @@ class Runner:
         self._progressed = 0.0
         self._owners: dict[int, Live] = {}
         """Request id -> whose it is, for every request a policy holds."""
-        self._setting = Setting(
+        self._live: list[Live] = []
+        """Every search under way, in the order submitted."""
+        self.setting = Setting(
             policies=named,
             verifiers=verifiers or {},
             answers=answers,
@@ -100,24 +109,55 @@ class Runner:
                     if problem is None:
                         exhausted = True
                     else:
-                        live.append(self._start(problem, strategy, budget or Budget()))
-                for search in live:
-                    self._guard(search)
-                done = [search.result for search in live if search.result is not None]
-                live = [search for search in live if search.result is None]
-                yield from done
-                if not live and (exhausted or self._interrupted):
+                        live.append(self.submit(problem, strategy, budget))
+                if not live:
                     return
-                for search in live:
-                    self._admit(search)
-                self._step(live)
-        except SandboxError:
-            yield from (search.result for search in live if search.result is not None)
-            raise
+                self.step()
+                done = [search for search in live if search.result is not None]
+                live = [search for search in live if search.result is None]
+                yield from (search.result for search in done if search.result is not None and search.broken is None)
+                for search in done:
+                    if search.broken is not None:
+                        raise search.broken
         finally:
             for search in live:
-                if search.result is None:
-                    self._cancel(search, search.main)
+                self.cancel(search)
+
+    def submit(
+        self, problem: Problem, strategy: Strategy, budget: Budget | None = None, setting: Setting | None = None
+    ) -> Live:
+        """Begin a search; `step` drives it until its `result` is there.
+
+        `setting` is `Runner.setting` with whatever this search has otherwise. Raises SandboxError where the answers to
+        the problem cannot be told apart without a sandbox.
+        """
+        search = Live(problem, strategy, budget or Budget(), setting or self.setting)
+        self._live.append(search)
+        self._resume(search, search.main, None)
+        return search
+
+    def step(self) -> list[Live]:
+        """Let every search go on as far as it can, then do one bounded piece of work; those that have ended since.
+
+        Each is returned once. Where some have ended before any work was done, none is.
+        """
+        for search in self._live:
+            self._guard(search)
+            self._return(search)
+        done = self._ended()
+        if done or not self._live:
+            return done
+        for search in self._live:
+            self._admit(search)
+        self._work()
+        return self._ended()
+
+    def cancel(self, search: Live) -> None:
+        """End a search at once, without a result; `Live.usage` is what it has cost. Nothing if it has ended."""
+        if search in self._live:
+            self._live.remove(search)
+        if search.result is None:
+            self._cancel(search, search.main)
 
     def interrupt(self) -> None:
         """Stop every search at the next step; their results come back with what is known so far."""
@@ -125,15 +165,10 @@ class Runner:
 
     def close(self) -> None:
         """Release the policies."""
-        for policy in self._setting.policies.values():
+        for policy in self.setting.policies.values():
             policy.close()
 
     # A search's life -----------------------------------------------------------------------------------------
-
-    def _start(self, problem: Problem, strategy: Strategy, budget: Budget) -> Live:
-        search = Live(problem, strategy, budget, self._setting)
-        self._resume(search, search.main, None)
-        return search
 
     def _resume(self, search: Live, task: Task, value: object, error: FlyweightError | None = None) -> None:
         """Let a coroutine run to its next await, and file what it asks for."""
@@ -163,6 +198,9 @@ class Runner:
             for child in call.tasks:
                 if search.result is None and task.waiting is call:
                     self._resume(search, child, None)
+        elif isinstance(call, Outside):
+            task.waiting = call
+            search.outside.append((task, call))
         else:
             error = BackendError(f"a strategy may only await the verbs of Search, not {type(call).__name__}")
             self._failed(search, task, error)
@@ -194,20 +232,22 @@ class Runner:
         elif isinstance(failure, BudgetSpent):
             search.refused = True
             self._end(search, None, Stopped.BUDGET)
-        elif isinstance(failure, SandboxError):
-            raise failure
         else:
-            self._end(search, None, Stopped.ERROR, _describe(failure))
+            self._broke(search, failure)
 
     def _end(self, search: Live, best: Node | None, stopped: Stopped, error: str | None = None) -> None:
         self._cancel(search, search.main)
         try:
             search.finish(best, stopped, error)
-        except SandboxError:
-            raise
         except Exception as failure:
             search.candidates.clear()
+            search.blame(failure)
             search.finish(None, Stopped.ERROR, _describe(failure))
+
+    def _broke(self, search: Live, failure: Exception) -> None:
+        """End a search with what went wrong."""
+        search.blame(failure)
+        self._end(search, None, Stopped.ERROR, _describe(failure))
 
     def _cancel(self, search: Live, task: Task) -> None:
         """Stop a task and its branches; what they were drawing is dropped but charged."""
@@ -218,7 +258,29 @@ class Runner:
                 self._cancel(search, child)
         if isinstance(waiting, Draw):
             self._drop(search, waiting)
+        if isinstance(waiting, Outside):
+            search.outside.remove((task, waiting))
+            waiting.future.cancel()
         task.coroutine.close()
+
+    def _return(self, search: Live) -> None:
+        """Resume what was waiting for work done elsewhere and has it now."""
+        for task, call in list(search.outside):
+            if not call.future.done() or (task, call) not in search.outside:
+                continue
+            search.outside.remove((task, call))
+            failure = CancelledError() if call.future.cancelled() else call.future.exception()
+            if failure is None:
+                self._resume(search, task, call.future.result())
+            else:
+                error = failure if isinstance(failure, FlyweightError) else BackendError(_describe(failure))
+                self._resume(search, task, None, error)
+
+    def _ended(self) -> list[Live]:
+        """Take out the searches that have ended."""
+        done = [search for search in self._live if search.result is not None]
+        self._live = [search for search in self._live if search.result is None]
+        return done
 
     # Feeding the policies ------------------------------------------------------------------------------------
 
@@ -264,28 +326,36 @@ class Runner:
             else:
                 self._resume(search, task, None, BudgetSpent(f"all {search.budget.tokens} tokens are spent"))
 
-    def _step(self, live: list[Live]) -> None:
+    def _work(self) -> None:
         """One bounded piece of work of every policy that has any, and its consequences."""
-        for name, policy in self._setting.policies.items():
-            if not any(draw.policy is policy for search in live for _, draw, _ in search.flying.values()):
+        idle = True
+        for name, policy in self.setting.policies.items():
+            if not self._served_by(policy):
                 continue
+            idle = False
             try:
                 responses = [(self._owners[response.id], response) for response in policy.step()]
             except Exception as failure:
-                for search in live:
-                    if any(draw.policy is policy for _, draw, _ in search.flying.values()):
-                        self._end(search, None, Stopped.ERROR, f"policy {name} failed: {_describe(failure)}")
+                for search in self._served_by(policy):
+                    self._end(search, None, Stopped.ERROR, f"policy {name} failed: {_describe(failure)}")
                 continue
             self._deliver(responses)
             kv_bytes = policy.counters.kv_bytes
-            for search in live:
+            for search in self._live:
                 search.seen(kv_bytes)
+        elsewhere: list[Future[Any]] = [call.future for search in self._live for _, call in search.outside]
+        if idle and elsewhere:
+            wait(elsewhere, timeout=PATIENCE, return_when=FIRST_COMPLETED)
         now = self._clock()
         if now - self._progressed >= PROGRESS_EVERY:
             self._progressed = now
-            for search in live:
+            for search in self._live:
                 if search.result is None:
                     search.progress()
+
+    def _served_by(self, policy: Policy) -> list[Live]:
+        """The searches that have something in flight at a policy."""
+        return [s for s in self._live if any(draw.policy is policy for _, draw, _ in s.flying.values())]
 
     def _deliver(self, responses: list[tuple[Live, Response]]) -> None:
         """Book everything that came back together, then resume whoever got all it asked for."""
@@ -304,8 +374,14 @@ class Runner:
                 self._resume(search, task, None, BackendError(draw.error))
             elif draw.open == 0:
                 self._resume(search, task, None)
+            self._stop_if_sure(search)
+
+    def _stop_if_sure(self, search: Live) -> None:
+        try:
             if search.result is None and search.sure():
                 self._end(search, None, Stopped.CONFIDENT)
+        except Exception as failure:  # comparing answers may fail, and then fails this search alone
+            self._broke(search, failure)
 
     def _drop(self, search: Live, draw: Draw) -> None:
         """Forget what is left of a draw; what it has cost is charged."""
@@ -331,7 +407,7 @@ class Runner:
             self.on_event(replace(event, at=event.at - self._born))
 
 
-def _describe(failure: Exception) -> str:
+def _describe(failure: BaseException) -> str:
     """One line: Flyweight's own errors speak for themselves, others are named."""
     text = " ".join(str(failure).split())
     return text if isinstance(failure, FlyweightError) else f"{type(failure).__name__}: {text}"

@@ -12,6 +12,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
@@ -267,6 +268,10 @@ class NoModels(Models):
     def weights(self, policy: str | None = None) -> str:
         """No file."""
         return ""
+
+    async def wait(self, future: Future[T]) -> T:
+        """Its result, which must be there."""
+        return future.result(timeout=0)
 
     def spent(self, tokens: int) -> None:
         """Nothing is booked."""

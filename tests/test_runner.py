@@ -7,11 +7,14 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
 
 import pytest
 
 from flyweight import strategies
 from flyweight.errors import BackendError, ConfigError
+from flyweight.live import Live
 from flyweight.protocols import Models, Request, Response, Search, Strategy
 from flyweight.runner import Runner
 from flyweight.select import majority
@@ -442,3 +445,142 @@ def test_bad_parameters_are_found_when_binding() -> None:
     with pytest.raises(ConfigError, match="did you mean 'width'"):
         strategies.bind("beam_search", {"widht": 4})
     assert majority([]) is None
+
+
+# One by one, beside others under way
+
+
+def finish(run: Runner, *searches: Live) -> list[Result]:
+    """Drive the runner until these searches have ended."""
+    while any(search.result is None for search in searches):
+        run.step()
+    return [search.result for search in searches if search.result is not None]
+
+
+def test_a_submitted_search_is_what_it_is_alone() -> None:
+    other = Problem("other", "Add 1 and 2 and 3 and 4.")
+    [alone] = runner().run([SUM], voting(5))
+    run = runner()
+    first = run.submit(other, voting(9))
+    for _ in range(7):
+        run.step()
+    second = run.submit(SUM, voting(5))
+    [_, beside] = finish(run, first, second)
+    assert (beside.text, beside.usage.generated_tokens) == (alone.text, alone.usage.generated_tokens)
+    assert run.step() == []
+
+
+def test_each_ended_search_is_returned_once() -> None:
+    run = runner()
+    searches = [run.submit(replace(SUM, id=str(i)), voting(i + 1)) for i in range(4)]
+    ended: list[Live] = []
+    while len(ended) < len(searches):
+        ended += run.step()
+    assert sorted(map(id, ended)) == sorted(map(id, searches))
+
+
+def test_a_cancelled_search_frees_its_rows_and_is_charged() -> None:
+    policy = say("\\boxed{1}" + "x" * 500)
+    run = runner(policy)
+    search, kept = run.submit(SUM, voting(4)), run.submit(replace(SUM, id="kept"), voting(1))
+    for _ in range(10):
+        run.step()
+    run.cancel(search)
+    assert search.usage.generated_tokens == 40 and search.result is None
+    run.cancel(kept)
+    assert policy.step() == [] and run.step() == []
+    run.cancel(search)
+    assert search.usage.generated_tokens == 40, "cancelling twice costs nothing"
+    assert search.usage.generated_tokens + kept.usage.generated_tokens == policy.counters.generated_tokens
+
+
+def test_searches_differ_in_seed_sampling_and_verifier() -> None:
+    run = runner(ToyPolicy(slots=3))
+    seeded = replace(run.setting, seed=7, sampling=Sampling(max_tokens=30))
+    searches = [run.submit(SUM, voting(6)), run.submit(SUM, voting(6), setting=seeded)]
+    usual, changed = finish(run, *searches)
+    assert usual.text == runner().solve(SUM, voting(6)).text
+    assert changed.text == runner(seed=7, sampling=Sampling(max_tokens=30)).solve(SUM, voting(6)).text
+    assert max(c.node.drawn for c in changed.candidates) <= 30 < max(c.node.drawn for c in usual.candidates)
+
+
+def test_the_form_of_an_answer_binds_nothing_else() -> None:
+    asked: list[Sampling] = []
+
+    def write(question: str, so_far: str, rng: random.Random, sampling: Sampling) -> Draft:
+        asked.append(sampling)
+        return Draft("{}")
+
+    async def search(search: Search) -> Node | None:
+        [whole] = await search.complete([search.root])
+        await search.complete([search.append(whole, " so")])
+        await search.ask([Message("user", "Is it?")])
+        return whole
+
+    run = runner(ToyPolicy(write), sampling=Sampling(stop=("END",), grammar='root ::= "{}"'))
+    assert run.solve(SUM, search).error is None
+    assert [(s.stop, bool(s.grammar)) for s in asked] == [(("END",), True), (("END",), False), ((), False)]
+
+
+def test_what_needs_whole_answers_refuses_steps() -> None:
+    run = runner()
+    search = run.submit(SUM, strategies.bind("beam_search"), setting=replace(run.setting, whole="tools"))
+    [result] = finish(run, search)
+    assert isinstance(search.failure, ConfigError) and "step by step" in (result.error or "")
+    assert result.usage.generated_tokens == 0
+
+
+def test_work_done_elsewhere_runs_beside_the_policy() -> None:
+    future: Future[float] = Future()
+
+    class Remote(RuleVerifier):
+        async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> Sequence[Score]:
+            value = await models.wait(future)
+            return [Score(value, kind=self.name) for _ in nodes]
+
+    policy = ToyPolicy()
+    run = Runner(policy, {"remote": Remote(lambda q, s: 0.0)}, answers=BoxedAnswers())
+    waiting = run.submit(SUM, strategies.bind("best_of_n", {"n": 1}))
+    while not waiting.outside:
+        run.step()
+    before = policy.counters.generated_tokens
+    finish(run, run.submit(replace(SUM, id="other"), voting(2)))
+    assert policy.counters.generated_tokens > before and waiting.result is None
+    future.set_result(0.25)
+    [result] = finish(run, waiting)
+    assert result.best is not None and result.best.score == Score(0.25, kind="rule")
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_work_done_elsewhere_that_fails_or_is_not_wanted_any_more(cancelled: bool) -> None:
+    future: Future[float] = Future()
+
+    class Remote(RuleVerifier):
+        async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> Sequence[Score]:
+            await models.wait(future)
+            return []
+
+    run = Runner(ToyPolicy(), {"remote": Remote(lambda q, s: 0.0)}, answers=BoxedAnswers())
+    search = run.submit(SUM, strategies.bind("best_of_n", {"n": 1}))
+    while not search.outside:
+        run.step()
+    if cancelled:
+        run.cancel(search)
+        assert future.cancelled() and run.step() == []
+    else:
+        future.set_exception(OSError("connection reset"))
+        [result] = finish(run, search)
+        assert result.error == "OSError: connection reset"
+
+
+def test_comparing_answers_may_fail_and_fails_its_search_alone() -> None:
+    class Broken(BoxedAnswers):
+        def classes(self, answers: Sequence[str | None], problem: Problem) -> list[list[int]]:
+            if problem.id == "broken" and answers:
+                raise RuntimeError("no comparing")
+            return super().classes(answers, problem)
+
+    run = Runner(ToyPolicy(), answers=Broken())
+    searches = [run.submit(replace(SUM, id=id), voting(3), Budget(confidence=0.99)) for id in ("broken", "sound")]
+    broken, sound = finish(run, *searches)
+    assert broken.error == "RuntimeError: no comparing" and sound.error is None and sound.best is not None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import cast
+from concurrent.futures import Future
+from typing import TypeVar, cast
 
 from flyweight.errors import BackendError, ConfigError
 from flyweight.protocols import Hidden, Models, Verifier
@@ -12,6 +13,8 @@ from flyweight.store.units import Kind, Paths, Unit, Units, pack, unpack
 from flyweight.types import Message, Node, Problem, Score
 
 __all__ = ["StoredVerifier", "identify", "stored_verifier"]
+
+T = TypeVar("T")
 
 
 class _Watched:
@@ -67,6 +70,9 @@ class _Watched:
 
     def weights(self, policy: str | None = None) -> str:
         return self._models.weights(policy)
+
+    async def wait(self, future: Future[T]) -> T:
+        return await self._models.wait(future)
 
     def spent(self, tokens: int) -> None:
         self.tokens += tokens
