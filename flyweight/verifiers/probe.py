@@ -8,7 +8,6 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flyweight.errors import BackendError, ConfigError
-from flyweight.protocols import Models
+from flyweight.protocols import Hidden, Models
 from flyweight.types import Node, Problem, Score
 from flyweight.verifiers import heads
 from flyweight.verifiers.confidence import NEUTRAL
@@ -137,7 +136,7 @@ class Probe:
         """One Score per node. ConfigError where there is no head for the model, or it was trained for another."""
         head = self._fitting(models.weights())
         found = await models.states(nodes)
-        return [self._score(head, node, hidden.states) for node, hidden in zip(nodes, found, strict=True)]
+        return [self._score(head, node, hidden) for node, hidden in zip(nodes, found, strict=True)]
 
     def _fitting(self, sha256: str) -> Head:
         if not self.head:
@@ -150,12 +149,13 @@ class Probe:
             )
         return head
 
-    def _score(self, head: Head, node: Node, states: NDArray[np.float16]) -> Score:
+    def _score(self, head: Head, node: Node, hidden: Hidden) -> Score:
+        states: NDArray[np.float16] = hidden.states
         if states is None or not len(states):
             return Score(NEUTRAL, (), self.name)
         if states[0].size != len(head.mean):
             raise BackendError(f"the probe reads {len(head.mean)} numbers a token, the policy gave {states[0].size}")
-        ends = _ends(node, len(states))
+        ends = [*sorted({end for end in hidden.ends if 0 < end < len(states)}), len(states)]
         logits = head.logits(states, np.stack([scalars(node.steps, end) for end in ends]), ends)
         values = tuple(heads.probability(float(logit)) for logit in logits)
         return Score(values[-1], values, self.name)
@@ -194,9 +194,3 @@ def shipped(sha256: str) -> Head:
 @lru_cache(maxsize=8)
 def _loaded(path: Path) -> Head:
     return Head.load(path)
-
-
-def _ends(node: Node, states: int) -> list[int]:
-    """States up to the end of each step, the last one's reaching to the very end."""
-    before = accumulate(len(step.tokens or ()) for step in node.steps[:-1])
-    return [*sorted({end for end in before if 0 < end < states}), states]

@@ -81,6 +81,21 @@ def test_states_read_again_are_those_of_drawing(
     )
 
 
+def test_states_read_again_say_where_the_steps_of_a_text_end(engines: Engines) -> None:
+    """Of text that somebody else wrote, the engine alone knows how many tokens a step has."""
+    engine = engines()
+    root = draw(0, QUESTIONS[0]).node
+    first = Node(root, "one two", None, finish=Finish.FORCED, key="1")
+    last = Node(first, "three", None, finish=Finish.FORCED, key="2")
+    [found] = run(engine, [replace(draw(1, last), reread=True)])
+    counted = len(engine._tokens.text("one two"))
+    assert found.ends == (counted, len(cast(tiny.Array, found.hidden)))
+    [alone] = run(engine, [replace(draw(2, first), reread=True)])
+    np.testing.assert_allclose(
+        cast(tiny.Array, found.hidden)[:counted], cast(tiny.Array, alone.hidden), rtol=2e-3, atol=2e-3
+    )
+
+
 def test_together_equals_alone(engines: Engines) -> None:
     requests = [draw(i, QUESTIONS[i % 5]) for i in range(12)]
     together = run(engines(), requests)

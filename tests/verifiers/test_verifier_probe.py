@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, cast
 
@@ -51,7 +52,12 @@ class Given(NoModels):
         self._states, self._sha256 = states, sha256
 
     async def states(self, nodes: Sequence[Node], *, policy: str | None = None) -> list[Hidden]:
-        return [Hidden(self._states[node.key]) for node in nodes]
+        found = []
+        for node in nodes:
+            inner = accumulate(len(step.tokens or ()) for step in node.steps[:-1])
+            states = self._states[node.key]
+            found.append(Hidden(states, ends=(*inner, len(states)) if states is not None else ()))
+        return found
 
     def weights(self, policy: str | None = None) -> str:
         return self._sha256

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from flyweight.errors import BackendError
@@ -41,6 +42,7 @@ def admitted(request: Request, path: list[int], *, model: Model | None, tokens: 
     choices = [tokens.text(choice)[:1] for choice in request.choices]
     if not all(choices):
         raise BackendError("choices holds an empty string")
+    reread = _positions(request, path, tokens) if request.reread else None
     return Row(
         request,
         path,
@@ -48,7 +50,8 @@ def admitted(request: Request, path: list[int], *, model: Model | None, tokens: 
         random.Random(request.seed),
         choices=[first for (first,) in choices],
         grammar=_grammar(model, sampling.grammar) if sampling.grammar and not choices else None,
-        reread=_positions(request, path, tokens) if request.reread else None,
+        reread=reread,
+        ends=_ends(request, len(reread), tokens) if reread is not None else (),
     )
 
 
@@ -59,6 +62,12 @@ def _positions(request: Request, path: list[int], tokens: Tokens) -> range:
         return range(max(1, len(path) - 1))
     start = len(tokens.prompt(node.root.messages)) - 1
     return range(start, max(start + 1, len(path) if node.complete else len(path) - 1))
+
+
+def _ends(request: Request, states: int, tokens: Tokens) -> tuple[int, ...]:
+    """How many of a path's states there are up to the end of each of its steps."""
+    steps = request.node.steps
+    return (*accumulate(len(tokens.step(step)) for step in steps[:-1]), states) if steps else ()
 
 
 def _check(sampling: Sampling) -> None:

@@ -81,6 +81,8 @@ class Row:
     hidden: list[States] = field(default_factory=list)
     reread: range | None = None
     """The positions whose states are wanted, and nothing else."""
+    ends: tuple[int, ...] = ()
+    """How many of them there are up to the end of each step."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0
@@ -166,6 +168,7 @@ class Row:
             finish=finish,
             hidden=np.concatenate(self.hidden) if self.hidden else None,
             choices=tuple(choices),
+            ends=self.ends,
             prompt_tokens=cost[0],
             cached_tokens=cost[1],
             generated_tokens=cost[2],

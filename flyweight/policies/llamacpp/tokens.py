@@ -78,8 +78,12 @@ class Tokens:
         steps = node.steps
         path.extend(self.prompt(steps[0].root.messages if steps else node.messages))
         for step in steps:
-            path.extend(step.tokens if step.tokens is not None and self.drew(step) else self.text(step.text))
+            path.extend(self.step(step))
         return path
+
+    def step(self, node: Node) -> Sequence[int]:
+        """Token ids of what a node adds to its parent's path."""
+        return node.tokens if node.tokens is not None and self.drew(node) else self.text(node.text)
 
     def drew(self, node: Node) -> bool:
         """Whether a step's tokens are this policy's own."""
