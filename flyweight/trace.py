@@ -168,6 +168,7 @@ def _result(result: Result, seen: set[str]) -> Json:
         "confidence": _plain(result.confidence),
         **({"calibrated": True} if result.calibrated else {}),
         **({} if result.sure else {"sure": False}),
+        **({"explained": _plain(result.explained)} if result.explained else {}),
         "error": result.error,
     }
 
@@ -243,6 +244,7 @@ def _read_result(record: Json, known: dict[str, Node]) -> Result:
         confidence=None if confidence is None else float(confidence),
         calibrated=record.get("calibrated", False),
         sure=record.get("sure", True),
+        explained=record.get("explained", {}),
         error=record["error"],
     )
 

@@ -270,6 +270,8 @@ class Result:
     """Whether a confidence map (`flyweight.abstain`) holds for this model, kind of answer and strategy."""
     sure: bool = True
     """False where `Budget.confidence` was asked for and `confidence` is below it, or None."""
+    explained: Mapping[str, object] = field(default_factory=dict)
+    """What the strategy said last of a choice of its own (`search.note(explained=...)`); empty where it made none."""
     error: str | None = None
 
     @property

@@ -166,6 +166,7 @@ class _Book:
             "stopped": result.stopped,
             "confidence": result.confidence,
             **({"calibrated": True} if result.calibrated else {}),
+            **({"explained": dict(result.explained)} if result.explained else {}),
             **({} if result.sure else {"sure": False}),
             "error": result.error,
         }
@@ -385,6 +386,7 @@ def _result(whole: Json, nodes: Mapping[str, Node]) -> Result:
         stopped=Stopped(record["stopped"]),
         confidence=record["confidence"],
         calibrated=record.get("calibrated", False),
+        explained=record.get("explained", {}),
         sure=record.get("sure", True),
         error=record["error"],
     )
