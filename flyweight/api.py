@@ -218,7 +218,7 @@ def find_policy(model: str, *, context: int = 2048, weights: str = "auto", slots
         from flyweight.testing import ToyPolicy
 
         return ToyPolicy
-    if (make := policies.plugin(model)) is not None:
+    if (make := policies.plugin(model, context=context, slots=slots)) is not None:
         return make
     path = models.resolve(model)
 

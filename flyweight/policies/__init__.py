@@ -1,11 +1,14 @@
-"""Models that write: the embedded engine, the toy, and whatever is installed under `flyweight.policies`.
+"""Models that write: the embedded engine, the toy, other engines, and whatever is installed under `flyweight.policies`.
 
-A third party's entry point names a factory; `--model NAME:ARGUMENT` calls it with the argument.
+`--model NAME:ARGUMENT` calls a factory of the table or a third party's entry point with the argument, and with those of
+the engine's settings (`context`, `slots`) that it has parameters for.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 from flyweight.protocols import Policy
@@ -27,7 +30,10 @@ _BUILTIN = (
     ),
 )
 
-_PLUGINS = Registry("policy", "flyweight.policies", {})
+_FACTORIES = {
+    "transformers": "flyweight.policies.transformers:load",
+}
+_PLUGINS = Registry("policy", "flyweight.policies", _FACTORIES)
 
 
 def names() -> list[str]:
@@ -40,10 +46,15 @@ def describe() -> list[Description]:
     return [*_BUILTIN, *_PLUGINS.describe()]
 
 
-def plugin(model: str) -> Callable[[], Policy] | None:
-    """What makes the policy `NAME:ARGUMENT` (or `NAME`) of a third party; None if the model is not one."""
+def plugin(model: str, **settings: int) -> Callable[[], Policy] | None:
+    """What makes the policy `NAME:ARGUMENT` (or `NAME`) of a factory; None if the model is not one.
+
+    The factory is given those of the settings that it has parameters for.
+    """
     name, colon, argument = model.partition(":")
     if name not in _PLUGINS.names():
         return None
     factory = cast("Callable[..., Policy]", _PLUGINS.factory(name))
-    return (lambda: factory(argument)) if colon else factory
+    known = inspect.signature(factory).parameters
+    fitting = {name: value for name, value in settings.items() if name in known}
+    return partial(factory, *([argument] if colon else []), **fitting)
