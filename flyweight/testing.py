@@ -394,8 +394,8 @@ def check_policy(policy: Policy, *, exact: bool = True, max_tokens: int = 24) ->
 
     dropped = request(max_tokens=max_tokens)
     policy.add(dropped)
-    policy.step()
-    cut = policy.cancel(dropped.id)
+    came = policy.step()  # a policy that works elsewhere may be done by now
+    cut = came[0] if came else policy.cancel(dropped.id)
     assert cut.id == dropped.id, "cancel answers for the request it was given"
     responses.append(cut)
     assert serve(request())[0].error is None, "the policy still works after a cancel"

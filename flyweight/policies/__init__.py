@@ -31,6 +31,7 @@ _BUILTIN = (
 )
 
 _FACTORIES = {
+    "openai": "flyweight.policies.openai.policy:OpenAI",
     "transformers": "flyweight.policies.transformers:load",
 }
 _PLUGINS = Registry("policy", "flyweight.policies", _FACTORIES)
@@ -49,12 +50,15 @@ def describe() -> list[Description]:
 def plugin(model: str, **settings: int) -> Callable[[], Policy] | None:
     """What makes the policy `NAME:ARGUMENT` (or `NAME`) of a factory; None if the model is not one.
 
-    The factory is given those of the settings that it has parameters for.
+    The factory is given those of the settings that it has parameters for. One with a `check` has the argument looked at
+    now, before anything is loaded or asked: ConfigError for one with mistakes.
     """
     name, colon, argument = model.partition(":")
     if name not in _PLUGINS.names():
         return None
     factory = cast("Callable[..., Policy]", _PLUGINS.factory(name))
+    if (check := getattr(factory, "check", None)) is not None:
+        check(argument)
     known = inspect.signature(factory).parameters
     fitting = {name: value for name, value in settings.items() if name in known}
     return partial(factory, *([argument] if colon else []), **fitting)
