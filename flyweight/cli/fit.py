@@ -150,6 +150,7 @@ def summary_of(found: Calibration) -> dict[str, object]:
                 "budget": row.budget,
                 "k": row.estimator.k,
                 "temperature": row.temperature,
+                "greedy": row.greedy,
                 "edges": list(row.edges),
                 "strategies": [cell.strategy for cell in row.cells],
                 "fixed": row.fixed.strategy,

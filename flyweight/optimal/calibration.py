@@ -71,7 +71,9 @@ class Row:
     budget: int
     """Most tokens generated per question."""
     temperature: float
-    """Of every sample but the first, where that is greedy."""
+    """Of the samples."""
+    greedy: bool
+    """Whether the model's most likely answer comes before them."""
     estimator: Estimator
     """Of difficulty, from the first k samples."""
     edges: tuple[float, ...]
@@ -127,8 +129,6 @@ class Calibration:
     verifier: str
     kind: str
     """One of `KINDS`."""
-    greedy: bool
-    """Whether the first sample is the model's most likely answer."""
     sources: tuple[Source, ...]
     rows: tuple[Row, ...]
     """By budget, ascending."""

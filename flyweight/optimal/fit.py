@@ -30,7 +30,7 @@ from flyweight.optimal.difficulty import fit as fit_difficulty
 from flyweight.optimal.pools import Play, Question, plays
 from flyweight.strategies import compose
 
-__all__ = ["LEAST", "Setting", "Table", "choices", "confidence", "fit", "report"]
+__all__ = ["LEAST", "PROBES", "Drawing", "Setting", "Table", "choices", "confidence", "fit", "report"]
 
 LEAST = 20
 """Questions a calibration needs."""
@@ -46,10 +46,19 @@ LEADS, ENOUGH = (0.8, 0.95), (0.5, 0.8, 0.95)
 Floats = NDArray[np.float64]
 
 
+class Drawing(NamedTuple):
+    """How samples are drawn."""
+
+    greedy: bool
+    """Whether the most likely answer comes first."""
+    temperature: float
+    """Of the others."""
+
+
 class Setting(NamedTuple):
     """What is chosen for all difficulties together."""
 
-    temperature: float
+    drawing: Drawing
     k: int
     """Samples of the probe."""
     bins: int
@@ -71,8 +80,8 @@ class _Policy:
     edges: tuple[float, ...]
     cells: tuple[int, ...]
     """Index of the choice, per bin."""
-    fixed: tuple[float, int]
-    """Temperature and index of the best single one."""
+    fixed: tuple[Drawing, int]
+    """Drawing and index of the best single one."""
 
 
 def choices(questions: Sequence[Question], verifier: str) -> list[str]:
@@ -80,7 +89,7 @@ def choices(questions: Sequence[Question], verifier: str) -> list[str]:
     first = questions[0]
     largest = min(len(pool) for each in questions for pool in each.pools.values()) + (first.greedy is not None)
     judges = sorted({name for each in questions for pool in each.pools.values() for s in pool for name in s.scores})
-    found = ["greedy" if first.greedy is not None else "sample"]
+    found = ["sample"]
     for n in (2**power for power in range(1, 13) if 2**power <= largest):
         stops = (0.0, *LEADS) if n > 4 else (0.0,)
         found += [_word("self_consistency", n, "", lead=stop) for stop in stops]
@@ -107,43 +116,49 @@ class Table:
         self.questions = questions
         self.verifier = verifier
         self.words = choices(questions, verifier)
-        self.temperatures = sorted(set.intersection(*(set(each.pools) for each in questions)))
-        if not self.temperatures:
+        temperatures = sorted(set.intersection(*(set(each.pools) for each in questions)))
+        if not temperatures:
             raise ConfigError("no temperature was recorded for all questions")
-        self.plays: dict[float, list[list[Play]]] = {
-            t: [plays(each, t, orders, verifier) for each in questions] for t in self.temperatures
+        firsts = (False, True) if all(each.greedy is not None for each in questions) else (False,)
+        self.drawings = [Drawing(greedy, t) for greedy in firsts for t in temperatures]
+        self.plays: dict[Drawing, list[list[Play]]] = {
+            how: [plays(each, how.temperature, how.greedy, orders, verifier) for each in questions]
+            for how in self.drawings
         }
-        self.passed = {t: np.array([each.passed(t) for each in questions]) for t in self.temperatures}
-        self._features: dict[tuple[float, int], Floats] = {}
-        self._outcomes: dict[tuple[float, int, int], _Outcomes] = {}
+        self._features: dict[tuple[Drawing, int], Floats] = {}
+        self._outcomes: dict[tuple[Drawing, int, int], _Outcomes] = {}
 
     def settings(self, budget: int) -> list[Setting]:
         """Those worth a trial: a probe takes at most half the budget, on average."""
         found = []
-        for t in self.temperatures:
-            least = min(len(play.samples) for each in self.plays[t] for play in each)
+        for how in self.drawings:
+            least = min(len(play.samples) for each in self.plays[how] for play in each)
             for k in PROBES:
-                spent = np.mean([play.spent[min(k, least)] for each in self.plays[t] for play in each])
+                spent = np.mean([play.spent[min(k, least)] for each in self.plays[how] for play in each])
                 if k == 1 or (k <= least and spent <= budget / 2):
-                    found += [Setting(t, k, bins) for bins in BINS]
+                    found += [Setting(how, k, bins) for bins in BINS]
         return found
 
-    def features(self, temperature: float, k: int) -> Floats:
+    def passed(self, drawing: Drawing) -> Floats:
+        """Oracle difficulty of every question."""
+        return np.array([each.passed(drawing.temperature) for each in self.questions])
+
+    def features(self, drawing: Drawing, k: int) -> Floats:
         """[questions, orders, features]"""
-        key = temperature, k
+        key = drawing, k
         if key not in self._features:
             self._features[key] = np.array(
-                [[play.features(k) for play in each] for each in self.plays[temperature]], dtype=float
+                [[play.features(k) for play in each] for each in self.plays[drawing]], dtype=float
             )
         return self._features[key]
 
-    def outcomes(self, temperature: float, k: int, budget: int) -> _Outcomes:
+    def outcomes(self, drawing: Drawing, k: int, budget: int) -> _Outcomes:
         """What every choice comes to after a probe of k samples."""
-        key = temperature, k, budget
+        key = drawing, k, budget
         if key not in self._outcomes:
             found = np.array(
                 [
-                    [[play.outcome(choice, k, budget) for play in each] for each in self.plays[temperature]]
+                    [[play.outcome(choice, k, budget) for play in each] for each in self.plays[drawing]]
                     for choice in self.words
                 ],
                 dtype=float,
@@ -151,9 +166,9 @@ class Table:
             self._outcomes[key] = _Outcomes(found[..., 0], found[..., 1])
         return self._outcomes[key]
 
-    def estimates(self, estimator: Estimator, temperature: float) -> Floats:
+    def estimates(self, estimator: Estimator, drawing: Drawing) -> Floats:
         """Estimated pass@1, [questions, orders]"""
-        seen = self.features(temperature, estimator.k)
+        seen = self.features(drawing, estimator.k)
         z = (seen - np.array(estimator.means)) / np.array(estimator.scales) @ np.array(estimator.weights)
         return np.asarray(1 / (1 + np.exp(-np.clip(z + estimator.offset, -30, 30))))
 
@@ -176,23 +191,23 @@ def fit(table: Table, budget: int, say: Callable[[str], None] = lambda line: Non
     )
 
 
-def report(table: Table, temperature: float, k: int) -> dict[str, Any]:
+def report(table: Table, drawing: Drawing, k: int) -> dict[str, Any]:
     """How well the first k samples tell the difficulty of questions set aside, against samples outside the probe.
 
     `spearman` in [-1, 1]; `bands` and `quintiles` count questions, a row per oracle bin from the hardest, a column per
     estimated one; `within` is the share estimated into the right band.
     """
     everything = np.arange(len(table.questions))
-    orders = len(table.plays[temperature][0])
+    orders = len(table.plays[drawing][0])
     estimated = np.zeros((len(everything), orders))
     for train, held in _folds(everything, FOLDS):
-        estimated[held] = table.estimates(_estimator(table, temperature, k, train), temperature)[held]
+        estimated[held] = table.estimates(_estimator(table, drawing, k, train), drawing)[held]
     ranks: list[float] = []
     bands, fifths = np.zeros((3, 3)), np.zeros((5, 5))
     for order in range(orders):
         told = estimated[:, order]
         # What the probe itself has drawn would be told by the probe, difficulty or not.
-        rest = [[s.right for s in each[order].samples[k:]] for each in table.plays[temperature]]
+        rest = [[s.right for s in each[order].samples[k:]] for each in table.plays[drawing]]
         oracle = [sum(marks) / len(marks) if marks else 0.0 for marks in rest]
         ranks.append(spearman(list(told), oracle))
         edges = [quantiles(list(values), 5) for values in (oracle, told)]
@@ -201,7 +216,8 @@ def report(table: Table, temperature: float, k: int) -> dict[str, Any]:
             fifths[bin_of(mine, edges[0]), bin_of(theirs, edges[1])] += 1 / orders
     return {
         "k": k,
-        "temperature": temperature,
+        "temperature": drawing.temperature,
+        "greedy": drawing.greedy,
         "questions": len(everything),
         "spearman": round(float(np.mean(ranks)), 3),
         "within": round(float(np.trace(bands) / bands.sum()), 3),
@@ -252,20 +268,20 @@ def _setting(table: Table, budget: int, indices: NDArray[np.int64]) -> Setting:
     return min((tokens, setting) for value, tokens, setting in tried if value >= best - TIE)[1]
 
 
-def _estimator(table: Table, temperature: float, k: int, indices: NDArray[np.int64]) -> Estimator:
-    seen = table.features(temperature, k)[indices]
+def _estimator(table: Table, drawing: Drawing, k: int, indices: NDArray[np.int64]) -> Estimator:
+    seen = table.features(drawing, k)[indices]
     orders = len(seen[0])
     rows = seen.reshape(len(seen) * orders, -1)
-    passed = np.repeat(table.passed[temperature][indices], orders)
+    passed = np.repeat(table.passed(drawing)[indices], orders)
     return fit_difficulty(k, rows.tolist(), passed.tolist(), [1 / orders] * len(rows))
 
 
 def _choose(table: Table, budget: int, setting: Setting, indices: NDArray[np.int64]) -> _Policy:
     """The choice per bin, made on these questions."""
-    estimator = _estimator(table, setting.temperature, setting.k, indices)
-    told = table.estimates(estimator, setting.temperature)[indices]
+    estimator = _estimator(table, setting.drawing, setting.k, indices)
+    told = table.estimates(estimator, setting.drawing)[indices]
     edges = quantiles(told.ravel().tolist(), setting.bins)
-    outcomes = table.outcomes(setting.temperature, setting.k, budget)
+    outcomes = table.outcomes(setting.drawing, setting.k, budget)
     right, tokens = outcomes.right[:, indices], outcomes.tokens[:, indices]
     reference = _best(right.mean(axis=(1, 2)), tokens.mean(axis=(1, 2)))
     cells = []
@@ -291,50 +307,51 @@ def _best(values: Floats, price: Floats) -> int:
     return int(good[np.argmin(price[good])])
 
 
-def _fixed_choice(table: Table, budget: int, indices: NDArray[np.int64]) -> tuple[float, int]:
-    """Temperature and index of the best single strategy, which needs no probe."""
+def _fixed_choice(table: Table, budget: int, indices: NDArray[np.int64]) -> tuple[Drawing, int]:
+    """Drawing and index of the best single strategy, which needs no probe."""
     found = []
-    for t in table.temperatures:
-        outcomes = table.outcomes(t, 1, budget)
+    for how in table.drawings:
+        outcomes = table.outcomes(how, 1, budget)
         values, price = (each[:, indices].mean(axis=(1, 2)) for each in outcomes)
         index = _best(values, price)
-        found.append((float(values[index]), -float(price[index]), t, index))
+        found.append((float(values[index]), -float(price[index]), how, index))
     return max(found)[2:]
 
 
 def _measured(table: Table, policy: _Policy, budget: int, indices: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """Share right and tokens per question, over all orders."""
     setting = policy.setting
-    told = table.estimates(policy.estimator, setting.temperature)[indices]
+    told = table.estimates(policy.estimator, setting.drawing)[indices]
     place = np.searchsorted(np.array(policy.edges), told, side="right")
     chosen = np.array(policy.cells)[place]
-    outcomes = table.outcomes(setting.temperature, setting.k, budget)
+    outcomes = table.outcomes(setting.drawing, setting.k, budget)
     rows, columns = indices[:, None], np.arange(told.shape[1])[None, :]
     return outcomes.right[chosen, rows, columns].mean(axis=1), outcomes.tokens[chosen, rows, columns].mean(axis=1)
 
 
 def _fixed(table: Table, policy: _Policy, budget: int, indices: NDArray[np.int64]) -> Floats:
-    temperature, index = policy.fixed
-    return np.asarray(table.outcomes(temperature, 1, budget).right[index, indices].mean(axis=1))
+    drawing, index = policy.fixed
+    return np.asarray(table.outcomes(drawing, 1, budget).right[index, indices].mean(axis=1))
 
 
 def _row(table: Table, policy: _Policy, budget: int) -> Row:
     """The row of a policy that was chosen on all questions."""
     setting = policy.setting
-    told = table.estimates(policy.estimator, setting.temperature)
+    told = table.estimates(policy.estimator, setting.drawing)
     place = np.searchsorted(np.array(policy.edges), told, side="right")
-    outcomes = table.outcomes(setting.temperature, setting.k, budget)
+    outcomes = table.outcomes(setting.drawing, setting.k, budget)
     cells = [
         _cell(table.words[choice], outcomes, choice, (place == number) / told.shape[1])
         for number, choice in enumerate(policy.cells)
     ]
-    temperature, index = policy.fixed
-    alone = table.outcomes(temperature, 1, budget)
+    drawing, index = policy.fixed
+    alone = table.outcomes(drawing, 1, budget)
     whole = np.full(told.shape, 1 / told.shape[1])
     nothing = Span(0.0, 0.0, 0.0)
     return Row(
         budget,
-        setting.temperature,
+        setting.drawing.temperature,
+        setting.drawing.greedy,
         policy.estimator,
         tuple(round(edge, 6) for edge in policy.edges),
         tuple(cells),

@@ -93,13 +93,13 @@ class _Best(NamedTuple):
 class Play:
     """One order of a question's samples, from which every strategy over them is read off."""
 
-    def __init__(self, question: Question, temperature: float, seed: int, verifier: str) -> None:
-        """The greedy sample first, where there is one. `verifier` is what the probe is scored by."""
+    def __init__(self, question: Question, temperature: float, greedy: bool, seed: int, verifier: str) -> None:
+        """With `greedy` the most likely answer first. `verifier` is what the probe is scored by."""
         self.question = question
         self.verifier = verifier
         pool = list(question.pools[temperature])
         random.Random(f"{seed} {question.id}").shuffle(pool)
-        self.samples = [*([question.greedy] if question.greedy is not None else []), *pool]
+        self.samples = [*([question.greedy] if greedy and question.greedy is not None else []), *pool]
         self.spent = [0.0]
         """Tokens generated for so many samples."""
         for sample in self.samples:
@@ -160,9 +160,9 @@ class Play:
         return self._chosen[key]
 
 
-def plays(question: Question, temperature: float, count: int, verifier: str) -> list[Play]:
+def plays(question: Question, temperature: float, greedy: bool, count: int, verifier: str) -> list[Play]:
     """So many orders of a question's samples, the same every time."""
-    return [Play(question, temperature, seed, verifier) for seed in range(count)]
+    return [Play(question, temperature, greedy, seed, verifier) for seed in range(count)]
 
 
 def questions(store: Store, runs: Sequence[RunInfo], answers: Answers) -> list[Question]:

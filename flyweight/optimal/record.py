@@ -112,7 +112,7 @@ def calibrate(
     say(f"playing {len(found)} questions")
     table = fit.Table(found, wanted.verifiers[0])
     rows = tuple(fit.fit(table, budget, say) for budget in sorted(set(wanted.budgets)))
-    last = rows[-1]
+    drawing = fit.Drawing(rows[-1].greedy, rows[-1].temperature)
     samples = min(len(pool) for each in found for pool in each.pools.values())
     ids = digest(*(each.id for each in found))
     return Calibration(
@@ -120,9 +120,8 @@ def calibrate(
         sha256=(file_of(wanted.model) or "").removeprefix("sha256:"),
         verifier=wanted.verifiers[0],
         kind=kind_of(job.problems[0]),
-        greedy=found[0].greedy is not None,
         sources=(Source(wanted.task, str(job.plan.split or "all"), len(found), samples, ids),),
         rows=rows,
-        confidence=fit.confidence(found, last.temperature, wanted.verifiers[0]),
-        report={"difficulty": [fit.report(table, last.temperature, k) for k in (1, 2, 4, 8) if k < samples]},
+        confidence=fit.confidence(found, drawing.temperature, wanted.verifiers[0]),
+        report={"difficulty": [fit.report(table, drawing, k) for k in fit.PROBES if k < samples]},
     )

@@ -48,6 +48,7 @@ _REGISTRY = Registry(
         "code_agreement": "flyweight.strategies.code_agreement:code_agreement",
         "tournament": "flyweight.strategies.tournament:tournament",
         "medoid": "flyweight.strategies.medoid:medoid",
+        "auto": "flyweight.optimal.controller:auto",
     },
 )
 
@@ -77,6 +78,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "pivots": (1, 4096),
     "lead": (0.01, 1),
     "enough": (0.01, 1),
+    "tokens": (1, 10_000_000),
 }
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "aggregation": AGGREGATIONS,

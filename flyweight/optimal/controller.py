@@ -1,0 +1,291 @@
+"""The strategy `auto`: compute-optimal scaling at run time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from flyweight import strategies
+from flyweight.errors import BudgetSpent, ConfigError
+from flyweight.optimal import calibration as files
+from flyweight.optimal.calibration import Calibration, Row
+from flyweight.optimal.difficulty import Draw, band, features
+from flyweight.protocols import Search
+from flyweight.select import aggregate, confidence, finished
+from flyweight.strategies import Value, compose
+from flyweight.types import Node
+from flyweight.verifiers.self_verifier import kind_of
+
+__all__ = ["auto", "resolve"]
+
+PROBE = 4
+"""Samples of the probe where nothing was fitted."""
+PUBLISHED = "published"
+"""Names the defaults that were found by others, also where there is a calibration."""
+DOUBT = 0.5
+"""Below it a bigger model is asked, where one was named and no confidence was."""
+SEARCH = "beam_search:n=8:width=4"
+"""Tried when more samples have left the answer in doubt."""
+
+
+async def auto(
+    search: Search,
+    *,
+    n: int = 16,
+    tokens: int = 4096,
+    calibration: str = "",
+    any_model: bool = False,
+    bigger: str = "",
+) -> Node | None:
+    """The strategy that suits the question: a few samples tell how hard it is, a calibration what is best then.
+
+    The samples that told it are the first of those that the chosen strategy uses. Where a confidence is asked for and
+    not reached, it goes on: up to n samples, then a search, then the model `bigger`; without one asked for, `bigger`
+    answers where the odds are against the answer found. `tokens` is what it plans with where there is no budget. The
+    calibration is that of the model's file, of those that come with the package, unless a file is named
+    (`flyweight calibrate`); one of another model is refused without any_model. Without a calibration, or with
+    calibration=published, it does what Liu et al. found best for most models, and says so.
+
+    Use: whenever you do not know how hard the questions are.
+    Source: Snell et al. 2024, arXiv 2408.03314, section 3 (compute-optimal scaling); Liu et al. 2025, arXiv 2502.06703,
+    section 4 (what is done without a calibration).
+    Cost: the strategy that is chosen, and what the probe's samples exceed it by.
+    Deviations: difficulty is estimated from at most 8 samples, which count as a part of the search; the paper's
+    estimate takes 2048, which do not.
+    """
+    kind = kind_of(search.problem)
+    found = resolve(calibration, search.weights(), kind, any_model=any_model)
+    planned = tokens if search.budget.tokens is None else search.budget.tokens
+    row = None if found is None else found.row(planned)
+    bank = _Bank(search)
+    _explain(search, chosen="probe")
+    await _probe(bank, min(n, PROBE if row is None else row.estimator.k), row)
+    params = search.usage.flops / max(1, 2 * (search.usage.prompt_tokens + search.usage.generated_tokens))
+    with suppress(BudgetSpent):  # then the choice is made without scores
+        await bank.score(finished(bank.leaves))
+    said = [node.score for node in bank.scored() if node.score is not None]
+    if found is not None and said and said[0].kind != found.verifier:
+        if calibration:
+            raise ConfigError(f"{calibration} was fitted with the verifier {found.verifier}, not {said[0].kind}")
+        found = row = None
+    groups = await search.classes(bank.leaves)
+    if row is None:
+        agreeing = max(map(len, groups), default=0) / max(1, len(bank.leaves))
+        usual = files.published(params, any(score.steps for score in said))
+        view = _View(agreeing, usual[band(agreeing) != "easy"], None)
+    else:
+        passed = row.estimator(features(_seen(bank, groups), len(search.problem.prompt)))
+        view = _View(passed, row.cell(passed).strategy, found)
+    plan = _fitted(view.chosen, n, {} if row is None else {"temperature": row.temperature})
+    best = await _run(bank, plan, view)
+    wanted = search.budget.confidence or (DOUBT if bigger else None)
+    if wanted is None:
+        return best
+    for more in _escalation(plan, n, bigger):
+        if await _sure(bank, best, view) >= wanted or search.usage.generated_tokens >= planned:
+            break
+        best = await (_ask(bank, bigger, best, view) if more == bigger else _run(bank, more, view)) or best
+    return best
+
+
+def resolve(reference: str, sha256: str, kind: str, *, any_model: bool = False) -> Calibration | None:
+    """The calibration that `auto` goes by for a model file and a kind of problem; None for the published defaults.
+
+    `reference` is a file, `published`, or empty for those that come with the package. ConfigError for a file that
+    cannot be read, or that holds none of the model (unless any_model).
+    """
+    if reference == PUBLISHED:
+        return None
+    if not reference:
+        return files.find(files.shipped(), sha256, kind)
+    held = files.read(Path(reference))
+    mine = held if any_model else [each for each in held if each.sha256 == sha256]
+    if not mine:
+        models = ", ".join(sorted({f"{each.model} ({each.sha256[:12] or 'no file'})" for each in held}))
+        raise ConfigError(
+            f"{reference} was fitted on {models}, not on the model in use ({sha256[:12] or 'no file'}): fit one with "
+            "flyweight calibrate, or take it all the same with --set any_model=true"
+        )
+    return next((each for each in mine if each.kind == kind), None)
+
+
+@dataclass(frozen=True)
+class _View:
+    """What the probe has come to."""
+
+    passed: float
+    """Estimated pass@1; without a calibration the share of samples that agree."""
+    chosen: str
+    """A strategy, as one word."""
+    found: Calibration | None
+
+    def surely(self, lead: float) -> tuple[float, bool]:
+        """Probability that an answer with this lead is right where it was fitted, else the lead itself; and which."""
+        known = None if self.found is None else self.found.confidence_map()
+        return (lead, False) if known is None else (known(lead), True)
+
+
+class _Bank:
+    """The search with what was drawn already in front: whole samples are handed out before any is drawn anew.
+
+    What was scored is not scored again. In a tree's final vote the samples stand for election too.
+    """
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+        self.leaves: list[Node] = []
+        """Every whole sample so far, in the order drawn."""
+        self.tree = False
+        """Whether the strategy that is run now draws steps."""
+        self._next = 0
+        self._scores: dict[tuple[str, str | None], Node] = {}
+
+    def __getattr__(self, verb: str) -> Any:
+        return getattr(self._search, verb)
+
+    def rewind(self, tree: bool) -> None:
+        """From here on the leaves are handed out from the first."""
+        self._next, self.tree = 0, tree
+
+    async def complete(self, nodes: Sequence[Node], n: int = 1, **how: Any) -> list[Node]:
+        plain = how.get("policy") is None and how.get("until") is None and how.get("stop") is None
+        if not plain or any(node is not self._search.root for node in nodes):
+            return await self._search.complete(nodes, n, **how)
+        wanted = n * len(nodes)
+        had = self.leaves[self._next : self._next + wanted]
+        self._next += len(had)
+        if len(had) == wanted:
+            return had
+        try:
+            drawn = await self._search.complete([self._search.root], wanted - len(had), **how)
+        except BudgetSpent:
+            if not had:
+                raise
+            return had
+        self.leaves += drawn
+        self._next += len(drawn)
+        return had + drawn
+
+    async def score(self, nodes: Sequence[Node], *, verifier: str | None = None) -> list[Node]:
+        missing = [node for node in nodes if (node.key, verifier) not in self._scores]
+        try:
+            for node in await self._search.score(missing, verifier=verifier) if missing else []:
+                self._scores[node.key, verifier] = node
+        except BudgetSpent:
+            if len(missing) == len(nodes):
+                raise
+        return [self._scores[node.key, verifier] for node in nodes if (node.key, verifier) in self._scores]
+
+    async def classes(self, nodes: Sequence[Node]) -> list[list[Node]]:
+        keys = {node.key for node in nodes}
+        others = [node for node in self.scored() if node.key not in keys] if self.tree else []
+        return await self._search.classes([*nodes, *others])
+
+    def scored(self) -> list[Node]:
+        """The leaves that the verifier of the run has scored."""
+        return [self._scores[leaf.key, None] for leaf in self.leaves if (leaf.key, None) in self._scores]
+
+
+async def _probe(bank: _Bank, k: int, row: Row | None) -> None:
+    if row is not None and row.greedy:
+        await bank.complete([bank.root], 1, temperature=0)
+        k -= 1
+    if k:
+        await bank.complete([bank.root], k, **({} if row is None else {"temperature": row.temperature}))
+
+
+def _seen(bank: _Bank, groups: Sequence[Sequence[Node]]) -> list[Draw]:
+    place = {node.key: number for number, group in enumerate(groups) for node in group}
+    scores = {node.key: aggregate(node.score) for node in bank.scored()}
+    return [Draw(place.get(leaf.key), scores.get(leaf.key), leaf.mean_logprob, leaf.drawn or 1) for leaf in bank.leaves]
+
+
+def _fitted(chosen: str, n: int, usual: Mapping[str, Value]) -> str:
+    """The strategy with at most n samples, drawn as the probe was where it does not say how."""
+    name, settings = compose.spelled(chosen)
+    known = {parameter.name: parameter.default for parameter in strategies.describe(name).parameters}
+    settings = {**{key: value for key, value in usual.items() if key in known and name not in _steps()}, **settings}
+    if "n" in known:
+        most = min(n, int(settings.get("n", known["n"])))
+        if "width" in known:
+            width = min(most, int(settings.get("width", known["width"])))
+            settings["width"] = width
+            most -= most % width
+        settings["n"] = most
+    return compose.spell(name, settings)
+
+
+def _steps() -> tuple[str, ...]:
+    """Strategies that draw step by step, at a temperature of their own."""
+    return ("beam_search", "dvts", "lookahead_search", "rebase", "particle_filter", "particle_gibbs", "mcts")
+
+
+async def _run(bank: _Bank, chosen: str, view: _View) -> Node | None:
+    bank.rewind(compose.spelled(chosen)[0] in _steps())
+    _tell(bank, chosen, None, view, [])
+    best = await strategies.bind(chosen)(cast(Search, bank))
+    _tell(bank, chosen, best, view, await bank._search.classes(finished(bank.leaves)))
+    return best
+
+
+async def _ask(bank: _Bank, bigger: str, best: Node | None, view: _View) -> Node | None:
+    """The bigger model's first answer, where it states one."""
+    drawn = finished(await bank._search.complete([bank.root], 1, temperature=0, policy=bigger))
+    groups = await bank._search.classes([*finished(bank.leaves), *drawn])
+    answered = [node for node in drawn if any(node in group for group in groups)]
+    _tell(bank, f"greedy:policy={bigger}", answered[0] if answered else best, view, groups)
+    return answered[0] if answered else None
+
+
+async def _sure(bank: _Bank, best: Node | None, view: _View) -> float:
+    """How sure the answer is; 0 without one, or with nothing to compare it with."""
+    if best is None:
+        return 0.0
+    lead = confidence(await bank._search.classes(finished(bank.leaves)), best)
+    return 0.0 if lead is None else view.surely(lead)[0]
+
+
+def _escalation(plan: str, n: int, bigger: str) -> list[str]:
+    """What is tried, one after the other, when the plan has left the answer in doubt."""
+    name, settings = compose.spelled(plan)
+    more = [] if name == "weighted_best_of_n" and int(settings.get("n", 16)) >= n else [f"weighted_best_of_n:n={n}"]
+    trees = [] if name in _steps() or n < 8 else [SEARCH]
+    return [*more, *trees, *([bigger] if bigger else [])]
+
+
+def _tell(bank: _Bank, chosen: str, best: Node | None, view: _View, groups: Sequence[Sequence[Node]]) -> None:
+    """Say what was chosen and why, on one line too."""
+    lead = None if best is None else confidence(groups, best)
+    sure, calibrated = (None, False) if lead is None else view.surely(lead)
+    name = re.sub(r":temperature=[0-9.]+", "", chosen).replace(":", " ")
+    spent = bank.usage.generated_tokens
+    parts = [f"{band(view.passed)} (p≈{view.passed:.2g}): {name}", _thousands(spent)]
+    if sure is not None:
+        parts.append(f"{min(99, round(100 * sure))} % sure" + ("" if calibrated else " that it leads"))
+    if view.found is None:
+        basis = "published defaults, no calibration of this model and verifier"
+        parts.append(basis)
+    else:
+        basis = ", ".join(f"{each.task} {each.split}, {each.questions} questions" for each in view.found.sources)
+    _explain(
+        bank._search,
+        chosen=chosen,
+        difficulty=round(view.passed, 4),
+        band=band(view.passed),
+        confidence=sure,
+        calibrated=calibrated,
+        calibration=basis,
+        line=", ".join(parts),
+    )
+
+
+def _thousands(tokens: int) -> str:
+    return f"{tokens} tokens" if tokens < 1000 else f"{tokens / 1000:.1f}k tokens"
+
+
+def _explain(search: Search, **facts: object) -> None:
+    search.note(explained={"strategy": "auto", **facts})
