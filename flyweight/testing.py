@@ -146,6 +146,10 @@ class ToyPolicy:
                 return self._response(row, Finish.CUT)
         return Response(id, finish=Finish.CUT)
 
+    def piece(self, token: int) -> bytes:
+        """The character a token stands for, in UTF-8."""
+        return chr(token).encode("utf-8", "surrogatepass")
+
     @property
     def counters(self) -> Counters:
         return Counters(self._prompt, self._cached, self._generated, 0, self._kv_bytes(), self._peak)

@@ -23,6 +23,7 @@ __all__ = [
     "Sampling",
     "Score",
     "Stopped",
+    "ToolMessage",
     "Usage",
     "Verdict",
     "digest",
@@ -37,8 +38,19 @@ BOXED = "Please reason step by step, and put your final answer within \\boxed{}.
 class Message:
     """One turn of a conversation."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "user", "assistant", "tool", "text"]
+    """`tool`: what a tool call gave back. `text` stands alone: text to go on with as it is, without a chat template."""
     content: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolMessage(Message):
+    """A turn that has to do with tools."""
+
+    tools: str = ""
+    """The functions on offer, a JSON list in OpenAI's form; on the first turn of a conversation."""
+    calls: str = ""
+    """The calls an assistant made, a JSON list of objects with `name` and `arguments`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from flyweight.policies.llamacpp.streams import Streams
 from flyweight.policies.llamacpp.tokens import Tokens
 from flyweight.policies.llamacpp.weights import WEIGHTS, encoded
 from flyweight.protocols import Counters, Request, Response
-from flyweight.types import Finish
+from flyweight.types import Finish, Message
 
 __all__ = ["LlamaCpp", "Profile"]
 
@@ -78,6 +78,9 @@ class LlamaCpp:
     The token that ends an answer counts as generated, but is not among `tokens`, `logprobs` and `certainty`. Hidden
     states (`Node.hidden`) are what three inner layers hand on, 5/8, 6/8 and 7/8 of the way up (`taps`).
     """
+
+    grammars = True
+    """`Sampling.grammar` binds what it draws."""
 
     def __init__(
         self,
@@ -212,6 +215,19 @@ class LlamaCpp:
     def counters(self) -> Counters:
         """Totals so far; they equal the sums over all responses."""
         return self._totals
+
+    def length(self, messages: tuple[Message, ...]) -> int:
+        """Tokens of a prompt. ModelError where the chat template refuses it."""
+        return len(self._tokens.prompt(messages))
+
+    def piece(self, token: int) -> bytes:
+        """The bytes a token stands for."""
+        return self._tokens.piece(token)
+
+    @property
+    def context(self) -> int:
+        """Most tokens of a prompt and its answer."""
+        return self._length
 
     @property
     def profile(self) -> Profile:

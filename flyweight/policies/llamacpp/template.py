@@ -17,7 +17,7 @@ from jinja2.runtime import Context as JinjaContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from flyweight.errors import ModelError
-from flyweight.types import Message
+from flyweight.types import Message, ToolMessage
 
 __all__ = ["ChatTemplate"]
 
@@ -33,12 +33,20 @@ replace reverse round safe select selectattr sort string sum title trim unique u
 """Filters templates use; others, which can blow up a string, are unknown to them."""
 WIDENING = {"format", "format_map", "center", "ljust", "rjust", "zfill", "expandtabs", "translate"}
 """String methods that make long strings out of short ones."""
+TOOLS = """You may call functions. Those you have, as JSON:
+{tools}
+To call one, answer with its name and arguments as a JSON object between tags, once for each call:
+<tool_call>
+{{"name": "NAME", "arguments": {{}}}}
+</tool_call>"""
+"""Said to models whose own template knows nothing of tools."""
 
 
 class ChatTemplate:
     """Turns messages into the text a model was trained to continue.
 
-    Without a template in the model file (base models): the contents, each followed by a blank line.
+    Without a template in the model file (base models): the contents, each followed by a blank line. Tools, calls and
+    what they gave back are put into words where the template has no place for them.
     """
 
     def __init__(self, source: str, *, bos: str = "", eos: str = "") -> None:
@@ -46,6 +54,7 @@ class ChatTemplate:
         self._facts = {"bos_token": bos, "eos_token": eos, "add_generation_prompt": True}
         self._environment = _Sandbox()
         self._template = None
+        self._has_tools = "tools" in source
         if not source:
             return
         if len(source) > LONGEST_SOURCE:
@@ -59,14 +68,47 @@ class ChatTemplate:
 
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt up to where the assistant speaks; a template that refuses these messages is a ModelError."""
+        if not self._has_tools:
+            messages = _in_words(messages)
         if self._template is None:
             return "".join(f"{message.content}\n\n" for message in messages)
-        turns = [{"role": message.role, "content": message.content} for message in messages]
+        tools = next((json.loads(m.tools) for m in messages if isinstance(m, ToolMessage) and m.tools), None)
         self._environment.begin()
         try:
-            return self._template.render(messages=turns, **self._facts)
+            return self._template.render(messages=[_turn(message) for message in messages], tools=tools, **self._facts)
         except Exception as error:  # template code may raise whatever Python can
             raise ModelError(f"chat template failed: {_line(error)}") from None
+
+
+def _turn(message: Message) -> dict[str, Any]:
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    if isinstance(message, ToolMessage) and message.calls:
+        turn["tool_calls"] = [{"type": "function", "function": call} for call in json.loads(message.calls)]
+    return turn
+
+
+def _in_words(messages: Sequence[Message]) -> list[Message]:
+    """The same conversation for a model that was never told of tools."""
+    turns: list[Message] = []
+    for message in messages:
+        if isinstance(message, ToolMessage) and message.tools:
+            offer = TOOLS.format(tools="\n".join(_json(tool) for tool in json.loads(message.tools)))
+            own = f"{message.content}\n\n{offer}".strip() if message.role == "system" else offer
+            turns.append(Message("system", own))
+            if message.role == "system":
+                continue
+        if isinstance(message, ToolMessage) and message.calls:
+            calls = [f"<tool_call>\n{_json(call)}\n</tool_call>" for call in json.loads(message.calls)]
+            turns.append(Message("assistant", "\n".join([message.content, *calls]).strip()))
+        elif message.role == "tool":
+            turns.append(Message("user", f"<tool_response>\n{message.content}\n</tool_response>"))
+        else:
+            turns.append(Message(message.role, message.content))
+    return turns
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from flyweight.policies.llamacpp.template import ChatTemplate
-from flyweight.types import Message, Node
+from flyweight.types import Message, Node, ToolMessage
 
 __all__ = ["Tokens", "Vocabulary"]
 
@@ -116,6 +118,9 @@ class Tokens:
 
     def _prompt(self, messages: tuple[Message, ...]) -> list[int]:
         continued = ""
+        if messages and messages[0].role == "text":
+            tokens = list(self._continuation(messages[0].content))
+            return [self._model.bos, *tokens] if self._model.add_bos else tokens
         if messages and messages[-1].role == "assistant":
             continued = messages[-1].content
             messages = messages[:-1]
@@ -126,17 +131,20 @@ class Tokens:
 
     def _rendered(self, messages: Sequence[Message]) -> list[int]:
         """Only the template's own special tokens count: those spelled in a content are put aside while rendering."""
-        forged = [special for message in messages for special in self._special.findall(message.content)]
+        messages = [_plain(message) for message in messages]
+        texts = [text for message in messages for text in _texts(message)]
+        forged = [special for text in texts for special in self._special.findall(text)]
         if not forged:
             return self._model.tokenize(self._template.render(messages), special=True)
-        mark = _absent("".join(message.content for message in messages))
+        mark = _absent("".join(texts))
         counter = iter(range(len(forged)))
-        marked = [
-            Message(message.role, self._special.sub(lambda _: f"{mark}{next(counter)}{mark}", message.content))
-            for message in messages
-        ]
+
+        def marked(text: str) -> str:
+            return self._special.sub(lambda _: f"{mark}{next(counter)}{mark}", text)
+
+        put_aside = [_rewritten(message, marked) for message in messages]
         tokens: list[int] = []
-        pieces = re.split(f"{mark}([0-9]+){mark}", self._template.render(marked))
+        pieces = re.split(f"{mark}([0-9]+){mark}", self._template.render(put_aside))
         for index, piece in enumerate(pieces):
             own = index % 2 == 0
             tokens += self._model.tokenize(piece if own else forged[int(piece)], special=own)
@@ -148,6 +156,29 @@ class Tokens:
         # SentencePiece puts a space before a text; behind a newline it does not.
         newline = self._model.tokenize("\n", special=False)
         return self._model.tokenize("\n" + text, special=False)[len(newline) :]
+
+
+def _texts(message: Message) -> list[str]:
+    """Everything somebody else may have written into a turn."""
+    return [message.content, *([message.tools, message.calls] if isinstance(message, ToolMessage) else [])]
+
+
+def _rewritten(message: Message, change: Callable[[str], str]) -> Message:
+    """The turn with its texts changed, in the order of `_texts`."""
+    if isinstance(message, ToolMessage):
+        return ToolMessage(message.role, change(message.content), change(message.tools), change(message.calls))
+    return Message(message.role, change(message.content))
+
+
+def _plain(message: Message) -> Message:
+    """A turn whose JSON spells every character as itself: an escaped special token could not be seen."""
+    if not isinstance(message, ToolMessage):
+        return message
+    return replace(message, tools=_spelled(message.tools), calls=_spelled(message.calls))
+
+
+def _spelled(text: str) -> str:
+    return json.dumps(json.loads(text), ensure_ascii=False) if text else ""
 
 
 def _absent(text: str) -> str:
