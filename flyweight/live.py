@@ -324,7 +324,7 @@ class Live:
         if ended and not draw.verifying and node.root is self.root:
             self.candidates[node.key] = node
         if not draw.verifying:
-            self._emit("node", node=node)
+            self._emit("node", node=node, facts={"seconds": response.seconds} if response.seconds else None)
 
     def fallback(self) -> Node | None:
         """Best complete candidate so far: heaviest class by score, else by votes, else the most confident text."""

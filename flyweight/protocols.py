@@ -90,6 +90,8 @@ class Response:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0
+    seconds: float = 0.0
+    """From being sent to its end, where it went over the wire; else 0."""
     error: str | None = None
     """Why this request could not be served; the other fields then hold only its cost."""
 
@@ -120,7 +122,10 @@ class Policy(Protocol):
         """Queue a request. Never blocks and never raises for a bad one: that comes back as Response.error."""
 
     def step(self) -> list[Response]:
-        """Do a bounded amount of work (at most about a second) and return whatever finished, in any order."""
+        """Do a bounded amount of work (at most about a second) and return whatever finished, in any order.
+
+        A policy that only waits for another machine has a `poll` as well: the same, without waiting.
+        """
 
     def cancel(self, id: int) -> Response:
         """Drop a request that has not come back; its cost comes back (Finish.CUT). Frees its slot at once."""

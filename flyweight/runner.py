@@ -328,23 +328,25 @@ class Runner:
 
     def _work(self) -> None:
         """One bounded piece of work of every policy that has any, and its consequences."""
-        idle = True
-        for name, policy in self.setting.policies.items():
-            if not self._served_by(policy):
-                continue
-            idle = False
+        busy = [(name, policy) for name, policy in self.setting.policies.items() if self._served_by(policy)]
+        polls = [getattr(policy, "poll", None) for _, policy in busy]
+        patient = all(polls)
+        for (name, policy), poll in zip(busy, polls, strict=True):
+            # Whoever only waits for another machine keeps nobody else from working: the last waits, if all do.
+            work = policy.step if poll is None or (patient and policy is busy[-1][1]) else poll
             try:
-                responses = [(self._owners[response.id], response) for response in policy.step()]
+                responses = [(self._owners[response.id], response) for response in work()]
             except Exception as failure:
                 for search in self._served_by(policy):
                     self._end(search, None, Stopped.ERROR, f"policy {name} failed: {_describe(failure)}")
                 continue
+            patient = patient and not responses
             self._deliver(responses)
             kv_bytes = policy.counters.kv_bytes
             for search in self._live:
                 search.seen(kv_bytes)
         elsewhere: list[Future[Any]] = [call.future for search in self._live for _, call in search.outside]
-        if idle and elsewhere:
+        if elsewhere and not busy:
             wait(elsewhere, timeout=PATIENCE, return_when=FIRST_COMPLETED)
         now = self._clock()
         if now - self._progressed >= PROGRESS_EVERY:

@@ -45,6 +45,7 @@ class Row:
     ) -> Response:
         """What goes back to the runner; `finish` overrules the reply's own. With an error, only the cost."""
         prompt, cached, generated = self.spent()
+        seconds = max(0.0, self.ended - self.began) if self.began else 0.0
         reply = self.reply
         if error is not None or choices or reply is None:
             return Response(
@@ -54,6 +55,7 @@ class Row:
                 prompt_tokens=prompt,
                 cached_tokens=cached,
                 generated_tokens=generated,
+                seconds=seconds,
                 error=error,
             )
         logprobs, certainty = reply.numbers()
@@ -67,4 +69,5 @@ class Row:
             prompt_tokens=prompt,
             cached_tokens=cached,
             generated_tokens=generated,
+            seconds=seconds,
         )

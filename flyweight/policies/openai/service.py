@@ -77,8 +77,6 @@ class Service:
         """What becomes of requests that are sent as one."""
         request = rows[0].request
         root = request.problem or request.node.root
-        for row in rows:
-            row.began = time.perf_counter()
         error = None
         try:
             once = functools.partial(self._once, rows)
@@ -111,6 +109,8 @@ class Service:
     async def _once(self, rows: Sequence[Row], endpoint: Endpoint, attempt: int) -> str:
         """One try; the endpoint that was asked."""
         request = rows[0].request
+        for row in rows:
+            row.began = row.began or time.perf_counter()
         try:
             able = await self._known(endpoint)
             sampling, lead, top = request.sampling, True, asking.DRAWN
