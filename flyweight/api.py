@@ -20,6 +20,7 @@ __all__ = [
     "DEFAULT_MODEL",
     "DEFAULT_STRATEGY",
     "DEFAULT_VERIFIER",
+    "AnswersOf",
     "Loading",
     "Session",
     "check_named",
@@ -73,7 +74,7 @@ class Session:
         """
         # The model last: what is wrong with the rest is said before anyone waits for it.
         self.verifier = _verifier(verifier)
-        reader = answers or _AnswersOf(kind)
+        reader = answers or AnswersOf(kind)
         # How often answers that are read in another way are right, nobody has counted.
         maps = find_maps(model, kind, confidence_map) if answers is None or confidence_map is not None else ()
         self.seed = seed
@@ -267,7 +268,7 @@ def _verifier(verifier: str | Verifier | Callable[[str, str], float]) -> Verifie
     return Function(verifier)
 
 
-class _AnswersOf:
+class AnswersOf:
     """The answer layer for one kind of answer."""
 
     def __init__(self, kind: str) -> None:
