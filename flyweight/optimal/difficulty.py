@@ -20,7 +20,19 @@ from typing import NamedTuple
 
 from flyweight.errors import ConfigError
 
-__all__ = ["BANDS", "FEATURES", "Draw", "Estimator", "band", "bin_of", "features", "fit", "quantiles", "spearman"]
+__all__ = [
+    "BANDS",
+    "FEATURES",
+    "Draw",
+    "Estimator",
+    "band",
+    "bin_of",
+    "features",
+    "fit",
+    "quantiles",
+    "ranked",
+    "spearman",
+]
 
 BANDS = ("hard", "medium", "easy")
 """Liu's: pass@1 below 0.1, below 0.5, and from there on."""
@@ -153,14 +165,15 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float:
     """
     if len(a) != len(b):
         raise ConfigError(f"spearman: {len(a)} and {len(b)} values")
-    x, y = _ranks(a), _ranks(b)
+    x, y = ranked(a), ranked(b)
     middle = (len(a) + 1) / 2
     both = math.fsum((p - middle) * (q - middle) for p, q in zip(x, y, strict=True))
     spread = math.sqrt(math.fsum((p - middle) ** 2 for p in x) * math.fsum((q - middle) ** 2 for q in y))
     return both / spread if spread else 0.0
 
 
-def _ranks(values: Sequence[float]) -> list[float]:
+def ranked(values: Sequence[float]) -> list[float]:
+    """The rank of each value from 1 for the least, equals sharing their mean rank."""
     order = sorted(range(len(values)), key=values.__getitem__)
     ranks = [0.0] * len(values)
     start = 0

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from flyweight import abstain, stats
 from flyweight.errors import ConfigError
 from flyweight.optimal.calibration import Cell, Row, Span
-from flyweight.optimal.difficulty import BANDS, Estimator, band, bin_of, quantiles, spearman
+from flyweight.optimal.difficulty import BANDS, Estimator, band, quantiles, ranked, spearman
 from flyweight.optimal.difficulty import fit as fit_difficulty
 from flyweight.optimal.pools import Play, Question, plays
 from flyweight.strategies import compose
@@ -195,7 +195,7 @@ def report(table: Table, drawing: Drawing, k: int) -> dict[str, Any]:
     """How well the first k samples tell the difficulty of questions set aside, against samples outside the probe.
 
     `spearman` in [-1, 1]; `bands` and `quintiles` count questions, a row per oracle bin from the hardest, a column per
-    estimated one; `within` is the share estimated into the right band.
+    estimated one (equals share a quintile, so a row may be empty); `within` is the share estimated into the right band.
     """
     everything = np.arange(len(table.questions))
     orders = len(table.plays[drawing][0])
@@ -210,10 +210,10 @@ def report(table: Table, drawing: Drawing, k: int) -> dict[str, Any]:
         rest = [[s.right for s in each[order].samples[k:]] for each in table.plays[drawing]]
         oracle = [sum(marks) / len(marks) if marks else 0.0 for marks in rest]
         ranks.append(spearman(list(told), oracle))
-        edges = [quantiles(list(values), 5) for values in (oracle, told)]
-        for mine, theirs in zip(oracle, told, strict=True):
+        places = [[int(5 * (rank - 0.5) / len(oracle)) for rank in ranked(values)] for values in (oracle, list(told))]
+        for mine, theirs, row, column in zip(oracle, told, *places, strict=True):
             bands[BANDS.index(band(mine)), BANDS.index(band(theirs))] += 1 / orders
-            fifths[bin_of(mine, edges[0]), bin_of(theirs, edges[1])] += 1 / orders
+            fifths[row, column] += 1 / orders
     return {
         "k": k,
         "temperature": drawing.temperature,

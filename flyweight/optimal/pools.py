@@ -210,20 +210,21 @@ def _question(runs: Sequence[tuple[RunInfo, GradedSearch]], answers: Answers) ->
     verifying: dict[str, float] = {}
     for info, search in runs:
         strategy, parameters = str(info.configuration["strategy"]), info.configuration["parameters"]
+        name = compose.spelled(strategy)[0]
         judge = str(info.configuration["verifier"] or "")
         samples = tuple(_samples(search, group, judge, str(parameters.get("aggregation", "last"))))
         if judge and samples:
             verifying[judge] = max(verifying.get(judge, 0.0), search.result.usage.verifier_tokens / len(samples))
-        if strategy == "greedy":
-            greedy = samples[0] if samples else None
-        elif strategy in SAMPLING:
+        if name == "greedy":
+            greedy = next(iter(_merged(() if greedy is None else (greedy,), samples)), None)
+        elif name in SAMPLING:
             temperature = float(parameters["temperature"])
             pools[temperature] = _merged(pools.get(temperature, ()), samples)
         else:
             usage = search.result.usage
             leaves = tuple(each for each in samples if each.scores)
             spent = usage.generated_tokens + usage.verifier_tokens
-            trees[word(strategy, parameters)] = Searched(leaves, search.grade.value == "correct", spent)
+            trees[word(name, parameters)] = Searched(leaves, search.grade.value == "correct", spent)
     if not pools or not all(pools.values()):
         raise ConfigError(f"{problem.id}: no pool of samples was recorded (best_of_n or self_consistency)")
     return Question(problem.id, len(problem.prompt), greedy, pools, trees, verifying)

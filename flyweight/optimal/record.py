@@ -26,6 +26,8 @@ SEARCHES: Mapping[str, tuple[str, ...]] = {
     "code": ("code_agreement:n=8",),
 }
 """What is recorded beside samples, by kind of problem."""
+GREEDY = "greedy:enough=1"
+"""The most likely answer, scored: the stop rule asks the verifier."""
 ALLOWED = ("calibration", "development")
 """Splits: a choice that was fitted on the questions it is measured on would only repeat them."""
 
@@ -74,7 +76,8 @@ def plans(wanted: Wanted) -> list[Plan]:
         raise ConfigError(f"budgets {list(wanted.budgets)} are not allowed: tokens from 1")
     base = Plan(
         wanted.task,
-        strategy="greedy",
+        strategy=GREEDY,
+        verifier=wanted.verifiers[0],
         model=wanted.model,
         split=split,
         data=wanted.data,
@@ -98,7 +101,8 @@ def plans(wanted: Wanted) -> list[Plan]:
         name, parameters = strategies.normal(entry)
         strategies.bind(name, parameters)
         trees.append(replace(base, strategy=name, parameters=parameters, verifier=wanted.verifiers[0]))
-    return [base, *pools, *trees]
+    greedy = [replace(base, verifier=judge) for judge in wanted.verifiers]
+    return [*greedy, *pools, *trees]
 
 
 def calibrate(
