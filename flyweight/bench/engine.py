@@ -9,7 +9,7 @@ from typing import Any
 
 from flyweight import api
 from flyweight.errors import ConfigError, ModelError
-from flyweight.protocols import Policy
+from flyweight.protocols import Counters, Policy
 from flyweight.store import RunInfo, Store
 from flyweight.store.replay import StoredPolicy
 
@@ -56,7 +56,7 @@ class Engine:
         """Spent loading."""
         self._on_load = on_load
         self._policy: Policy | None = None
-        self._before = 0
+        self._before = Counters()
         self._file = file_of(model)
         match = IDENTITY.fullmatch(known or "")
         self._load = (load or _find)(model, context, match[2] if match else "auto")
@@ -66,7 +66,12 @@ class Engine:
     @property
     def generated(self) -> int:
         """Tokens drawn by the engine itself, those of unfinished requests included."""
-        return 0 if self._policy is None else self._policy.counters.generated_tokens - self._before
+        return 0 if self._policy is None else self._policy.counters.generated_tokens - self._before.generated_tokens
+
+    @property
+    def recomputed(self) -> int:
+        """Prompt tokens the engine computed again, because they had been evicted."""
+        return 0 if self._policy is None else self._policy.counters.recomputed_tokens - self._before.recomputed_tokens
 
     def close(self) -> None:
         """Release the model, if it was loaded."""
@@ -92,7 +97,7 @@ class Engine:
             self._on_load(True)
             began = time.perf_counter()
             self._policy = self._load()
-            self._before = self._policy.counters.generated_tokens
+            self._before = self._policy.counters
             self.seconds = time.perf_counter() - began
             self._on_load(False)
         return self._policy

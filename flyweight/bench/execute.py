@@ -14,20 +14,34 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Literal
+from typing import Literal, Protocol
 
-from flyweight import stats
+from flyweight import api, stats
 from flyweight.bench.engine import CannotLoad, Engine, Load, recorded, run_of
 from flyweight.bench.graded import truncated
 from flyweight.bench.grading import Grading, Workers
 from flyweight.bench.plan import Job, Plan, check
 from flyweight.errors import ConfigError, ModelError
-from flyweight.protocols import Verifier
+from flyweight.protocols import Policy, Strategy, Verifier
 from flyweight.runner import Runner
 from flyweight.store import Run, RunInfo, Store, StoreError
-from flyweight.types import Event, Grade, Problem, Result, Sampling, Stopped
+from flyweight.types import Budget, Event, Grade, Problem, Result, Sampling, Stopped
+from flyweight.verifiers import load as load_verifier
 
-__all__ = ["Limits", "Progress", "Searches", "Summary", "Tally", "execute", "regrade", "summaries"]
+__all__ = [
+    "Bench",
+    "Interruptible",
+    "Limits",
+    "Progress",
+    "Searches",
+    "Summary",
+    "Tally",
+    "carried_out",
+    "execute",
+    "regrade",
+    "searching",
+    "summaries",
+]
 
 ENOUGH = 20
 """Searches before the share of errors says anything."""
@@ -108,6 +122,20 @@ class Summary:
     """Most memory this process has held so far."""
 
 
+class Interruptible(Protocol):
+    """Searches under way that can be asked to end."""
+
+    interrupted: bool
+
+    def interrupt(self) -> None:
+        """End everything in good order."""
+
+    def run(
+        self, problems: Iterable[Problem], strategy: Strategy, budget: Budget | None = None, *, in_flight: int = 64
+    ) -> Iterator[Result]:
+        """As `Runner.run`."""
+
+
 class Searches(Runner):
     """A runner that remembers having been interrupted."""
 
@@ -130,7 +158,7 @@ class Progress:
     before: int = 0
     """Searches that were on record before."""
     loading: bool = False
-    runner: Searches | None = None
+    runner: Interruptible | None = None
     """While searching: its `interrupt()` ends everything in good order."""
     generated: int = 0
     """Tokens the engine drew for this run now."""
@@ -186,7 +214,11 @@ def summaries(
     load: Load | None = None,
 ) -> Iterator[Summary]:
     """`execute` for jobs that were checked: each summary as soon as it is there; a stopped one is the last."""
-    bench = _Bench(store, on_progress, grade, retry, limits, in_flight, load)
+    yield from carried_out(Bench(store, on_progress, grade, retry, limits, in_flight, load), jobs)
+
+
+def carried_out(bench: Bench, jobs: Sequence[Job]) -> Iterator[Summary]:
+    """`summaries` of an invocation that was made ready; it is closed."""
     try:
         for number, job in enumerate(jobs, 1):
             summary = bench.run(job, Progress(job, number, len(jobs), Tally()))
@@ -199,7 +231,7 @@ def summaries(
         bench.close()
 
 
-class _Bench:
+class Bench:
     """One invocation: the engine in memory, and what has been spent."""
 
     def __init__(
@@ -219,7 +251,7 @@ class _Bench:
         self._engine: Engine | None = None
         self._began = time.perf_counter()
         self._progress: Progress
-        self._runner: Searches | None = None
+        self._runner: Interruptible | None = None
         self._spent = 0
         """Tokens drawn by engines that were closed."""
         self._workers = Workers()
@@ -248,7 +280,8 @@ class _Bench:
         if calls:
             # What a later estimate goes by, and part of where the numbers come from.
             measured = {"generated_tokens": engine.generated, "seconds": round(progress.elapsed, 2)}
-            measured |= {"peak_memory_mb": peak_memory_mb()} | ({} if job.shape.steps else {"samples": calls})
+            measured |= {"peak_memory_mb": peak_memory_mb(), "recomputed_tokens": engine.recomputed}
+            measured |= {} if job.shape.steps else {"samples": calls}
             facts = {name: str(value) for name, value in measured.items()}
             self.store.run(job.configuration, models=models, versions={**versions, **facts})
         whole = len(record.stopped) == len(job.problems) and Stopped.INTERRUPTED not in record.stopped.values()
@@ -323,7 +356,6 @@ class _Bench:
                 runner.interrupt()
 
         def watch(event: Event) -> None:
-            record(event)
             if event.kind not in ("start", "progress", "end"):
                 return
             progress.generated = engine.generated
@@ -335,19 +367,7 @@ class _Bench:
             if event.kind != "end":  # after the result has been counted
                 self._on_progress(progress)
 
-        verifiers: dict[str, Verifier] = {}
-        if job.verifier is not None:
-            verifiers[job.verifier.name] = self.store.verifier(job.verifier, identity=job.identity)
-        for name, (judge, identity) in job.others.items():
-            verifiers[name] = self.store.verifier(judge, identity=identity)
-        runner = self._runner = progress.runner = Searches(
-            engine.stored,
-            verifiers,
-            answers=job.task,
-            sampling=Sampling(temperature=job.plan.temperature, max_tokens=job.plan.max_tokens),
-            seed=job.plan.seed,
-            on_event=watch,
-        )
+        runner = self._runner = progress.runner = self._searches(job, record, engine, watch)
 
         def stopped() -> bool:
             return runner.interrupted
@@ -380,9 +400,36 @@ class _Bench:
             return "errors"
         return reason
 
+    def _searches(self, job: Job, record: Run, engine: Engine, watch: Callable[[Event], None]) -> Interruptible:
+        """What searches the problems; `watch` is told of everything after it is on record."""
+
+        def both(event: Event) -> None:
+            record(event)
+            watch(event)
+
+        return searching(self.store, job, engine.stored, both)
+
     def _summary(self, run: str, progress: Progress, ending: Ending, calls: int) -> Summary:
         generated, elapsed = progress.generated, progress.elapsed
         return Summary(run, progress.job, progress.tally, ending, calls, generated, elapsed, peak_memory_mb())
+
+
+def searching(store: Store, job: Job, policy: Policy, on_event: Callable[[Event], None]) -> Searches:
+    """What searches the problems of a job, its verifiers behind the store."""
+    verifiers: dict[str, Verifier] = {}
+    if job.verifier is not None:
+        verifiers[job.verifier.name] = store.verifier(job.verifier, identity=job.identity)
+    for name, (judge, identity) in job.others.items():
+        verifiers[name] = store.verifier(judge, identity=identity)
+    # What a strategy names only once it knows the question, as `auto` does, is loaded then.
+    return Searches(
+        policy,
+        api.Loading(verifiers, lambda name: store.verifier(load_verifier(name))),
+        answers=job.task,
+        sampling=Sampling(temperature=job.plan.temperature, max_tokens=job.plan.max_tokens),
+        seed=job.plan.seed,
+        on_event=on_event,
+    )
 
 
 def regrade(store: Store, job: Job) -> Summary:
