@@ -5,4 +5,14 @@ pools.py        what was recorded of a question, and what any strategy would hav
 fit.py          the choice per difficulty and budget, and what it gains on questions set aside
 calibration.py  the outcome, as a file
 controller.py   the strategy `auto`, which acts on it
+
+The planner, which compares models as well:
+
+evidence.py     how often which configuration is right, and where that is known from
+work.py         what a search makes an engine do, whatever the machine
+speed.py        what that takes on this machine
+planner.py      every choice there is for a task, with its seconds, bytes and accuracy
+bigger.py       a small model many times against a big one once
+verdict.py      the frontier, one recommendation and what would change it
+picture.py      the same as a picture
 """

@@ -1,0 +1,391 @@
+"""What is known about how often a configuration is right, and where that is known from.
+
+Measured on this project's recordings (`measured.json`, made by `python -m benchmarks.planner --evidence`), on the
+user's own recorded runs, or said by the user; figures from papers are labelled as such (`published.toml`) and stand
+back wherever something was measured.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from flyweight import stats
+from flyweight.errors import ConfigError
+from flyweight.optimal.work import SLOTS, Work, mean, of_search
+from flyweight.stats import Interval
+
+if TYPE_CHECKING:
+    from flyweight.optimal.calibration import Calibration
+    from flyweight.report import Report
+    from flyweight.report.pools import Curve
+    from flyweight.store import Store
+
+__all__ = [
+    "ANSWER",
+    "QUESTION",
+    "Cost",
+    "Evidence",
+    "Known",
+    "from_calibrations",
+    "from_report",
+    "from_store",
+    "published",
+    "read_models",
+    "samples",
+    "shipped",
+    "shipped_costs",
+    "usual",
+]
+
+Source = Literal["measured", "published", "given"]
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+"""Sample counts that a pool is read at."""
+VERSION = 1
+ANSWER, QUESTION = 300.0, 80.0
+"""Tokens of an answer and of a question where nobody has counted any."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """How often one configuration was right."""
+
+    task: str
+    model: str
+    strategy: str
+    parameters: Mapping[str, Any]
+    verifier: str | None
+    accuracy: Interval
+    """95 %, in [0, 1]."""
+    questions: int
+    """That this was counted on; 0 where nobody says."""
+    source: Source
+    note: str
+    """The command that counts again, or who published it."""
+    work: Work | None = None
+    """None where nobody recorded it."""
+
+    @property
+    def n(self) -> int:
+        """Samples or beams; 1 where the strategy has no such parameter."""
+        return int(self.parameters.get("n", 1))
+
+    @property
+    def label(self) -> str:
+        """Strategy, n and verifier."""
+        n = f" n={self.n}" if "n" in self.parameters else ""
+        budget = f" {self.parameters['budget_tokens']:,} tokens" if "budget_tokens" in self.parameters else ""
+        return f"{self.strategy}{n}{budget}" + (f" ({self.verifier})" if self.verifier else "")
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for two figures of one configuration."""
+        return self.task, self.model, self.label
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON types; the work is kept apart, since rows share it."""
+        return {
+            **{name: getattr(self, name) for name in ("task", "model", "strategy", "verifier")},
+            "parameters": dict(self.parameters),
+            "accuracy": [round(value, 4) for value in self.accuracy],
+            "questions": self.questions,
+            "note": self.note,
+        }
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a verifier takes beside the tokens it has a model compute, per path scored."""
+
+    seconds: float
+    memory: float
+    """Bytes, once."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model the planner may choose, from the catalog, a paper or the user."""
+
+    name: str
+    parameters: float = 0.0
+    """0 where nobody says."""
+    bytes: float = 0.0
+    """Of its file."""
+    kv_bytes: float = 0.0
+    """Of one token in the KV cache, f16."""
+    pretraining_tokens: float = 0.0
+    quantisation: str = ""
+    path: str | None = None
+    """Of a file of the user's own; None for catalog names and servers."""
+    price: tuple[float, float] | None = None
+    """US$ per million tokens read and written, of a model behind an interface."""
+    seconds: float | None = None
+    """Per answer, of such a model."""
+    note: str = ""
+    results: tuple[Evidence, ...] = field(default=(), compare=False)
+
+
+@functools.cache
+def _measured() -> dict[str, Any]:
+    text = resources.files("flyweight.optimal").joinpath("measured.json").read_text("utf-8")
+    return dict(json.loads(text))
+
+
+def shipped() -> list[Evidence]:
+    """What this project measured."""
+    facts = _measured()
+    works = {name: Work.from_dict(work) for name, work in facts["works"].items()}
+    return [
+        Evidence(
+            **{**row, "accuracy": Interval(*row["accuracy"]), "work": works.get(row["work"]), "source": "measured"}
+        )
+        for row in facts["rows"]
+    ]
+
+
+def shipped_costs() -> dict[str, Cost]:
+    """What verifiers take, as measured on the machine that `measured.json` names."""
+    return {name: Cost(cost["ms"] / 1e3, cost["mb"] * 1e6) for name, cost in _measured()["verifiers"].items()}
+
+
+# Recorded runs --------------------------------------------------------------------------------------------------------
+
+
+def from_store(store: Store, note: str) -> list[Evidence]:
+    """Every finished run without a budget in a store, and every n that its pools of samples answer for.
+
+    ConfigError when there is none, or one is not graded.
+    """
+    from flyweight.report import Report, grader
+
+    wanted = [
+        info.id
+        for info in store.runs()
+        if info.finished is not None and not info.configuration.get("budget") and info.problems
+    ]
+    if not wanted:
+        raise ConfigError(f"{store.path} holds no finished run to plan with: record one with flyweight bench run")
+    report = Report.of(store, wanted, lambda store, info: grader(store, info, keep=False))
+    return from_report(store, report, note)
+
+
+def from_report(store: Store, report: Report, note: str) -> list[Evidence]:
+    """The runs of a report, and every n that its pools answer for; the larger set of questions for each."""
+    found: dict[tuple[object, ...], Evidence] = {}
+
+    def take(evidence: Evidence) -> None:
+        if evidence.key not in found or found[evidence.key].questions < evidence.questions:
+            found[evidence.key] = evidence
+
+    for section in report.sections:
+        for row in section.rows:
+            info = next(run.info for run in report.runs if run.id == row.run)
+            works = [of_search(search.tree, search.result.usage) for search in store.searches(row.run)]
+            parameters = dict(info.configuration.get("parameters") or {})
+            evidence = Evidence(
+                section.task,
+                str(info.configuration["model"]),
+                row.strategy,
+                parameters,
+                row.verifier,
+                row.accuracy,
+                row.problems,
+                "measured",
+                note,
+                mean(works),
+            )
+            take(evidence)
+        for pool in section.pools:
+            for curve in pool.curves:
+                for evidence in _curve(store, section.task, curve, pool.problems, note):
+                    take(evidence)
+    return list(found.values())
+
+
+def _curve(store: Store, task: str, curve: Curve, questions: int, note: str) -> Iterator[Evidence]:
+    """A pool's curve at the sizes people choose."""
+    chosen = {"majority": "self_consistency", "best": "best_of_n", "vote": "weighted_best_of_n"}
+    if curve.kind not in chosen:
+        return
+    info = next(info for info in store.runs() if info.id == curve.run)
+    for point in curve.points:
+        if point.k > 1 and point.k in SIZES:
+            parameters = {**(info.configuration.get("parameters") or {}), "n": point.k}
+            work = samples(store, curve.run, point.k)
+            yield Evidence(
+                task,
+                str(info.configuration["model"]),
+                chosen[curve.kind],
+                parameters,
+                curve.verifier,
+                point.accuracy,
+                questions,
+                "measured",
+                note,
+                work if curve.verifier else replace(work, verified=0.0, scored=0.0),
+            )
+
+
+def samples(store: Store, run: str, k: int) -> Work:
+    """The work of the first `k` samples of every question of a run: they are independent, so as good as any."""
+    works = []
+    for search in store.searches(run):
+        nodes = [node for node in search.tree if node.parent is not None][:k]
+        usage, share = search.result.usage, k / max(1, search.result.usage.policy_calls)
+        scaled = replace(
+            usage,
+            policy_calls=k,
+            cached_tokens=round(usage.cached_tokens * share),
+            generated_tokens=round(usage.generated_tokens * share),
+            verifier_tokens=round(usage.verifier_tokens * share),
+            verifier_calls=round(usage.verifier_calls * share),
+        )
+        works.append(of_search(nodes, scaled))
+    return mean(works)
+
+
+def from_calibrations(calibrations: Iterable[Calibration], note: str, answer: float) -> list[Evidence]:
+    """What `auto` was found to give at every budget, on questions set aside; `answer`: tokens of one answer.
+
+    A calibration keeps how many tokens were drawn and not when: they are taken to be samples side by side.
+    """
+    return [
+        Evidence(
+            source.task,
+            each.model,
+            "auto",
+            {"budget_tokens": row.budget},
+            each.verifier,
+            Interval(*row.held_out),
+            source.questions,
+            "measured",
+            note,
+            usual(max(1, round(row.held_out_tokens / answer)), row.held_out_tokens, QUESTION),
+        )
+        for each in calibrations
+        for source in each.sources[:1]
+        for row in each.rows
+    ]
+
+
+def usual(n: int, drawn: float, question: float) -> Work:
+    """The work of n samples side by side that draw so many tokens in all."""
+    rows = min(n, SLOTS)
+    return Work(question, drawn, 0.0, float(n), question + drawn / n / 2, {rows: drawn / rows})
+
+
+# What others say ------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def published() -> tuple[Known, ...]:
+    """Models and figures out of papers and model cards, each with its source."""
+    text = resources.files("flyweight.optimal").joinpath("published.toml").read_text("utf-8")
+    return tuple(_models(tomllib.loads(text), "published.toml", "published"))
+
+
+def read_models(path: Path) -> list[Known]:
+    """Models of a user's TOML file (docs/plan.md). ConfigError for what cannot be read or is not meant."""
+    try:
+        facts = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--models {path}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--models {path} is not TOML: {' '.join(str(error).split())}") from error
+    found = list(_models(facts, f"--models {path}", "given"))
+    if not found:
+        raise ConfigError(f"--models {path} holds no [[model]]: see docs/plan.md")
+    return found
+
+
+MODEL = ("name", "path", "parameters", "bytes", "kv_bytes", "pretraining_tokens", "quantisation", "seconds", "note")
+RESULT = ("task", "strategy", "n", "verifier", "accuracy", "questions", "low", "high", "note", "generated", "prompt")
+
+
+def _models(facts: Mapping[str, Any], where: str, source: Source) -> Iterator[Known]:
+    rows = facts.get("model", [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ConfigError(f"{where}: write each model as a table [[model]]")
+    for row in rows:
+        name = row.get("name")
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"{where}: a [[model]] has no name")
+        here = f"{where}: model {name}"
+        _known(row, (*MODEL, "price", "result"), here)
+        price = row.get("price")
+        if price is not None and not (isinstance(price, list) and len(price) == 2 and all(map(_positive, price))):
+            raise ConfigError(f"{here}: price {price!r} is not [US$ per million tokens read, written]")
+        for key in ("parameters", "bytes", "kv_bytes", "pretraining_tokens", "seconds"):
+            if key in row and not (_positive(row[key]) and row[key] > 0):
+                raise ConfigError(f"{here}: {key} {row[key]!r} is not a number above 0")
+        if price is not None and "seconds" not in row:
+            raise ConfigError(f"{here} has a price and no seconds: add how long an answer takes")
+        results = row.get("result", [])
+        if not isinstance(results, list) or not all(isinstance(one, dict) for one in results):
+            raise ConfigError(f"{here}: write each figure as a table [[model.result]]")
+        yield Known(
+            **{key: row[key] for key in MODEL if key in row},
+            price=None if price is None else (float(price[0]), float(price[1])),
+            results=tuple(_result(name, one, here, source) for one in results),
+        )
+
+
+def _result(model: str, row: Mapping[str, Any], where: str, source: Source) -> Evidence:
+    _known(row, RESULT, f"{where}: result")
+    accuracy, questions = row.get("accuracy"), row.get("questions", 0)
+    for key in ("task", "note") if source == "published" else ("task",):
+        if not isinstance(row.get(key), str):
+            raise ConfigError(f"{where}: a result has no {key}")
+    if not _positive(accuracy) or float(accuracy) > 1:  # type: ignore[arg-type]
+        raise ConfigError(f"{where}: accuracy {accuracy!r} is not a share between 0 and 1")
+    if not isinstance(questions, int) or questions < 0:
+        raise ConfigError(f"{where}: questions {questions!r} is not a whole number")
+    n = row.get("n")
+    if n is not None and (not isinstance(n, int) or n < 1):
+        raise ConfigError(f"{where}: n {n!r} is not a whole number from 1")
+    value = float(accuracy)  # type: ignore[arg-type]
+    limits = [row[key] for key in ("low", "high") if key in row]
+    if limits:
+        if len(limits) != 2 or not all(map(_positive, limits)) or not limits[0] <= value <= limits[1] <= 1:
+            raise ConfigError(f"{where}: low and high {limits} do not enclose the accuracy {value:g}")
+        interval = Interval(float(limits[0]), value, float(limits[1]))
+    elif questions:
+        interval = stats.wilson(round(value * questions), questions)._replace(value=value)
+    else:
+        interval = Interval(0.0, value, 1.0)
+    for key in ("generated", "prompt"):
+        if not _positive(row.get(key, 0)):
+            raise ConfigError(f"{where}: {key} {row[key]!r} is not a number of tokens")
+    generated, prompt = float(row.get("generated", 0)), float(row.get("prompt", 0))
+    work = None
+    if generated:
+        work = usual(n or 1, generated, prompt)
+    return Evidence(
+        row["task"],
+        model,
+        str(row.get("strategy", "greedy" if n is None else "best_of_n")),
+        {} if n is None else {"n": n},
+        row.get("verifier"),
+        interval,
+        questions,
+        source,
+        str(row.get("note", "said by the user")),
+        work,
+    )
+
+
+def _known(row: Mapping[str, Any], allowed: Sequence[str], where: str) -> None:
+    for key in row:
+        if key not in allowed:
+            raise ConfigError(f"{where} has an unknown key {key!r} (one of: {', '.join(allowed)})")
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf

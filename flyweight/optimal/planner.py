@@ -1,0 +1,347 @@
+"""Everything that could answer a task's questions here, with what it takes and how often it is right.
+
+`choices` goes through model x form of its weights x strategy x n x verifier. A choice's seconds come from the work its
+search was recorded to make (`work.py`) and from this machine's measured speed (`speed.py`); bytes from the same
+measurement; accuracy from `evidence.py`. What to make of them is `verdict.py`'s.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from flyweight import models
+from flyweight.errors import ConfigError, FlyweightError, ModelError, unknown
+from flyweight.optimal import evidence, speed
+from flyweight.optimal.evidence import Cost, Evidence, Known
+from flyweight.optimal.speed import Speed
+from flyweight.optimal.work import SLOTS, Work
+
+__all__ = ["Choice", "Options", "choices", "collected"]
+
+PARKED = 288 << 20
+"""Bytes the engine keeps of finished paths at most (`LlamaCpp`, parked_mb)."""
+DAY = 86_400
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is wanted, and what is known beyond what comes with the package."""
+
+    task: str
+    memory: float | None = None
+    """Bytes a process may hold."""
+    latency: float | None = None
+    """Seconds for one question alone."""
+    accuracy: float | None = None
+    """Share of questions that should be right, in (0, 1]."""
+    tokens_per_day: float | None = None
+    """Of answers that somebody reads; a search draws more."""
+    days: float = 365.0
+    """For how long."""
+    hour: float | None = None
+    """US$ that this machine costs per hour."""
+    context: int = 2048
+    questions: int = 1000
+    """Answered by then, which fills the memory for finished paths."""
+    models: tuple[Known, ...] = ()
+    """The user's."""
+    evidence: tuple[Evidence, ...] = ()
+    """Of the user's runs: stands before what is shipped."""
+    only: tuple[str, ...] = ()
+    """Names of the models to choose among; all where empty."""
+    measure: bool = True
+    """Whether models that were never measured here are measured now."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to answer a question."""
+
+    model: str
+    weights: str
+    """Form they run in; empty behind an interface."""
+    evidence: Evidence
+    known: Known
+    work: Work
+    seconds: float
+    """For one question, nothing else running."""
+    memory: float
+    """Bytes held at most; 0 behind an interface."""
+    kv: float
+    """Bytes of KV in it: slots x context."""
+    slots: int
+    context: int
+    flops: float
+    """For one question; 0 where the parameters are not known."""
+    together: float
+    """Seconds a question takes the machine when many are in flight."""
+    dollars: float | None
+    """For one question; None where no price was given."""
+    parked: float = 0.0
+    notes: tuple[str, ...] = field(default=())
+    """What of this was not measured."""
+
+    @property
+    def accuracy(self) -> float:
+        """The estimate, in [0, 1]."""
+        return self.evidence.accuracy.value
+
+    @property
+    def remote(self) -> bool:
+        """Whether the model runs behind an interface."""
+        return self.known.price is not None
+
+    @property
+    def published(self) -> bool:
+        """Whether the accuracy is somebody else's."""
+        return self.evidence.source == "published"
+
+    @property
+    def label(self) -> str:
+        """Model, form and search."""
+        form = f" {self.weights}" if self.weights else ""
+        return f"{self.model}{form} {self.evidence.label}"
+
+    @property
+    def command(self) -> str:
+        """What runs it; empty behind an interface, and for a model that has no file here or in the catalog."""
+        if self.remote or (self.known.path is None and self.model not in models.catalog()):
+            return ""
+        said = self.evidence
+        words = ["flyweight solve QUESTION", f"--model {self.known.path or self.model}", f"--strategy {said.strategy}"]
+        words += [f"-n {said.n}"] if "n" in said.parameters else []
+        words += [f"--budget-tokens {said.parameters['budget_tokens']}"] if "budget_tokens" in said.parameters else []
+        words += [f"--set width={said.parameters['width']}"] if "width" in said.parameters else []
+        words += [f"--verifier {said.verifier}"] if said.verifier not in (None, "tests") else []
+        words += ["--tests FILE"] if said.verifier == "tests" else []
+        return " ".join([*words, f"--weights {self.weights} --slots {self.slots} --context {self.context}"])
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON types: bytes, seconds, shares in [0, 1]."""
+        said = self.evidence
+        return {
+            "model": self.model,
+            "parameters": self.known.parameters or None,
+            "quantisation": self.known.quantisation or None,
+            "weights": self.weights or None,
+            "strategy": said.strategy,
+            "settings": dict(said.parameters),
+            "n": said.n,
+            "verifier": said.verifier,
+            "accuracy": said.accuracy.value,
+            "interval": [said.accuracy.low, said.accuracy.high],
+            "questions": said.questions,
+            "source": said.source,
+            "evidence": said.note,
+            "seconds": self.seconds,
+            "seconds_in_company": self.together,
+            "memory_bytes": self.memory,
+            "weights_bytes": self.known.bytes or None,
+            "kv_bytes": self.kv,
+            "parked_bytes": self.parked,
+            "slots": self.slots,
+            "context": self.context,
+            "flops": self.flops,
+            "tokens": self.work.generated,
+            "dollars": self.dollars,
+            "command": self.command or None,
+            "notes": list(self.notes),
+        }
+
+
+def collected(options: Options) -> tuple[list[Known], list[Evidence]]:
+    """The models there are to choose among, and what is known of them on the task, the user's own before ours.
+
+    ConfigError for names nobody knows, and for a task on which nothing is known.
+    """
+    theirs = {known.name: known for known in options.models}
+    ours = {known.name: known for known in evidence.published()}
+    found: dict[str, Known] = {}
+    for model in models.catalog().values():
+        facts = ours.get(model.name, Known(model.name))
+        found[model.name] = replace(
+            facts, parameters=model.parameters, bytes=model.bytes, quantisation=model.quantisation
+        )
+    found = {**ours, **found, **theirs}
+    for row in options.evidence:
+        found.setdefault(row.model, Known(row.model, path=row.model if Path(row.model).suffix == ".gguf" else None))
+    if missing := [name for name in options.only if name not in found]:
+        raise unknown("model", missing[0], found)
+    wanted = {name: known for name, known in found.items() if not options.only or name in options.only}
+    layers = [*evidence.shipped(), *options.evidence, *(row for known in theirs.values() for row in known.results)]
+    rows: dict[object, Evidence] = {}
+    tasks = {row.task for row in layers}
+    for row in layers:
+        if row.task == options.task and row.model in wanted:
+            rows[row.key] = row
+    measured = {row.model for row in rows.values()}
+    for known in ours.values():
+        for row in known.results:
+            tasks.add(row.task)
+            if row.task == options.task and row.model in wanted and row.model not in measured:
+                rows[row.key] = row
+    if not rows:
+        known_on = f"of {', '.join(options.only)} " if options.only and options.task in tasks else ""
+        raise ConfigError(
+            f"nothing is known {known_on}about {options.task} (measured: {', '.join(sorted(tasks))}): record a run "
+            "with flyweight bench run and name its folder (--runs), or say what you know (--models)"
+        )
+    return list(wanted.values()), list(rows.values())
+
+
+def choices(options: Options, tell: Callable[[str], None] = lambda line: None) -> list[Choice]:
+    """Every choice there is for the task, whatever the limits. `tell` hears what is being measured.
+
+    Models that are on this machine are measured unless they were before; of others the speed is estimated from one
+    that is. Raises as `collected`, ModelError without any model to measure.
+    """
+    wanted, rows = collected(options)
+    speeds = _speeds(options, [known for known in wanted if any(row.model == known.name for row in rows)], tell)
+    costs = evidence.shipped_costs()
+    greedy = [row.work for row in rows if row.strategy == "greedy" and row.work is not None]
+    answer = fmean(work.generated for work in greedy) if greedy else evidence.ANSWER
+    question = fmean(work.prompt for work in greedy) if greedy else evidence.QUESTION
+    code = any(row.verifier == "tests" for row in rows)
+    found = []
+    by_name = {known.name: known for known in wanted}
+    for row in rows:
+        known, notes = by_name[row.model], []
+        work = row.work
+        if work is None:
+            work = evidence.usual(row.n, row.n * answer, question)
+            notes.append(f"{answer:.0f} tokens an answer assumed")
+        if known.price is not None:
+            found.append(_remote(row, known, work, tuple(notes)))
+            continue
+        for form, its in speeds.get(row.model, {}).items():
+            cost = costs.get(row.verifier or "", Cost(0.0, 0.0))
+            if row.verifier == "self" and code:  # what it combines for programs has them run, too
+                cost = Cost(cost.seconds + costs.get("tests", cost).seconds, cost.memory)
+            found.append(_local(options, row, known, form, its, work, cost, notes))
+    if not found:
+        raise ConfigError(f"no model of {', '.join(sorted({row.model for row in rows}))} can be run or estimated here")
+    return sorted(found, key=lambda choice: (choice.seconds, -choice.accuracy, choice.label))
+
+
+def seconds(work: Work, its: Speed, cost: Cost) -> float:
+    """For one question alone: its prompt, every step with as many rows as there are, and the verifier."""
+    decoding = math.fsum(count * its.step(rows, work.behind) for rows, count in work.steps.items())
+    return its.prompt(work.prompt) + decoding + work.verified * its.prefill[1] + work.scored * cost.seconds
+
+
+def together(work: Work, its: Speed, cost: Cost) -> float:
+    """Seconds of the machine for one question among many: every step has all its rows."""
+    decoding = work.generated * its.step(SLOTS, work.behind) / SLOTS
+    computed = (work.prompt + work.verified) * its.prefill[1]
+    return computed + decoding + work.scored * cost.seconds
+
+
+def _local(
+    options: Options,
+    row: Evidence,
+    known: Known,
+    form: str,
+    its: Speed,
+    work: Work,
+    cost: Cost,
+    notes: Sequence[str],
+) -> Choice:
+    slots = min(max(row.n, *work.steps, 1), SLOTS)
+    # What earlier questions left is kept until the room for it is full.
+    parked = min(PARKED, (options.questions - 1) * (work.prompt + work.generated) * its.kv_bytes)
+    alone = seconds(work, its, cost)
+    estimated = [] if its.note.startswith("measured") else [its.note]
+    return Choice(
+        row.model,
+        form,
+        row,
+        replace(known, parameters=known.parameters or its.parameters),
+        work,
+        alone,
+        its.resident(slots, options.context) + parked + cost.memory,
+        slots * options.context * its.kv_bytes,
+        slots,
+        options.context,
+        2 * (known.parameters or its.parameters) * (work.prompt + work.generated + work.verified),
+        together(work, its, cost),
+        None if options.hour is None else alone * options.hour / 3600,
+        parked,
+        (*estimated, *notes),
+    )
+
+
+def _remote(row: Evidence, known: Known, work: Work, notes: tuple[str, ...]) -> Choice:
+    assert known.price is not None and known.seconds is not None
+    read, written = known.price
+    flops = 2 * known.parameters * (work.prompt + work.generated)
+    dollars = (read * work.prompt + written * work.generated) / 1e6
+    return Choice(
+        row.model, "", row, known, work, known.seconds, 0.0, 0.0, 0, 0, flops, known.seconds, dollars, 0.0, notes
+    )
+
+
+# Speeds ---------------------------------------------------------------------------------------------------------------
+
+
+def _speeds(
+    options: Options, wanted: Iterable[Known], tell: Callable[[str], None]
+) -> Mapping[str, Mapping[str, Speed]]:
+    """By model and form. What is not here is estimated from the largest model that is."""
+    local = [known for known in wanted if known.price is None]
+    found: dict[str, dict[str, Speed]] = {}
+    failures: list[str] = []
+    paths = {known.name: path for known in local if (path := _path(known, failures)) is not None}
+    for name, path in paths.items():
+        for form in speed.forms():
+            its = speed.known(path, form)
+            if its is None and options.measure:
+                try:
+                    its = speed.measure(path, form, tell)
+                except FlyweightError as error:
+                    failures.append(f"{name} {form}: {error}")
+            if its is not None:
+                found.setdefault(name, {})[form] = its
+    if not local:
+        return found
+    if not found:
+        found = _any_measured(options, tell)
+    if not found:
+        why = f" ({failures[0]})" if failures else ""
+        raise ModelError(f"no model is here to measure this machine with{why}; run: flyweight models pull")
+    reference = max(found, key=lambda name: max(its.parameters for its in found[name].values()))
+    for known in local:
+        if known.name not in found and known.parameters:
+            kv_bytes = known.kv_bytes or next(iter(found[reference].values())).kv_bytes
+            found[known.name] = {
+                form: speed.scaled(its, known.parameters, kv_bytes, known.bytes, reference)
+                for form, its in found[reference].items()
+            }
+    return found
+
+
+def _any_measured(options: Options, tell: Callable[[str], None]) -> dict[str, dict[str, Speed]]:
+    """The first model of the store that runs here: none of those asked for does."""
+    for entry in models.installed():
+        for form in speed.forms():
+            its = speed.known(entry.path, form)
+            if its is None and options.measure:
+                its = speed.measure(entry.path, form, tell)
+            if its is not None:
+                return {entry.ref: {form: its}}
+    return {}
+
+
+def _path(known: Known, failures: list[str]) -> Path | None:
+    """Where the model's file is, if it is on this machine."""
+    try:
+        return models.resolve(known.path or known.name)
+    except ModelError as error:
+        failures.append(str(error))
+    except ConfigError:  # a name out of a paper
+        pass
+    return None
