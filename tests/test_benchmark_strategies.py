@@ -128,7 +128,7 @@ def test_what_is_drawn_is_kept_and_not_drawn_again(tmp_path: Path, monkeypatch: 
     assert again.total("gsm8k", "best_of_n", "recomputed") == 0
     assert again.total("gsm8k", "self_consistency", "recomputed") is None, "it chose among samples drawn before"
     assert [folder.name for folder in (tmp_path / "runs").iterdir()] == ["gsm8k-pool"], "all in one store"
-    monkeypatch.setitem(benchmark.SETTINGS, "best_of_n", {"n": 4})  # type: ignore[arg-type]
+    monkeypatch.setitem(benchmark.SETTINGS, "best_of_n", {"n": 4})
     assert again.known(blocks[0], "best_of_n") is None, "other settings are another run"
 
 
