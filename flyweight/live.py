@@ -280,6 +280,8 @@ class Live:
             "waiting": len(self.queue),
             "candidates": len(self.candidates),
             "generated_tokens": self.usage.generated_tokens,
+            "prompt_tokens": self.usage.prompt_tokens,
+            "cached_tokens": self.usage.cached_tokens,
             "engine_tokens": sum(c.generated_tokens for c in counters),
         }
         self._emit("progress", facts=facts)

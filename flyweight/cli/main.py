@@ -17,7 +17,21 @@ from flyweight.errors import BackendError, ConfigError, FlyweightError, ModelErr
 
 __all__ = ["app", "main", "run"]
 
-_MODULES = ("solve", "compare", "chat", "demo", "bench", "report", "train", "fit", "plan", "list", "models", "doctor")
+_MODULES = (
+    "solve",
+    "compare",
+    "chat",
+    "demo",
+    "bench",
+    "report",
+    "view",
+    "train",
+    "fit",
+    "plan",
+    "list",
+    "models",
+    "doctor",
+)
 """Modules of this package, each registering its commands on the app it is given; in the order of the help."""
 
 

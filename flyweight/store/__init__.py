@@ -29,12 +29,14 @@ from flyweight.store.judgements import StoredVerifier, identify, stored_verifier
 from flyweight.store.portable import Precision, dump, load
 from flyweight.store.replay import Fresh, StoredPolicy
 from flyweight.store.runs import (
+    Outline,
     Run,
     RunInfo,
     Sample,
     Search,
     known_run,
     list_runs,
+    read_outlines,
     read_problems,
     read_search,
     start_run,
@@ -46,6 +48,7 @@ from flyweight.types import Event, Grade, Node, Problem, Result
 __all__ = [
     "Fresh",
     "Grader",
+    "Outline",
     "Repeats",
     "Run",
     "RunInfo",
@@ -186,6 +189,17 @@ class Store:
                 yield search
         if damaged:
             raise StoreError(f"{self.path}: {damaged} searches of run {run} are damaged: run it again")
+
+    def problems(self, run: str) -> list[str]:
+        """Ids of the problems a run has searched, sorted. Errors as of `results`."""
+        return [problem.decode("utf-8", "surrogatepass") for problem in read_problems(self._database, run)]
+
+    def outlines(self, run: str) -> Iterator[Outline]:
+        """Every search of a run that is intact, without the texts that were not selected: far faster than `searches`.
+
+        In no particular order. ConfigError for an unknown run.
+        """
+        return read_outlines(self._database, self._units, run)
 
     def search(self, run: str, problem_id: str) -> Search:
         """The search of one problem; ConfigError if the run holds none, StoreError if it is damaged."""

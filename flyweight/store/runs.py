@@ -25,13 +25,16 @@ from flyweight.types import Candidate, Event, Finish, Message, Node, Problem, Re
 __all__ = [
     "AGAIN",
     "KEEP",
+    "Outline",
     "Run",
     "RunInfo",
     "Sample",
     "Search",
+    "Vote",
     "known_run",
     "list_runs",
     "pack_record",
+    "read_outlines",
     "read_problems",
     "read_record",
     "read_search",
@@ -81,6 +84,23 @@ class Sample(NamedTuple):
     answer_class: int | None
     scores: tuple[Score, ...]
     """Everything verifiers said about it, in order."""
+
+
+class Vote(NamedTuple):
+    """A candidate without its text."""
+
+    score: float | None
+    answer: str | None
+    answer_class: int | None
+
+
+class Outline(NamedTuple):
+    """A search without the texts that were not selected."""
+
+    result: Result
+    """Its candidates left out."""
+    votes: tuple[Vote, ...]
+    """The candidates, in the order drawn."""
 
 
 class Search(NamedTuple):
@@ -326,6 +346,26 @@ def read_search(database: Database, units: Units, run: str, problem: bytes) -> S
     if search is None and not database.readonly:
         database.write([("DELETE FROM searches WHERE run = ? AND problem = ?", [(run, problem)])])
     return search
+
+
+def read_outlines(database: Database, units: Units, run: str) -> Iterator[Outline]:
+    """Every intact search of a run without what was not selected, in the order kept."""
+    known_run(database, run)
+    rows = database.read("SELECT problem, stopped, record, mark FROM searches WHERE run = ?", (run,))
+    for problem, stopped, record, check in rows:
+        if mark(run, problem, stopped, record) != check:
+            continue
+        whole = unpack_record(record)
+        said, entries = whole["result"], whole["nodes"]
+        path, key = {}, None if said["best"] is None else said["best"][0]
+        while key is not None:
+            path[key] = entries[key]
+            key = entries[key]["parent"]
+        votes = tuple(Vote(score and score[0], answer, group) for _, score, answer, group in said["candidates"])
+        selected = {"result": {**said, "candidates": ()}, "nodes": dict(reversed(path.items())), "log": ()}
+        nodes = _nodes(units, selected)
+        if nodes is not None:
+            yield Outline(_result(selected, nodes), votes)
 
 
 def read_record(units: Units, record: bytes) -> Search | None:
