@@ -63,7 +63,7 @@ ARROWS: dict[str, set[str]] = {
 }
 ABOVE_ALL = {"cli", "server"}
 """Nothing may import these."""
-SEE_EVERYTHING = {"api", "bench", "cli", "optimal", "server", "testing"}
+SEE_EVERYTHING = {"api", "bench", "cli", "distributed", "optimal", "server", "testing"}
 
 OPEN = ("abstain", "api", "errors", "models", "protocols", "runner", "select", "stats", "testing", "trace", "types")
 PUBLIC = {f"flyweight/{name}.py" for name in OPEN}
@@ -72,7 +72,7 @@ PUBLIC = {f"flyweight/{name}.py" for name in OPEN}
 INSIDE = "flyweight/sandbox/inside.py"
 """Runs generated code, and is itself run inside the sandbox only: nothing imports it."""
 UNSAFE_MODULES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
-EXTRAS = {"peft", "scipy", "torch", "transformers"}
+EXTRAS = {"peft", "ray", "scipy", "torch", "transformers", "vllm"}
 HEAVY = ["httpx2", "jinja2", "llama_cpp", "numpy", "pydantic", "rich", "sympy", "torch", "typer"]
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flyweight import api, strategies, tasks
-from flyweight.cli import calibrate, options, render, runs
+from flyweight.cli import calibrate, options, render, runs, spread
 from flyweight.cli.folder import DEFAULT, NAMED, Folder, database, made, meant, reading
 from flyweight.cli.progress import Progress
 from flyweight.cli.stopping import Stop
@@ -96,9 +96,11 @@ Durable = Annotated[bool, typer.Option("--durable", help="Keep what is committed
 def register(app: typer.Typer) -> None:
     """Add the group."""
     group = options.group()
-    group.command("run", help=RUN, short_help="Run a task, or go on with it.")(run)
-    group.command("resume", help=RESUME, short_help="Go on with runs.")(going_on(again=False))
-    group.command("retry", help=RETRY, short_help="Search again what ended in an error.")(going_on(again=True))
+    group.command("run", cls=spread.WithRay, help=RUN, short_help="Run a task, or go on with it.")(run)
+    group.command("resume", cls=spread.WithRay, help=RESUME, short_help="Go on with runs.")(going_on(again=False))
+    group.command("retry", cls=spread.WithRay, help=RETRY, short_help="Search again what ended in an error.")(
+        going_on(again=True)
+    )
     group.command("grade", help=GRADE, short_help="Grade runs made with --predict-only.")(grade)
     runs.register(group)
     calibrate.register(group)
@@ -157,13 +159,16 @@ def run(
     max_time: MaxTime = None,
     fail_on_error: FailOnError = 0.1,
     predict_only: PredictOnly = False,
+    ray: spread.Ray = None,
+    workers: spread.Workers = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take; do nothing.")] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
     from flyweight import bench
 
-    how = How(out, durable, concurrency, max_tokens_total, max_time, fail_on_error, predict_only, json, quiet)
+    limits = (max_tokens_total, max_time, fail_on_error)
+    how = How(out, durable, concurrency, *limits, predict_only, ray, workers, json, quiet)
     plan = bench.Plan(
         task,
         model=model,
@@ -206,10 +211,13 @@ def going_on(again: bool) -> Callable[..., int]:
         max_time: MaxTime = None,
         fail_on_error: FailOnError = 0.1,
         predict_only: PredictOnly = False,
+        ray: spread.Ray = None,
+        workers: spread.Workers = None,
         json: options.Json = False,
         quiet: options.Quiet = False,
     ) -> int:
-        how = How(out, durable, concurrency, max_tokens_total, max_time, fail_on_error, predict_only, json, quiet)
+        limits = (max_tokens_total, max_time, fail_on_error)
+        how = How(out, durable, concurrency, *limits, predict_only, ray, workers, json, quiet)
         return how.carried_out(_on_record(out, runs, not predict_only), again=again)
 
     return go_on
@@ -242,6 +250,8 @@ class How:
     max_time: float | None
     fail_on_error: float
     predict_only: bool
+    ray: str | None
+    workers: int | None
     json: bool
     quiet: bool
 
@@ -257,23 +267,12 @@ class How:
 
     def carried_out(self, jobs: Sequence[bench.Job], *, again: bool = False) -> int:
         """Run them; the exit code."""
-        from flyweight import bench
-
-        limits = bench.Limits(self.max_tokens_total, self.max_time, self.fail_on_error)
         summaries = []
         with ExitStack() as stack:
             stop = stack.enter_context(Stop())
             store = stack.enter_context(_opened(self.out, self.durable))
             view = View(stack.enter_context(Progress(quiet=self.quiet)), stop)
-            running = bench.summaries(
-                store,
-                jobs,
-                on_progress=view,
-                grade=not self.predict_only,
-                retry=again,
-                limits=limits,
-                in_flight=self.concurrency,
-            )
+            running = self._running(stack, store, jobs, view, again)
             try:
                 for summary in running:
                     summaries.append(summary)
@@ -288,6 +287,26 @@ class How:
         if not self.json:
             typer.echo(table(summaries))
         return self._ended(summaries, jobs, stop.code)
+
+    def _running(
+        self, stack: ExitStack, store: Store, jobs: Sequence[bench.Job], view: View, again: bool
+    ) -> Iterator[bench.Summary]:
+        """Summaries as they come, of searches made here or elsewhere."""
+        from flyweight import bench
+
+        limits = bench.Limits(self.max_tokens_total, self.max_time, self.fail_on_error)
+        grade, many = not self.predict_only, self.concurrency
+        cluster = spread.cluster(self.ray, self.workers)
+        if cluster is None:
+            return bench.summaries(
+                store, jobs, on_progress=view, grade=grade, retry=again, limits=limits, in_flight=many
+            )
+        from flyweight import distributed
+
+        stack.callback(cluster.close)
+        return distributed.summaries(
+            store, jobs, cluster, on_progress=view, grade=grade, retry=again, limits=limits, in_flight=many
+        )
 
     def _ended(self, summaries: Sequence[bench.Summary], jobs: Sequence[bench.Job], signalled: int) -> int:
         """Say how to go on; the exit code."""

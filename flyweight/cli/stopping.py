@@ -7,16 +7,22 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import typer
 
-from flyweight.runner import Runner
 from flyweight.types import Event
 
 __all__ = ["Stop"]
 
 _Handler = Callable[[int, FrameType | None], object] | int | None
+
+
+class Interruptible(Protocol):
+    """Whatever searches."""
+
+    def interrupt(self) -> None:
+        """Stop in good order."""
 
 
 class Stop:
@@ -28,7 +34,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.code = 0
-        self.runner: Runner | None = None
+        self.runner: Interruptible | None = None
         self._before: dict[int, _Handler] = {}
 
     def __call__(self, event: Event) -> None:

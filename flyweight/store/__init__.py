@@ -26,6 +26,7 @@ from flyweight.protocols import Policy, Verifier
 from flyweight.store.database import Database
 from flyweight.store.grades import Grader
 from flyweight.store.judgements import StoredVerifier, identify, stored_verifier
+from flyweight.store.parcel import Parcels, copy, take
 from flyweight.store.portable import Precision, dump, load
 from flyweight.store.replay import Fresh, StoredPolicy
 from flyweight.store.runs import (
@@ -43,12 +44,13 @@ from flyweight.store.runs import (
 )
 from flyweight.store.salvage import Salvaged, salvage
 from flyweight.store.units import Units, mark
-from flyweight.types import Event, Grade, Node, Problem, Result
+from flyweight.types import Event, Grade, Node, Problem, Result, Stopped
 
 __all__ = [
     "Fresh",
     "Grader",
     "Outline",
+    "Parcels",
     "Repeats",
     "Run",
     "RunInfo",
@@ -254,6 +256,25 @@ class Store:
         for models or runs that differ from those of the store under the same name.
         """
         return load(self._database, self._units, Path(path))
+
+    def copy(self) -> bytes:
+        """A store of everything drawn so far, as the bytes of its file: what a worker elsewhere begins with."""
+        return copy(self._database)
+
+    def parcels(self, run: str) -> Parcels:
+        """What this store gains from now on, to be packed search by search and taken in by the store it is a copy of.
+
+        `Parcels.pack(problem_id)` is called once for each search when it has ended.
+        """
+        return Parcels(self._database, run)
+
+    def take(self, run: str, parcel: bytes) -> tuple[str, Stopped]:
+        """Write down a search that was made elsewhere and what was drawn for it: the problem, and how it ended.
+
+        Of two searches of a problem the first stays, unless it was interrupted or failed. StoreError for a parcel that
+        was damaged on its way, after which nothing of it is kept.
+        """
+        return take(self._database, self._units, run, parcel)
 
     def close(self) -> None:
         """Give the store up to the next writer."""
