@@ -36,6 +36,8 @@ __all__ = [
 ]
 
 FORMAT = 1
+FOLDER = Path(__file__).parent / "calibrations"
+"""Those that come with the package, one file per model."""
 KINDS = ("maths", "code")
 """Of problems: code is what brings public tests."""
 SMALL, LARGE = 7e9, 32e9
@@ -215,7 +217,7 @@ def write(path: Path, calibrations: Sequence[Calibration]) -> None:
 def shipped() -> tuple[Calibration, ...]:
     """The calibrations that come with the package. ConfigError if one of the files is damaged."""
     try:
-        return tuple(each for path in sorted(Path(__file__).parent.glob("*.json")) for each in read(path))
+        return tuple(each for path in sorted(FOLDER.glob("*.json")) for each in read(path))
     except ConfigError as error:
         raise ConfigError(f"{error}: reinstall flyweight") from error
 

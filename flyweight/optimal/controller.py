@@ -26,7 +26,7 @@ PROBE = 4
 """Samples of the probe where nothing was fitted."""
 PUBLISHED = "published"
 """Names the defaults that were found by others, also where there is a calibration."""
-DOUBT = 0.5
+DOUBT = 0.6
 """Below it a bigger model is asked, where one was named and no confidence was."""
 SEARCH = "beam_search:n=8:width=4"
 """Tried when more samples have left the answer in doubt."""
@@ -45,7 +45,7 @@ async def auto(
 
     The samples that told it are the first of those that the chosen strategy uses. Where a confidence is asked for and
     not reached, it goes on: up to n samples, then a search, then the model `bigger`; without one asked for, `bigger`
-    answers where the odds are against the answer found. `tokens` is what it plans with where there is no budget. The
+    answers where the answer found is less than 60 % sure. `tokens` is what it plans with where there is no budget. The
     calibration is that of the model's file, of those that come with the package, unless a file is named
     (`flyweight calibrate`); one of another model is refused without any_model. Without a calibration, or with
     calibration=published, it does what Liu et al. found best for most models, and says so.
@@ -216,7 +216,8 @@ def _fitted(chosen: str, n: int, usual: Mapping[str, Value]) -> str:
             settings["width"] = width
             most -= most % width
         settings["n"] = most
-    return compose.spell(name, settings)
+    order = [*known, *settings]  # as `flyweight list` has them
+    return compose.spell(name, dict(sorted(settings.items(), key=lambda item: order.index(item[0]))))
 
 
 def _steps() -> tuple[str, ...]:

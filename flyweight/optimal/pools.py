@@ -116,7 +116,7 @@ class Play:
     def outcome(self, strategy: str, k: int, budget: float) -> Outcome:
         """What a strategy, as one word, comes to after a probe of k samples, within a budget of generated tokens."""
         way = _way(strategy)
-        judge = way.verifier or self.verifier
+        judge = "" if way.rule == "majority" else way.verifier or self.verifier
         if way.rule == "search":
             return self._search(strategy, k, budget)
         size = min(way.n, len(self.samples))
@@ -131,7 +131,7 @@ class Play:
             fits -= 1
         count = min(count, fits)
         spent = self.spent[drawn] if fits == drawn else budget
-        price = self.question.verifying.get(judge, 0.0) * count if way.rule != "majority" else 0.0
+        price = self.question.verifying.get(judge, 0.0) * count
         return Outcome(count > 0 and self._choose(way.rule, judge, count).right, spent + price)
 
     def _stops(self, way: _Way, judge: str, count: int) -> bool:
@@ -236,7 +236,8 @@ def _samples(search: GradedSearch, group: Mapping[str, int], judge: str, aggrega
         node, cut = sample.node, truncated(sample.node)
         score = {} if cut or node.score is None else {judge: aggregate(node.score, aggregation)}
         place = None if cut or sample.answer is None else group.get(sample.answer)
-        found.append(Sample(place, grade.value == "correct", node.mean_logprob, node.drawn, score))
+        tokens = node.drawn + node.complete  # the one that ends it too
+        found.append(Sample(place, grade.value == "correct", node.mean_logprob, tokens, score))
     return found
 
 

@@ -1,0 +1,261 @@
+"""The strategy auto: what it draws, chooses, refuses and says."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flyweight import strategies
+from flyweight.errors import ConfigError
+from flyweight.optimal import calibration, controller
+from flyweight.optimal.calibration import Calibration
+from flyweight.optimal.difficulty import FEATURES, Estimator
+from flyweight.protocols import Request
+from flyweight.runner import Runner
+from flyweight.strategies import Value
+from flyweight.testing import BoxedAnswers, RuleVerifier, ToyPolicy, check_strategy
+from flyweight.types import Budget, Event, Problem, Result, Stopped
+from tests.strategies.registry_kit import Instant, box
+from tests.test_optimal_fit import made
+
+SHA = "a" * 64
+AGREEMENT = Estimator(4, (0.5, *[0.0] * 7), (1.0,) * len(FEATURES), (10.0, *[0.0] * 7), 0.0)
+"""Looks at agreement alone: hard below a half."""
+
+
+class Policy(ToyPolicy):
+    """A model of a file."""
+
+    sha256 = SHA
+
+
+def fitted(hard: str, easy: str, *, k: int = 4, greedy: bool = False, **changes: Any) -> Calibration:
+    """One row: `hard` where fewer than half of the probe agree, `easy` elsewhere."""
+    base = made(SHA, verifier="rule")
+    row = base.rows[0]
+    cells = tuple(replace(row.cells[0], strategy=word) for word in (hard, easy))
+    row = replace(row, budget=256, greedy=greedy, estimator=replace(AGREEMENT, k=k), edges=(0.5,), cells=cells)
+    return replace(base, rows=(row,), **changes)
+
+
+def file(folder: Path, *held: Calibration) -> str:
+    path = folder / "fitted.json"
+    calibration.write(path, held)
+    return str(path)
+
+
+def right(question: str, solution: str) -> float:
+    return 0.9 if "= 8" in solution or "50" in solution else 0.2
+
+
+def search(
+    parameters: dict[str, Value],
+    *,
+    name: str = "auto",
+    policy: ToyPolicy | Instant | None = None,
+    budget: Budget | None = None,
+    others: tuple[ToyPolicy | Instant, ...] = (),
+    seed: int = 0,
+    events: list[Event] | None = None,
+    problem: Problem | None = None,
+) -> Result:
+    writer = policy or Policy()
+    runner = Runner(
+        {each.name: each for each in (writer, *others)},
+        {"rule": RuleVerifier(right)},
+        answers=BoxedAnswers(),
+        seed=seed,
+        on_event=None if events is None else events.append,
+    )
+    asked = problem or Problem("sum", "Add 17 and 25 and 8 and 9 and 4.")
+    return runner.solve(asked, strategies.bind(name, parameters), budget)
+
+
+def answering(*answers: object) -> Instant:
+    """Gives these answers one after the other, then the last for ever."""
+    left = list(answers)
+
+    def write(request: Request) -> str:
+        return f"{random.Random(request.seed).random()} {box(left.pop(0) if len(left) > 1 else left[0])}"
+
+    policy = Instant(write)
+    policy.sha256 = SHA  # type: ignore[attr-defined]
+    return policy
+
+
+def test_it_keeps_the_contract_with_and_without_a_calibration(tmp_path: Path) -> None:
+    check_strategy(strategies.bind("auto"))
+    reference = file(tmp_path, fitted("beam_search:n=4:width=2", "weighted_best_of_n:n=8:lead=0.95", greedy=True))
+    check_strategy(strategies.bind("auto", {"calibration": reference, "any_model": True, "n": 8}))
+
+
+@pytest.mark.parametrize("word", ["weighted_best_of_n:n=8", "self_consistency:n=16:lead=0.8", "best_of_n:n=4"])
+def test_no_token_is_drawn_twice(word: str, tmp_path: Path) -> None:
+    """It costs what the chosen strategy costs alone, draws the same and finds the same."""
+    reference = file(tmp_path, fitted(word, word))
+    for seed in range(5):
+        found = search({"calibration": reference}, seed=seed)
+        alone = search({}, name=word, seed=seed)
+        assert found.error is None and found.usage.generated_tokens == alone.usage.generated_tokens
+        assert found.usage.policy_calls == alone.usage.policy_calls
+        assert found.text == alone.text
+        drawn = [candidate.node.key for candidate in found.candidates]
+        assert drawn == [candidate.node.key for candidate in alone.candidates]
+
+
+def test_nothing_is_scored_twice(tmp_path: Path) -> None:
+    judge = RuleVerifier(right)
+    runner = Runner(Policy(), {"rule": judge}, answers=BoxedAnswers())
+    reference = file(tmp_path, fitted("weighted_best_of_n:n=8", "best_of_n:n=8"))
+    result = runner.solve(Problem("sum", "Add 1 and 2 and 3."), strategies.bind("auto", {"calibration": reference}))
+    assert len(judge.scored) == result.usage.verifier_calls == 8
+
+
+def test_difficulty_decides(tmp_path: Path) -> None:
+    reference = file(tmp_path, fitted("self_consistency:n=16", "best_of_n:n=4"))
+    easy = search({"calibration": reference}, policy=answering(1, 1, 1, 1, 2))
+    assert easy.explained["chosen"] == "best_of_n:n=4:temperature=0.7" and easy.usage.policy_calls == 4
+    hard = search({"calibration": reference}, policy=answering(1, 2, 3, 4, 5))
+    assert hard.explained["chosen"] == "self_consistency:n=16:temperature=0.7" and hard.usage.policy_calls == 16
+    assert hard.answer == "5"
+    assert (hard.explained["band"], easy.explained["band"]) == ("hard", "easy")
+
+
+def test_the_most_likely_answer_comes_first_where_that_was_fitted(tmp_path: Path) -> None:
+    policy = answering(1)
+    search({"calibration": file(tmp_path, fitted("sample", "sample", k=3, greedy=True))}, policy=policy)
+    assert [request.sampling.temperature for request in policy.asked] == [0, 0.7, 0.7]
+
+
+def test_the_samples_of_the_probe_stand_for_election_in_a_tree(tmp_path: Path) -> None:
+    result = search({"calibration": file(tmp_path, fitted("dvts:n=4:width=2", "dvts:n=4:width=2"))})
+    assert result.error is None
+    assert str(result.explained["chosen"]).startswith("dvts:n=4:width=2")
+    whole = [c for c in result.candidates if c.node.parent is not None and c.node.parent.parent is None]
+    assert len(whole) >= 4 and all(c.answer_class is not None for c in whole)
+
+
+def test_n_is_the_most_that_is_drawn(tmp_path: Path) -> None:
+    reference = file(tmp_path, fitted("self_consistency:n=16", "best_of_n:n=16"))
+    for n in (1, 2, 5):
+        assert search({"calibration": reference, "n": n}).usage.policy_calls == n
+
+
+def test_the_budget_is_never_exceeded(tmp_path: Path) -> None:
+    reference = file(tmp_path, fitted("beam_search:n=8:width=4", "weighted_best_of_n:n=16", greedy=True))
+    for seed in range(20):
+        rng = random.Random(seed)
+        budget = Budget(tokens=rng.randint(1, 900), confidence=rng.choice((None, 0.99)))
+        result = search({"calibration": reference}, budget=budget, seed=seed)
+        assert result.error is None and result.usage.generated_tokens <= (budget.tokens or 0)
+        assert result.best is not None or not any(candidate.node.complete for candidate in result.candidates)
+
+
+def test_the_row_is_that_of_the_budget(tmp_path: Path) -> None:
+    low, high = fitted("sample", "sample").rows[0], fitted("best_of_n:n=8", "best_of_n:n=8").rows[0]
+    both = replace(fitted("sample", "sample"), rows=(low, replace(high, budget=5000)))
+    reference = file(tmp_path, both)
+    assert str(search({"calibration": reference}).explained["chosen"]).startswith("sample")
+    assert str(search({"calibration": reference, "tokens": 5000}).explained["chosen"]).startswith("best_of_n")
+    small = search({"calibration": reference, "tokens": 5000}, budget=Budget(tokens=4999))
+    assert str(small.explained["chosen"]).startswith("sample")
+
+
+# Going on while in doubt ---------------------------------------------------------------------------------------------
+
+
+def test_it_goes_on_until_it_is_sure(tmp_path: Path) -> None:
+    reference = file(tmp_path, fitted("best_of_n:n=4", "best_of_n:n=4", confidence=None))
+    sure = search({"calibration": reference}, policy=answering(1), budget=Budget(confidence=0.9))
+    assert sure.usage.policy_calls <= 4 and sure.sure
+    doubtful = search(
+        {"calibration": reference, "n": 16}, policy=answering(*[1, 2] * 20), budget=Budget(confidence=0.9)
+    )
+    assert doubtful.usage.policy_calls > 16, "a search was tried after all samples"
+    assert not doubtful.sure and doubtful.stopped is Stopped.DONE
+
+
+def test_a_bigger_model_is_asked_last(tmp_path: Path) -> None:
+    reference = file(tmp_path, fitted("self_consistency:n=4", "self_consistency:n=4", confidence=None))
+    bigger = answering(7)
+    bigger.name = "bigger"
+    parameters: dict[str, Value] = {"calibration": reference, "bigger": "bigger", "n": 4}
+    doubtful = search(parameters, policy=answering(1, 2, 3, 4), others=(bigger,))
+    assert (doubtful.answer, len(bigger.asked)) == ("7", 1)
+    assert doubtful.explained["chosen"] == "greedy:policy=bigger"
+    again = answering(7)
+    again.name = "bigger"
+    sure = search(parameters, policy=answering(1), others=(again,))
+    assert (sure.answer, len(again.asked)) == ("1", 0)
+
+
+# What it goes by -----------------------------------------------------------------------------------------------------
+
+
+def test_without_a_calibration_it_does_what_is_published_and_says_so() -> None:
+    result = search({}, policy=answering(1, 1, 1, 1))
+    assert result.explained["chosen"] == "weighted_best_of_n:n=16" and result.usage.policy_calls == 16
+    assert "published defaults" in str(result.explained["line"])
+
+
+def test_published_defaults_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "shipped", lambda: (fitted("sample", "sample"),))
+    assert str(search({}).explained["chosen"]).startswith("sample")
+    assert search({"calibration": "published"}).explained["chosen"] == "weighted_best_of_n:n=16"
+
+
+def test_with_a_process_verifier_hard_questions_are_searched() -> None:
+    class Steps(RuleVerifier):
+        pass
+
+    judge = Steps(lambda question, solution: [0.5] * max(1, solution.count("\n\n")))
+    problem = Problem("sum", "Add 17 and 25 and 8.")
+    runner = Runner(answering(1, 2, 3, 4), {"rule": judge}, answers=BoxedAnswers())
+    assert runner.solve(problem, strategies.bind("auto")).explained["chosen"] == "beam_search:n=16:width=4"
+    runner = Runner(answering(1), {"rule": judge}, answers=BoxedAnswers())
+    assert runner.solve(problem, strategies.bind("auto")).explained["chosen"] == "best_of_n:n=16"
+
+
+def test_another_models_calibration_is_refused(tmp_path: Path) -> None:
+    reference = file(tmp_path, replace(fitted("sample", "sample"), sha256="b" * 64))
+    refused = search({"calibration": reference})
+    assert refused.stopped is Stopped.ERROR and refused.usage.generated_tokens == 0
+    assert "was fitted on m (bbbbbbbbbbbb), not on the model in use (aaaaaaaaaaaa)" in str(refused.error)
+    assert search({"calibration": reference, "any_model": "true"}).error is None
+
+
+def test_another_verifiers_calibration_is_refused(tmp_path: Path) -> None:
+    reference = file(tmp_path, replace(fitted("sample", "sample"), verifier="probe"))
+    assert "was fitted with the verifier probe, not rule" in str(search({"calibration": reference}).error)
+
+
+def test_of_a_file_the_one_for_the_kind_of_problem_counts(tmp_path: Path) -> None:
+    reference = file(tmp_path, replace(fitted("sample", "sample"), kind="code"))
+    assert controller.resolve(reference, SHA, "maths") is None
+    assert controller.resolve(reference, SHA, "code") is not None
+    with pytest.raises(ConfigError, match="cannot read"):
+        controller.resolve(str(tmp_path / "none.json"), SHA, "maths")
+
+
+def test_it_explains_itself_on_one_line(tmp_path: Path) -> None:
+    events: list[Event] = []
+    reference = file(tmp_path, fitted("self_consistency:n=8", "self_consistency:n=8"))
+    result = search({"calibration": reference}, policy=answering(1, 1, 1, 2), events=events)
+    said = result.explained
+    assert said["strategy"] == "auto" and said["calibrated"] is True
+    assert said["difficulty"] == pytest.approx(1 / (1 + 2.718281828 ** -(10 * (0.75 - 0.5))), abs=1e-3)
+    line = str(said["line"])
+    assert line.startswith("easy (p≈0.92): self_consistency n=8, ") and line.endswith(" % sure") and "\n" not in line
+    assert any(event.facts.get("explained") == said for event in events)
+
+
+def test_an_interrupted_search_has_been_explained() -> None:
+    found: list[Result] = []
+    runner = Runner(Policy(), {"rule": RuleVerifier(right)}, answers=BoxedAnswers())
+    runner.on_event = lambda event: runner.interrupt() if event.kind == "start" else None
+    found.append(runner.solve(Problem("sum", "Add 1 and 2."), strategies.bind("auto")))
+    assert found[0].stopped is Stopped.INTERRUPTED and found[0].explained["chosen"] == "probe"
