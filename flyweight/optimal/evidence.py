@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from flyweight import stats
 from flyweight.errors import ConfigError
-from flyweight.optimal.work import SLOTS, Work, mean, of_search
+from flyweight.optimal.work import SLOTS, Work, mean, of_search, rounds
 from flyweight.stats import Interval
 
 if TYPE_CHECKING:
@@ -234,20 +234,23 @@ def _curve(store: Store, task: str, curve: Curve, questions: int, note: str) -> 
 
 
 def samples(store: Store, run: str, k: int) -> Work:
-    """The work of the first `k` samples of every question of a run: they are independent, so as good as any."""
+    """The work of `k` samples of a run: mean over its questions, and over all that can be taken without overlap."""
     works = []
     for search in store.searches(run):
-        nodes = [node for node in search.tree if node.parent is not None][:k]
+        nodes = [node for node in search.tree if node.parent is not None]
         usage, share = search.result.usage, k / max(1, search.result.usage.policy_calls)
-        scaled = replace(
-            usage,
-            policy_calls=k,
-            cached_tokens=round(usage.cached_tokens * share),
-            generated_tokens=round(usage.generated_tokens * share),
-            verifier_tokens=round(usage.verifier_tokens * share),
-            verifier_calls=round(usage.verifier_calls * share),
-        )
-        works.append(of_search(nodes, scaled))
+        for begin in range(0, len(nodes) - k + 1, k):
+            taken = nodes[begin : begin + k]
+            scaled = replace(
+                usage,
+                policy_calls=k,
+                # The prompt is computed once, however many samples share it.
+                cached_tokens=round((usage.prompt_tokens + usage.cached_tokens) * share) - usage.prompt_tokens,
+                generated_tokens=sum(map(sum, rounds(taken))),
+                verifier_tokens=round(usage.verifier_tokens * share),
+                verifier_calls=round(usage.verifier_calls * share),
+            )
+            works.append(of_search(taken, scaled))
     return mean(works)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -167,7 +167,9 @@ def collected(options: Options) -> tuple[list[Known], list[Evidence]]:
         found[model.name] = replace(
             facts, parameters=model.parameters, bytes=model.bytes, quantisation=model.quantisation
         )
-    found = {**ours, **found, **theirs}
+    found = {**ours, **found}
+    for name, known in theirs.items():
+        found[name] = _merged(known, found.get(name))
     for row in options.evidence:
         found.setdefault(row.model, Known(row.model, path=row.model if Path(row.model).suffix == ".gguf" else None))
     if missing := [name for name in options.only if name not in found]:
@@ -192,6 +194,14 @@ def collected(options: Options) -> tuple[list[Known], list[Evidence]]:
             "with flyweight bench run and name its folder (--runs), or say what you know (--models)"
         )
     return list(wanted.values()), list(rows.values())
+
+
+def _merged(known: Known, base: Known | None) -> Known:
+    """What the user says of a model, and for the rest what we know of it."""
+    if base is None:
+        return known
+    said = {each.name: getattr(known, each.name) for each in fields(known) if getattr(known, each.name)}
+    return replace(base, **said)
 
 
 def choices(options: Options, tell: Callable[[str], None] = lambda line: None) -> list[Choice]:

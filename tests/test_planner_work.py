@@ -1,0 +1,148 @@
+"""What a search makes an engine do: schedules against a naive simulation, recorded runs, the shipped figures."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from flyweight import bench
+from flyweight.errors import ConfigError
+from flyweight.optimal import calibration, evidence
+from flyweight.optimal.work import Work, mean, of_search, rounds, schedule
+from flyweight.stats import wilson
+from flyweight.store import Store
+from flyweight.types import Finish, Node, Usage
+from tests.bench.kit import questions
+
+
+def simulated(lengths: list[int], slots: int) -> dict[int, int]:
+    """Step by step: every row draws a token, an ended one makes room for the next."""
+    waiting = list(lengths)
+    rows: list[int] = []
+    found: dict[int, int] = {}
+    while waiting or rows:
+        while waiting and len(rows) < slots:
+            rows.append(waiting.pop(0))
+        rows = [left for left in rows if left > 0]
+        if rows:
+            found[len(rows)] = found.get(len(rows), 0) + 1
+            rows = [left - 1 for left in rows if left > 1]
+    return found
+
+
+def test_three_draws_by_hand() -> None:
+    assert schedule([3, 5, 2]) == {3: 2, 2: 1, 1: 2}
+    assert schedule([3, 5, 2], slots=2) == {2: 5}  # the third begins when the first has ended
+
+
+@pytest.mark.parametrize("slots", [1, 2, 5, 32])
+def test_schedules_are_those_of_a_naive_simulation(slots: int) -> None:
+    rng = random.Random(slots)
+    for _ in range(30):
+        lengths = [rng.randint(1, 12) for _ in range(rng.randint(1, 14))]
+        found = schedule(lengths, slots)
+        assert found == simulated(lengths, slots)
+        assert sum(rows * steps for rows, steps in found.items()) == sum(lengths)
+
+
+def tree() -> list[Node]:
+    """Two first steps, one of them continued twice; one child ends its answer."""
+    root = Node()
+    first = Node(root, "a", (1, 2, 3), finish=Finish.STOP)
+    second = Node(root, "b", (1,), finish=Finish.STOP, draw=1)
+    forced = Node(first, "!", None, finish=Finish.FORCED)
+    last = Node(forced, "c", (1, 2), finish=Finish.STOP)
+    end = Node(forced, "d", (1, 2, 3, 4), finish=Finish.END, draw=1)
+    return [root, first, second, forced, last, end]
+
+
+def test_each_depth_waits_for_the_one_before() -> None:
+    assert rounds(tree()) == [[3, 1], [2, 5]]  # the token that ends an answer is drawn, too
+    usage = Usage(prompt_tokens=10, cached_tokens=30, generated_tokens=11, policy_calls=4, verifier_calls=4)
+    work = of_search(tree(), usage)
+    assert work.steps == {2: 1 + 2, 1: 2 + 3} and work.rounds == 2
+    assert work.behind == pytest.approx(10 + (9 + 1 + 4 + 25) / 2 / 11)
+    reading = Usage(10, 30 + 2 * 3, 11, verifier_tokens=8, policy_calls=4, verifier_calls=2)
+    assert of_search(tree(), reading).behind < work.behind  # paths a verifier found again are in front of no row
+
+
+def test_means_and_what_is_written() -> None:
+    a = Work(10.0, 100.0, 0.0, 1.0, 50.0, {1: 100.0})
+    b = Work(20.0, 300.0, 6.0, 3.0, 90.0, {2: 100.0, 1: 100.0})
+    both = mean([a, b])
+    assert (both.prompt, both.generated, both.verified, both.behind) == (15.0, 200.0, 3.0, 80.0)
+    assert both.steps == {1: 100.0, 2: 50.0}
+    assert Work.from_dict(both.as_dict()) == both
+
+
+# Recorded runs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Twelve questions, four samples each, and greedy."""
+    (tmp_path / "runs").mkdir()
+    base = bench.Plan("jsonl", data=questions(tmp_path, rows=12), model="toy")
+    plans = bench.grid(base, ["greedy", "self_consistency", "best_of_n"], ["length"], [4])
+    store = Store(tmp_path / "runs" / "flyweight.db")
+    for _ in bench.execute(store, plans):
+        pass
+    return store
+
+
+def test_the_users_runs_are_evidence(store: Store) -> None:
+    with store:
+        found = {row.label: row for row in evidence.from_store(store, "mine")}
+        assert set(found) == {
+            "greedy",
+            *(f"self_consistency n={n}" for n in (2, 4)),
+            *(f"{name} n={n} (length)" for n in (2, 4) for name in ("best_of_n", "weighted_best_of_n")),
+        }
+        run = next(info for info in store.runs() if info.configuration["strategy"] == "self_consistency")
+        searches = list(store.searches(run.id))
+    vote = found["self_consistency n=4"]
+    right = sum(search.result.answer == search.result.problem.answer for search in searches)
+    assert vote.accuracy == pytest.approx(wilson(right, 12)) and (vote.task, vote.model) == ("jsonl", "toy")
+    assert vote.work is not None and vote.note == "mine"
+    drawn = sum(search.result.usage.generated_tokens for search in searches) / 12
+    assert vote.work.generated == pytest.approx(drawn)
+    assert sum(rows * steps for rows, steps in vote.work.steps.items()) == pytest.approx(drawn)
+    half = found["self_consistency n=2"].work
+    assert half is not None and max(half.steps) == 2 and half.generated == pytest.approx(drawn / 2)
+
+
+def test_a_store_without_runs(tmp_path: Path) -> None:
+    with Store(tmp_path / "flyweight.db") as store, pytest.raises(ConfigError, match="holds no finished run to plan"):
+        evidence.from_store(store, "mine")
+
+
+# What comes with the package ------------------------------------------------------------------------------------------
+
+
+def test_shipped_figures_hold_together() -> None:
+    rows = evidence.shipped()
+    assert {row.task for row in rows} == {"gsm8k", "math500", "humaneval", "mbpp"}
+    assert len({row.key for row in rows}) == len(rows)
+    for row in rows:
+        low, value, high = row.accuracy
+        assert 0 <= low <= value <= high <= 1 and row.questions >= 60 and row.note.startswith("python -m benchmarks.")
+        assert row.work is not None
+        drawn = sum(rows * steps for rows, steps in row.work.steps.items())
+        assert drawn == pytest.approx(row.work.generated, rel=0.005)
+        assert max(row.work.steps) <= row.n
+    greedy = next(row for row in rows if row.key == ("gsm8k", "qwen2.5-coder-0.5b", "greedy"))
+    assert greedy.accuracy == pytest.approx(wilson(47, 150), abs=1e-4)  # docs/results.md: 31.3 % of 150
+    assert {"arithmetic", "confidence", "self", "p_true"} <= evidence.shipped_costs().keys()
+
+
+def test_published_figures_name_their_source() -> None:
+    assert all(row.note and row.source == "published" for known in evidence.published() for row in known.results)
+    assert all(known.pretraining_tokens > 1e12 and known.kv_bytes > 0 for known in evidence.published())
+
+
+def test_a_calibration_is_evidence_for_auto() -> None:
+    found = evidence.from_calibrations(calibration.shipped(), "shipped", 300.0)
+    assert all(row.strategy == "auto" and row.work is not None and row.parameters["budget_tokens"] for row in found)
+    assert len({row.label for row in found}) == len({(row.task, row.label) for row in found}) or len(found) > 1
