@@ -135,13 +135,12 @@ class Endpoint:
                 work = asyncio.ensure_future(self._answer(method, call, writer))
                 try:
                     await asyncio.wait([work, watch], return_when=asyncio.FIRST_COMPLETED)
-                    if not work.done():
-                        call.dropped = True
-                        work.cancel()
+                    call.dropped = not work.done()
+                    work.cancel()
                     [going_on] = await asyncio.gather(work, return_exceptions=True)
+                    call.dropped |= isinstance(going_on, ConnectionError)
                 finally:
-                    self.in_flight -= 1
-                    call.ended = time.perf_counter()
+                    self._ended(call)
                 watch.cancel()
                 await asyncio.gather(watch, return_exceptions=True)
                 if going_on is not True:
@@ -150,6 +149,12 @@ class Endpoint:
             pass
         finally:
             writer.close()
+
+    def _ended(self, call: Call) -> None:
+        """A call is over: noted before the client can know, or it would seem to have more under way than it has."""
+        if not call.ended:
+            call.ended = time.perf_counter()
+            self.in_flight -= 1
 
     async def _head(self, reader: asyncio.StreamReader) -> tuple[str, str, dict[str, str]] | None:
         line = await reader.readline()
@@ -206,6 +211,7 @@ class Endpoint:
         content = b"{ nonsense" if call.fault == "badjson" else json.dumps(body).encode()
         lines = [f"HTTP/1.1 {status} X", "Content-Type: application/json", f"Content-Length: {len(content)}"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items() if value]
+        self._ended(call)
         writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + content)
         await writer.drain()
         return True
@@ -367,6 +373,7 @@ class Endpoint:
                     await event([self._choice(body, chat, index, [], end, stop)])
         if body["stream_options"].get("include_usage"):
             await event([], counted=True)
+        self._ended(call)
         await send(b"data: [DONE]\n\n")
         writer.write(b"0\r\n\r\n")
         await writer.drain()

@@ -2,8 +2,8 @@
 
 Each is a class whose keyword parameters are its settings; summary and source are read from its docstring. Settings
 stand behind the name as in `length:least=20`; `all` and `weighted` are made of other verifiers, `prm` and `reward` of a
-recipe and a model, as in `prm:math-shepherd@FOLDER`. Third parties register theirs under the entry point group
-`flyweight.verifiers`; without any packaging, "module:function" names a Python callable (see
+recipe and a model, as in `prm:math-shepherd@FOLDER`, `remote` of a URL. Third parties register theirs under the entry
+point group `flyweight.verifiers`; without any packaging, "module:function" names a Python callable (see
 `flyweight.verifiers.function`).
 """
 
@@ -38,6 +38,7 @@ _REGISTRY = Registry(
         "instructions": "flyweight.verifiers.instructions:Instructions",
         "prm": "flyweight.verifiers.prm:Prm",
         "reward": "flyweight.verifiers.reward:Reward",
+        "remote": "flyweight.verifiers.remote:Remote",
         "judge": "flyweight.verifiers.judge:Judge",
         "critique": "flyweight.verifiers.judge:Critique",
         "all": "flyweight.verifiers.compose:All",
@@ -74,6 +75,9 @@ def load(name: str, **settings: object) -> Verifier:
         recipe, _, model = made_of.partition("@")
         behind = spec.settings(given[0]) if given else {}
         settings = {"recipe": recipe, "model": model, **behind, **settings}
+    elif known == "remote" and colon:
+        url, *given = spec.SETTING.split(rest, maxsplit=1)
+        settings = {"url": url, **(spec.settings(given[0]) if given else {}), **settings}
     elif colon and ("=" not in rest or known not in _REGISTRY.names()):
         from flyweight.verifiers.function import load_function
 

@@ -34,6 +34,10 @@ class Background:
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
+        for task in (left := asyncio.all_tasks(self._loop)):
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 
     def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
@@ -58,8 +62,16 @@ class Background:
             self._bell.wait_for(lambda: self._rung != rung, seconds)
             return self._rung
 
-    def leave(self) -> None:
-        """One user less; the last one ends the thread."""
+    def leave(self, closing: Coroutine[Any, Any, None]) -> None:
+        """One user less, once its `closing` is done; the last one ends the thread."""
+        future = asyncio.run_coroutine_threadsafe(closing, self._loop)
+        if threading.current_thread() is self._thread:  # garbage may be collected anywhere: here nothing can be awaited
+            future.add_done_callback(lambda _: self._left())
+        else:
+            future.result()
+            self._left()
+
+    def _left(self) -> None:
         global _shared
         with _LOCK:
             self.users -= 1
@@ -67,7 +79,8 @@ class Background:
                 return
             _shared = None
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
 
 
 def lease() -> Background:

@@ -30,13 +30,12 @@ class Backoff:
     Source: Full jitter after Brooker 2015 (Exponential Backoff And Jitter); retry budgets after Google's SRE book.
     """
 
-    def __init__(self, *, base: float = BASE, start: float | None = None) -> None:
-        """`base`: seconds. `start` in [0, 1) fixes the sequence, for tests."""
+    def __init__(self) -> None:
+        """Nothing has been tried yet."""
         self.calls = 0
         """First tries so far."""
         self.retries = 0
-        self._base = base
-        self._position = random.random() if start is None else start
+        self._position = random.random()
 
     def allowed(self) -> bool:
         """Whether another retry is within the budget; it is counted if it is."""
@@ -48,8 +47,8 @@ class Backoff:
     def delay(self, attempt: int, after: float | None = None) -> float:
         """Seconds to wait after try number `attempt` (from 1) failed: never less than a server's `after`."""
         self._position = (self._position + GOLDEN) % 1.0
-        jitter: float = min(CAP, self._base * 2 ** (attempt - 1)) * self._position
-        return jitter if after is None else after + min(jitter, self._base)
+        jitter: float = min(CAP, BASE * 2 ** (attempt - 1)) * self._position
+        return jitter if after is None else after + min(jitter, BASE)
 
 
 def retry_after(value: str | None, now: float | None = None) -> float | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -91,7 +90,7 @@ class Client:
         await self._http.aclose()
 
     async def get(self, path: str, *, root: bool = False) -> Any:
-        """What a path answers, as JSON. `root`: the path is the host's, not one below the base URL."""
+        """What a path answers, as JSON. `root`: the path stands beside /v1, not below it."""
         return await self._whole("GET", path, None, root)
 
     async def post(self, path: str, body: Mapping[str, object], *, root: bool = False) -> Any:
@@ -146,7 +145,7 @@ class Client:
         """An answer with status 200 whose body is still to be read; anything else is a Failure."""
         import httpx2
 
-        base = re.sub(r"(?<=[^/:])/.*$", "", self.url) if root else self.url
+        base = self.url.removesuffix("/v1") if root else self.url
         content = None if body is None else json.dumps(body).encode()
         request = self._http.build_request(method, base + path, content=content)
         try:

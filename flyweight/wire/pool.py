@@ -81,18 +81,10 @@ class Pool:
     fails too; later requests are tried whenever a rest is over.
     """
 
-    def __init__(
-        self,
-        clients: Sequence[Client],
-        *,
-        in_flight: int,
-        retries: int,
-        patience: float,
-        backoff: Backoff | None = None,
-    ) -> None:
+    def __init__(self, clients: Sequence[Client], *, in_flight: int, retries: int, patience: float) -> None:
         """`retries`: most for one request."""
         self.endpoints = [Endpoint(client) for client in clients]
-        self.backoff = backoff or Backoff()
+        self.backoff = Backoff()
         self._in_flight = in_flight
         self._retries = retries
         self._patience = patience

@@ -135,8 +135,7 @@ class OpenAI:
         self._closed = True
         for future in self._sent.values():
             future.cancel()
-        self._background.start(self._service.pool.close()).result()
-        self._background.leave()
+        self._background.leave(self._service.pool.close())
 
     # Inside --------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from flyweight.policies.openai.spec import Spec
 from flyweight.types import Message
 from flyweight.wire.client import Client, Failure
 
-__all__ = ["probe"]
+__all__ = ["probe", "size"]
 
 Json = dict[str, Any]
 
@@ -80,7 +80,7 @@ async def _model(client: Client, spec: Spec) -> Abilities:
     return Abilities(
         model=name,
         kind=str(entry.get("owned_by", ""))[:40],
-        params=int(spec.params) or _whole(meta.get("n_params")) or _size(name),
+        params=int(spec.params) or _whole(meta.get("n_params")) or size(name),
         vocabulary=_whole(meta.get("n_vocab")) or Abilities.vocabulary,
         context=_whole(entry.get("max_model_len")) or _whole(meta.get("n_ctx")),
     )
@@ -90,7 +90,7 @@ def _whole(value: object) -> int:
     return value if isinstance(value, int) and 0 < value < 10**15 else 0
 
 
-def _size(name: str) -> int:
+def size(name: str) -> int:
     """Parameters as a model's name tells them, such as 0.5B, 135M or 8x7B; 0 if it does not."""
     found = SIZE.search(name)
     if found is None:

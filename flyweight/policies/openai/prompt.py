@@ -11,7 +11,7 @@ from flyweight.errors import ConfigError
 from flyweight.policies.llamacpp.template import ChatTemplate
 from flyweight.types import Message, Node
 
-__all__ = ["Template", "begun", "plain", "turns"]
+__all__ = ["SPECIAL", "Template", "begun", "plain", "turns"]
 
 SPECIAL = re.compile(r"<\|[^<>|\s]{1,48}\|>|</?s>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>|\[/?INST\]|<<?/?SYS>>?")
 """Strings that some model takes for a token of its own."""

@@ -96,9 +96,9 @@ class Reply:
         if inside.get("reasoning_content") or inside.get("reasoning"):
             self.thoughts += 1
         reason = choice.get("finish_reason")
-        for token, whole in _tokens(content, choice.get("logprobs")):
+        for token in _tokens(content, choice.get("logprobs")):
             if self.finish is None and not (reason is not None and not content):
-                self._write(token, whole)
+                self._write(token)
         if self.finish is not None or content or self.thoughts:
             self._events = 0 if self.finish is None else self._events
         elif self._events > 64 + 4 * self._sampling.max_tokens:
@@ -119,8 +119,7 @@ class Reply:
             self.text += stop  # one that leaves it out although it was asked to keep it
             self.finish = Finish.STOP
 
-    def _write(self, token: Token, whole: bool) -> None:
-        """Add a token; `whole`: where it ends is known, as it is in a list of log-probabilities."""
+    def _write(self, token: Token) -> None:
         sampling = self._sampling
         if len(self.tokens) >= sampling.max_tokens:
             self.finish = Finish.LENGTH
@@ -140,8 +139,9 @@ class Reply:
         ends = [at + len(stop) for stop in sampling.stop if (at := self.text.find(stop, begin)) >= 0]
         if ends:
             self.finish = Finish.STOP
-            # Where a piece may hold several tokens, those behind the stop string depend on how the text was cut up.
-            self.text = self.text if whole else self.text[: min(ends)]
+            # Not with the whole token, as embedded engines do: servers that look for stop strings cut them off here,
+            # and in a piece of several tokens what stands behind depends on how the stream was cut up.
+            self.text = self.text[: min(ends)]
         elif self._until is not None and self._until(
             Growth(self.text, self.tokens, self._per_token(self.logprobs), self._per_token(self.certainty))
         ):
@@ -192,15 +192,14 @@ def _chance(token: Token, text: str) -> float:
     return -math.inf
 
 
-def _tokens(content: str, said: object) -> list[tuple[Token, bool]]:
-    """The tokens of a piece, and whether their ends are known."""
+def _tokens(content: str, said: object) -> list[Token]:
+    """The tokens of a piece; the whole of it where the server lists none."""
     found = listed(said)
-    if "".join(token.text for token in found) == content:
-        return [(token, True) for token in found]
-    if found:  # pieces of characters, or text that was cut inside a token: the text counts
+    if found and "".join(token.text for token in found) != content:
+        # Parts of characters, or text that was cut inside a token: the text counts.
         *others, last = found
-        return [(each._replace(text=""), False) for each in others] + [(last._replace(text=content), False)]
-    return [(Token(content), False)] if content else []
+        return [*(each._replace(text="") for each in others), last._replace(text=content)]
+    return found or ([Token(content)] if content else [])
 
 
 def listed(said: object) -> list[Token]:

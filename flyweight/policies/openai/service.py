@@ -24,7 +24,7 @@ from flyweight.policies.openai.reply import Reply, chances, choices
 from flyweight.policies.openai.row import Row
 from flyweight.policies.openai.spec import Spec
 from flyweight.policies.openai.usage import Cost, Estimate, counted
-from flyweight.protocols import Request, Response
+from flyweight.protocols import Response
 from flyweight.types import Finish, Node, Sampling
 from flyweight.wire.client import Client, Failure
 from flyweight.wire.pool import Endpoint, Pool
@@ -129,7 +129,7 @@ class Service:
                 if room is None:
                     raise
                 if not room or request.choices:
-                    return _full(request, failure, endpoint.url)
+                    return _full(rows, failure, endpoint.url)
                 sampling = replace(sampling, max_tokens=min(room, sampling.max_tokens))
                 await self._stream(rows, able, endpoint, sampling, make(sampling))
             empty = any(row.reply is not None and not row.reply.text for row in rows)
@@ -186,10 +186,12 @@ def _answer(row: Row) -> Response:
     return row.response(choices=tuple(0.0 if text == chosen else -math.inf for text in wanted))
 
 
-def _full(request: Request, failure: Failure, url: str) -> str:
+def _full(rows: Sequence[Row], failure: Failure, url: str) -> str:
     """A path that has grown to the end of the context is truncated; a prompt that never fitted is an error."""
-    if not request.node.steps:
+    if not rows[0].request.node.steps:
         raise BackendError(str(failure))
+    for row in rows:
+        row.again()
     return url
 
 
