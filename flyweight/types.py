@@ -291,6 +291,12 @@ class Result:
         """The selected solution's full text, empty when there is none."""
         return self.best.solution if self.best is not None else ""
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from flyweight.viewer.drawing import result
+
+        return result(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Event:

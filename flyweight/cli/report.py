@@ -26,10 +26,11 @@ HELP = """Report on recorded runs: accuracy with intervals beside cost, differen
 Examples:
   flyweight report
   flyweight report last 3fa9 --baseline 3fa9
-  flyweight report -o report.html --runs results
+  flyweight report last --html page.html
 
-Runs on the same problems stand together. The file's ending says what is written: .md, .html (one
-file with its pictures), .svg, .png or .json.
+Runs on the same problems stand together. The file's ending says what -o writes: .md, .html (one
+file with its pictures), .svg, .png or .json. --html writes the viewer's page, one file with every
+question and every search.
 """
 
 ENDINGS = (".html", ".json", ".md", ".png", ".svg")
@@ -48,6 +49,9 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write FILE instead of the terminal.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write FILE: the page of flyweight view with everything in it.")
+    ] = None,
     baseline: Annotated[
         str | None,
         typer.Option(metavar="RUN", help="What the others are compared with.", show_default="greedy of the same model"),
@@ -58,8 +62,13 @@ def report(
         raise ConfigError("--json prints; to write a file use -o FILE.json alone")
     if out is not None and out.suffix not in ENDINGS:
         raise ConfigError(f"-o {out}: the ending must be one of {', '.join(ENDINGS)}")
+    if html is not None and (out is not None or json or baseline is not None):
+        raise ConfigError("--html writes the page alone: leave out -o, --json and --baseline")
     store, keep = _open(folder)
     with closing(store):
+        if html is not None:
+            _page(store, runs or [], keep, html)
+            return
         made = _made(store, runs or [], baseline, keep)
     if out is not None:
         _write(made, out)
@@ -88,6 +97,26 @@ def _made(store: Store, names: list[str], baseline: str | None, keep: bool) -> R
         raise ConfigError(f"{store.path} holds no runs: record some with flyweight bench run")
     against = None if baseline is None else meant(store, [baseline])[0].id
     return Report.of(store, wanted, functools.partial(grader, keep=keep), baseline=against)
+
+
+def _page(store: Store, names: list[str], keep: bool, out: Path) -> None:
+    from flyweight.bench.graded import read
+    from flyweight.report import ASKED, grader
+    from flyweight.store.files import replacing
+    from flyweight.viewer.export import export
+
+    wanted = meant(store, names) if names else store.runs()
+    if not wanted:
+        raise ConfigError(f"{store.path} holds no runs: record some with flyweight bench run")
+    if keep:
+        for info in wanted:
+            if info.configuration.keys() >= ASKED:
+                for _ in read(store, info.id, grader(store, info)):
+                    pass  # what has no grade yet gets one, and the page shows it
+    with replacing(out) as file:
+        for part in export(store, [info.id for info in wanted]):
+            file.write(part.encode())
+    typer.echo(f"Wrote {out}: {out.stat().st_size / 1e6:,.1f} MB.", err=True)
 
 
 def _write(made: Report, out: Path) -> None:

@@ -28,7 +28,7 @@ from flyweight.report.pools import Pool
 from flyweight.store import Grader, RunInfo, Store
 from flyweight.types import Grade, Node, Problem
 
-__all__ = ["Report", "grader"]
+__all__ = ["ASKED", "Report", "grader"]
 
 ASKED = {"task", "model", "strategy"}
 """What a run's configuration must hold to be reported on."""

@@ -18,9 +18,23 @@ from typing import Any, NamedTuple
 from flyweight import __version__
 from flyweight.errors import ConfigError, StoreError
 from flyweight.store.database import Database
+from flyweight.store.grades import Grader
 from flyweight.store.units import Content, Units, mark, unpack
 from flyweight.trace import write as plain
-from flyweight.types import Candidate, Event, Finish, Message, Node, Problem, Result, Score, Stopped, Usage, digest
+from flyweight.types import (
+    Candidate,
+    Event,
+    Finish,
+    Grade,
+    Message,
+    Node,
+    Problem,
+    Result,
+    Score,
+    Stopped,
+    Usage,
+    digest,
+)
 
 __all__ = [
     "AGAIN",
@@ -248,12 +262,35 @@ class Run:
         if self.stopped.get(event.problem_id, Stopped.ERROR) in AGAIN:
             self.stopped[event.problem_id] = result.stopped
 
+    @property
+    def info(self) -> RunInfo:
+        """The run as it is listed."""
+        return known_run(self._database, self.id)
+
+    def outlines(self) -> Iterator[Outline]:
+        """As of `Store.outlines`."""
+        return read_outlines(self._database, self._units, self.id)
+
+    def grader(self, identity: str) -> Grader:
+        """The grades on record under that identity; asked for others, it raises StoreError."""
+        return Grader(self._units, _ungraded, identity)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from flyweight.viewer.drawing import run
+
+        return run(self)
+
     def finish(self) -> None:
         """Mark the run as finished with the searches on record. Raises StoreError if something was not written."""
         if self.error is not None:
             raise self.error
         info = known_run(self._database, self.id)
         _put(self._database, replace(info, finished=time.time(), problems=len(self.stopped)))
+
+
+def _ungraded(problem: Problem, text: str) -> Grade:
+    raise StoreError(f"no grade of {problem.id} is on record")
 
 
 def start_run(

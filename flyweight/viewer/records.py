@@ -6,7 +6,7 @@ Grades are those on record: nothing is graded, and nothing written, by looking a
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 from flyweight import stats
 from flyweight.bench import counted
@@ -20,7 +20,8 @@ from flyweight.viewer import searches
 __all__ = ["Kept", "Records"]
 
 Json = dict[str, Any]
-Kept = dict[tuple[str, ...], tuple[object, Json]]
+Kept = dict[tuple[str, ...], tuple[object, object]]
+T = TypeVar("T")
 
 SHOWN = 160
 """Characters of a question in a list."""
@@ -60,30 +61,20 @@ class Records:
         return {"run": _run(info), "grade": _grade(graded.grade), "events": searches.events(search.events, said)}
 
     def difference(self, a: str, b: str) -> Json:
-        """Two runs on the problems of both; ConfigError if they have none, or lack grades."""
-        first, second = self._info(a), self._info(b)
-        whole = [self._counted(info) for info in (first, second)]
-        if any(each.missing for each in whole):
+        """Two runs on the problems of both; ConfigError if they have none, or lack grades.
+
+        `keys` are the questions compared where some of both runs are not the same problem; None where all are.
+        """
+        first, second = (self._counted(self._info(id)) for id in (a, b))
+        if first.missing or second.missing:
             raise ConfigError("not everything is graded yet: run flyweight report")
-        found = counted.difference(*whole)
+        found = counted.difference(first, second)
         return {
-            "a": _run(first),
-            "b": _run(second),
             "only_in_a": found.only_in_a,
             "only_in_b": found.only_in_b,
-            "changed": found.changed,
+            "keys": [searches.problem_key(each.problem.id) for each in found.a] if found.changed else None,
             "interval": _interval(found.interval),
             "p": found.p,
-            "questions": [
-                {
-                    "key": searches.problem_key(mine.problem.id),
-                    "prompt": mine.problem.prompt[:SHOWN],
-                    "truth": mine.problem.answer,
-                    "a": _side(mine),
-                    "b": _side(theirs),
-                }
-                for mine, theirs in zip(found.a, found.b, strict=True)
-            ],
         }
 
     def keys(self, id: str) -> list[str]:
@@ -102,12 +93,12 @@ class Records:
     def _grades(self, info: RunInfo) -> Recorded:
         return Recorded(self._store, info.configuration)
 
-    def _remembered(self, info: RunInfo, key: tuple[str, ...], make: Callable[[], Json]) -> Json:
+    def _remembered(self, info: RunInfo, key: tuple[str, ...], make: Callable[[], T]) -> T:
         state = (info.finished, info.problems, info.versions)
         kept = self._kept.get(key)
         if info.finished is None or kept is None or kept[0] != state:
             kept = self._kept[key] = (state, make())
-        return kept[1]
+        return cast("T", kept[1])
 
     def _problem(self, info: RunInfo, key: str) -> str:
         for id in self._store.problems(info.id):
@@ -150,7 +141,7 @@ class Records:
         }
 
     def _counted(self, info: RunInfo) -> counted.Counted:
-        return counted.Counted.of(self._store, info)
+        return self._remembered(info, ("counted", info.id), lambda: counted.Counted.of(self._store, info))
 
 
 class _Row(NamedTuple):
@@ -211,11 +202,6 @@ def _grade(grade: Grade) -> tuple[str, str]:
     """The mark of a grade, and its reason."""
     marks = {"correct": "right", "wrong": "wrong", "undecided": "undecided"}
     return ("ungraded" if grade == NOT_GRADED else marks[grade.value]), grade.reason
-
-
-def _side(question: counted.Question) -> Json:
-    """One of two runs on a question."""
-    return {"answer": question.answer, "mark": _grade(question.grade)[0], "tokens": question.tokens}
 
 
 def _scores(recorded: records.Recorded) -> Json | None:
