@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -90,7 +90,7 @@ def train_verifier(
     if combine:
         _combination(model, sha256, sources, questions, parts, folder, out, n=n, max_tokens=max_tokens, seed=seed)
         return
-    files: list[list[Path]] = []
+    files: dict[str, list[Path]] = {}
     chosen = [
         (task, tasks.pick(task.problems(), min(questions, len(task.problems()))))
         for task in (_task(source, "train") for source in sources)
@@ -99,15 +99,18 @@ def train_verifier(
         _draw(model, task, problems, folder / task.name, n=n, rollouts=rollouts, max_tokens=max_tokens, seed=seed)
         from flyweight.training.pool import recorded
 
-        files.append(recorded(folder / task.name, problems))
-    # Tasks take turns, so that any beginning of the list has all of them.
-    mixed = [path for row in itertools.zip_longest(*files) for path in row if path is not None]
+        files[task.name] = recorded(folder / task.name, problems)
     if draw_only:
         return
     if lora:
-        _adapter(file, sha256, mixed, folder, out or folder / "adapter.gguf", epochs, seed)
+        _adapter(file, sha256, _mixed(files), folder, out or folder / "adapter.gguf", epochs, seed)
     else:
-        _head(sha256, mixed, out or folder / "head.npz", curve, seed)
+        _head(sha256, files, out or folder / "head.npz", curve, seed)
+
+
+def _mixed(files: Mapping[str, Sequence[Path]]) -> list[Path]:
+    """Tasks take turns, so that every tenth file is of all of them."""
+    return [path for row in itertools.zip_longest(*files.values()) for path in row if path is not None]
 
 
 def _libraries(lora: bool) -> None:
@@ -162,29 +165,37 @@ def _draw(
         raise ModelError(f"{failed} questions of {task.name} could not be drawn: the same command tries them again")
 
 
-def _head(sha256: str, files: Sequence[Path], out: Path, curve: bool, seed: int) -> None:
+def _head(sha256: str, files: Mapping[str, Sequence[Path]], out: Path, curve: bool, seed: int) -> None:
     from flyweight.training import head, pool
 
-    questions = [pool.load(path) for path in files]
-    sizes = [len(questions) * share // 8 for share in ((1, 2, 4, 8) if curve else (8,))]
-    learned = {}
-    for size in sizes:
+    questions = {path: pool.load(path) for own in files.values() for path in own}
+    learned: list[dict[str, object]] = []
+    for share in (1, 2, 4, 8) if curve else (8,):
+        # The same share of every task, so that what changes is how many there are.
+        used = {task: own[: len(own) * share // 8] for task, own in files.items()}
+        asked = _mixed(used)
         try:
-            fitted = head.fit(questions[:size], sha256, head.Plan(seed=seed), say=_Lines(f"fitting on {size}"))
+            fitted = head.fit(
+                [questions[path] for path in asked],
+                sha256,
+                head.Plan(seed=seed),
+                say=_Lines(f"fitting on {len(asked)}"),
+            )
         except ValueError as error:
-            raise ConfigError(f"{size} questions: {error}") from error
-        learned[size] = fitted.head.facts["auc_within"]
-        typer.echo(f"{size} questions: AUC {fitted.head.facts['auc']}, within a question {learned[size]} (held out)")
-    chains = [(path.parent.name, q) for path, q in zip(files, questions, strict=True) if q.chains]
-    for task in dict.fromkeys(name for name, _ in chains):
-        own = [
-            (logits, [chain.right for chain in q.chains])
-            for (name, q), logits in zip(chains, fitted.logits, strict=True)
-            if name == task
-        ]
-        with suppress(ConfigError):  # one whose questions are all of one kind has none
-            low, value, high = stats.auc_within([logits for logits, _ in own], [right for _, right in own])
-            typer.echo(f"{task}: within a question {value:.3f} [{low:.3f}, {high:.3f}], {len(own)} questions")
+            raise ConfigError(f"{len(asked)} questions: {error}") from error
+        facts = fitted.head.facts
+        typer.echo(f"{len(asked)} questions: AUC {facts['auc']}, within a question {facts['auc_within']} (held out)")
+        held_out = dict(zip((path for path in asked if questions[path].chains), fitted.logits, strict=True))
+        point: dict[str, object] = {"questions": len(asked)}
+        for task, own in used.items():
+            rows = [
+                (held_out[path], [chain.right for chain in questions[path].chains]) for path in own if path in held_out
+            ]
+            with suppress(ConfigError):  # one whose questions are all of one kind has none
+                low, value, high = stats.auc_within([logits for logits, _ in rows], [right for _, right in rows])
+                typer.echo(f"  {task}: within a question {value:.3f} [{low:.3f}, {high:.3f}], {len(rows)} questions")
+                point[task] = round(value, 4)
+        learned.append(point)
     fitted.head.facts["curve"] = learned
     fitted.head.save(out)
     typer.echo(f"{out}: {out.stat().st_size / 1e3:.0f} kB; use it with --verifier probe:head={out}")
@@ -228,7 +239,8 @@ def _combination(
     for task, problems in asked:
         usual = [*heads.trained(sha256), FREE[kind_of(problems[0])], "self-certainty", "confidence", "p_true"]
         judges = {name: verifiers.load(name) for name in (parts.split(",") if parts else usual)}
-        file = folder / f"{task.name}-{digest(*judges)[:8]}.jsonl"
+        said_by = digest(*(getattr(judge, "identity", name) for name, judge in judges.items()))
+        file = folder / f"{task.name}-{said_by[:8]}.jsonl"
         if len(combine.load(file)) < len(problems):
             policy = policy or api.find_policy(model)()
             say = _Lines(f"scoring {task.name}")

@@ -96,6 +96,18 @@ def test_platt_is_the_maximum_of_the_likelihood() -> None:
         assert cost(slope + da, shift + db) > best
 
 
+@pytest.mark.parametrize("scale", [1e-3, 30.0, 1e3])
+def test_platt_finds_it_however_large_the_logits_are(scale: float) -> None:
+    """A head says what it likes before it is calibrated; steps that are too long for it would run away."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=2000) + rng.normal(size=2000) ** 3
+    y = rng.random(2000) < 1 / (1 + np.exp(-(0.4 * x - 1.5)))
+    slope, shift = platt(list(x), list(y))
+    far = platt(list(scale * x + 7 * scale), list(y))
+    assert far[0] * scale == pytest.approx(slope, rel=1e-4)
+    assert far[1] + 7 * scale * far[0] == pytest.approx(shift, rel=1e-4)
+
+
 def test_saved_it_is_what_self_computes(tmp_path: Path) -> None:
     file = tmp_path / "self.json"
     combine.save(file, "", {"maths": combine.Fitted({"arithmetic": 1.5}, -0.25, {})})
