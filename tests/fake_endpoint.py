@@ -208,7 +208,7 @@ class Endpoint:
         headers: Mapping[str, str] | None = None,
     ) -> bool:
         call.status = status
-        content = b"{ nonsense" if call.fault == "badjson" else json.dumps(body).encode()
+        content = json.dumps(body).encode()
         lines = [f"HTTP/1.1 {status} X", "Content-Type: application/json", f"Content-Length: {len(content)}"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items() if value]
         self._ended(call)
@@ -413,6 +413,11 @@ async def _not_a_number(send: Send, chat: bool) -> bool:
     return False
 
 
+async def _nonsense(send: Send, chat: bool) -> bool:
+    await send(b"data: { nonsense\n\n")
+    return False
+
+
 async def _comments(send: Send, chat: bool) -> bool:
     while True:
         await send(b": still here\n\n")
@@ -437,6 +442,7 @@ STREAMS: dict[str, Callable[[Send, bool], Any]] = {
     "endless": _endless,
     "longline": _long_line,
     "nan": _not_a_number,
+    "badjson": _nonsense,
     "comments": _comments,
     "idle": _idle_events,
     "counts": _wrong_counts,

@@ -103,7 +103,7 @@ class Client:
         deadline = now() + self.timeouts.total
         async with self._answer("POST", path, body, False) as answer:
             if "event-stream" not in answer.headers.get("content-type", ""):
-                yield decoded(await self._read(answer, LONGEST_BODY, deadline - now()))
+                yield self._event(await self._read(answer, LONGEST_BODY, deadline - now()))
                 return
             waits = self.timeouts.first
             async with aclosing(_lines(answer)) as lines:
@@ -116,11 +116,14 @@ class Client:
                         raise self._late(waits, left) from None
                     if line is None or line == b"[DONE]":
                         return
-                    event = decoded(line)
-                    if isinstance(event, dict) and (complaint := event.get("error")):
-                        raise Failure(f"{self.url} broke off: {self._said(complaint)}", sick=True)
-                    yield event
+                    yield self._event(line)
                     waits = self.timeouts.between
+
+    def _event(self, content: bytes) -> Any:
+        event = decoded(content)
+        if isinstance(event, dict) and (complaint := event.get("error")):
+            raise Failure(f"{self.url} broke off: {self._said(complaint)}", sick=True)
+        return event
 
     def _late(self, waits: float, left: float) -> Failure:
         if left <= waits:

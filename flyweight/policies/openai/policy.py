@@ -48,7 +48,7 @@ class OpenAI:
         """
         self.spec = parse(spec) if isinstance(spec, str) else spec
         self.name = self.spec.name
-        self.boundary = ("\n\n",)
+        self.boundary: tuple[str, ...] = ("\n\n",)
         self._closed = False
         self._lock = threading.Lock()
         self._rows: dict[int, Row] = {}
