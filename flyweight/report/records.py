@@ -134,7 +134,7 @@ def speed(info: RunInfo, generated: int, others: Iterable[RunInfo]) -> float | N
     alike = [other for other in same if other.configuration["strategy"] == info.configuration["strategy"]]
     for runs in (alike, same):
         drawn, seconds = _drawn(runs)
-        if seconds:
+        if drawn and seconds:
             return drawn / seconds
     return None
 

@@ -18,7 +18,7 @@ from flyweight.bench.graded import identity
 from flyweight.report import Report
 from flyweight.report.numbers import Section
 from flyweight.report.pools import Curve, votes
-from flyweight.report.records import Draw, Outcome, Recorded, names, natural
+from flyweight.report.records import Draw, Outcome, Recorded, names, natural, speed
 from flyweight.runner import Runner
 from flyweight.stats import bootstrap_mean
 from flyweight.store import Grader, RunInfo, Store
@@ -438,3 +438,13 @@ def test_json_holds_what_was_computed(store: Store) -> None:
     assert [point["k"] for point in section["pools"][0]["curves"][0]["points"]] == [1, 2]
     assert read["runs"][0]["models"] == {"m": "sha256:" + "ab" * 32 + " file"}
     assert read["runs"][0]["repeat"] == f"flyweight bench resume {read['runs'][0]['id']}"
+
+
+def test_a_run_that_found_everything_recorded_tells_no_speed() -> None:
+    def run(tokens: int, seconds: float) -> RunInfo:
+        facts = ({"generated_tokens": tokens, "seconds": seconds},)
+        return RunInfo("", {"model": "m", "strategy": "greedy"}, {"m": "w"}, facts, 0.0, None, None)
+
+    again, drawn = run(0, 0.3), run(90, 3.0)
+    assert speed(again, 90, [again]) is None
+    assert speed(again, 90, [again, drawn]) == pytest.approx(90 / 3.3)
