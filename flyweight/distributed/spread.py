@@ -18,8 +18,9 @@ from flyweight.types import Budget, Event, Problem, Result
 
 __all__ = ["Cluster", "Hand", "summaries"]
 
-AHEAD = 4
-"""Questions a worker holds beyond those it searches, so that it never waits for the driver."""
+AHEAD = 1
+"""Questions a worker holds beyond those it searches: enough for it not to wait for the driver, and few are stuck behind
+others at the end."""
 PAUSE = 0.2
 """Seconds between two looks at whether a worker has loaded its model."""
 

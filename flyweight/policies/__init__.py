@@ -33,6 +33,7 @@ _BUILTIN = (
 _FACTORIES = {
     "openai": "flyweight.policies.openai.policy:OpenAI",
     "transformers": "flyweight.policies.transformers:load",
+    "vllm": "flyweight.policies.vllm:VLLM",
 }
 _PLUGINS = Registry("policy", "flyweight.policies", _FACTORIES)
 

@@ -43,7 +43,8 @@ class HuggingFace:
         self._control = {id for id, token in added.items() if token.special or token.content in named}
         self._plain = {id: token.content for id, token in added.items() if id not in self._control}
         ended = {id for id in self._control if added[id].content in ENDS}
-        self._ends = {int(id) for id in ends} | ended | ({self.eos} - {-1})
+        self.ending = frozenset({int(id) for id in ends} | ended | ({self.eos} - {-1}))
+        """Ids that end a generation."""
         self._letters = _byte_letters() if "ByteLevel" in json.dumps(_decoders(self._fast)) else None
         first = self.tokenize("a", special=False)[:1]
         self.spm = bool(first) and self._letters is None and self.piece(first[0])[:1] == b" "
@@ -80,7 +81,7 @@ class HuggingFace:
 
     def ends(self, token: int) -> bool:
         """Whether a token ends the generation."""
-        return token in self._ends
+        return token in self.ending
 
 
 def _decoders(fast: Any) -> object:
