@@ -242,7 +242,7 @@ def find_maps(model: str | Policy, kind: str, file: Path | None = None) -> tuple
     listed = models.catalog().get(reference)
     if file is None and listed is None:
         return ()  # ours are of models in the catalog, and hashing a file of the user's own may take seconds
-    found = abstain.shipped() if file is None else abstain.read(file)
+    found = _fitted() if file is None else _held(file)
     sha256 = "" if listed is None else listed.sha256
     if listed is None and isinstance(model, str):
         from flyweight.bench.engine import file_of
@@ -255,6 +255,25 @@ def find_maps(model: str | Policy, kind: str, file: Path | None = None) -> tuple
             f"{file} holds for {held}, not for {reference} ({kind}): fit one with flyweight bench calibrate"
         )
     return fitting
+
+
+def _fitted() -> tuple[ConfidenceMap, ...]:
+    from flyweight.optimal import calibration
+
+    return (*abstain.shipped(), *calibration.maps(calibration.shipped()))
+
+
+def _held(file: Path) -> tuple[ConfidenceMap, ...]:
+    """Those of a file of maps, or of one that `flyweight calibrate` wrote."""
+    from flyweight.optimal import calibration
+
+    try:
+        return abstain.read(file)
+    except ConfigError as error:
+        try:
+            return calibration.maps(calibration.read(file), str(file))
+        except ConfigError:
+            raise error from None
 
 
 def _verifier(verifier: str | Verifier | Callable[[str, str], float]) -> Verifier:

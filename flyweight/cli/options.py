@@ -106,6 +106,15 @@ Deadline = Annotated[
     float | None,
     typer.Option(envvar="FLYWEIGHT_DEADLINE", metavar="SECONDS", help="Stop each question after this many seconds."),
 ]
+Quality = Annotated[
+    str | None,
+    typer.Option(
+        "--quality",
+        envvar="FLYWEIGHT_QUALITY",
+        metavar="fast|balanced|max",
+        help="A budget for people who do not think in tokens; says how long it takes.",
+    ),
+]
 Confidence = Annotated[
     float | None,
     typer.Option(

@@ -80,6 +80,7 @@ def as_json(
         "confidence": result.confidence,
         "calibrated": result.calibrated,
         "sure": result.sure,
+        **({key: result.explained.get(key) for key in ("chosen", "difficulty", "line")} if result.explained else {}),
         "usage": asdict(result.usage),
         "candidates": [_candidate(candidate, result) for candidate in result.candidates],
     }
@@ -95,6 +96,8 @@ def block(result: Result, *, label: str, model: str, text: bool = True) -> str:
     rows += sureness(result)
     rows.append(("Cost", cost(result)))
     rows.append(("Search", f"{label}, {oneline(model)}"))
+    if line := result.explained.get("line"):
+        rows.append(("Because", oneline(str(line))))
     if result.stopped is not Stopped.DONE:
         rows.append(("Stopped", result.stopped.value))
     if result.error is not None:

@@ -60,6 +60,7 @@ def solve(
     n: options.N = None,
     set_: options.Set = None,
     verifier: options.VerifierName = api.DEFAULT_VERIFIER,
+    quality: options.Quality = None,
     budget_tokens: options.BudgetTokens = None,
     budget_verifications: options.BudgetVerifications = None,
     deadline: options.Deadline = None,
@@ -86,6 +87,8 @@ def solve(
     quiet: options.Quiet = False,
 ) -> int:
     choice = options.choose(strategy, options.pairs(set_, n))
+    if quality is not None:
+        budget_tokens = planned(quality, budget_tokens, model, quiet=quiet or json)
     limits = options.budget(budget_tokens, budget_verifications, deadline, confidence)
     made_of = options.ModelOptions(
         model, verifier, kind, max_tokens, context, seed, confidence_map=confidence_map, slots=slots, weights=weights
@@ -98,12 +101,48 @@ def solve(
         system = REPLY if tests is not None and system == BOXED else system
     problems = [api.problem(ask.question(question), system)] if file is None else ask.questions(file, system)
     made_of.check(problems)
+    made_of = replace(made_of, confidence_map=confidence_map or fitted(choice, model))
     if confidence_map is not None:
         maps = api.find_maps(model, made_of.kind, confidence_map)
         if not any(each.holds(choice.bound, each.verifier) for each in maps):
             known = ", ".join(f"{name} {dict(each.parameters)}" for each in maps for name in each.strategies)
             raise ConfigError(f"{confidence_map} holds for {known}, not for {choice.name} {dict(choice.parameters)}")
     return Job(choice, limits, made_of, problems, file is not None, trace, json, quiet, answers).run()
+
+
+def planned(quality: str, tokens: int | None, model: str, *, quiet: bool) -> int:
+    """The tokens of a quality; says how long they take at most. ConfigError beside --budget-tokens."""
+    from flyweight.optimal.quality import expected, tokens_of
+
+    found = tokens_of(quality)
+    if tokens is not None:
+        raise ConfigError(f"--quality {quality} is a budget of {found} tokens: drop it or --budget-tokens {tokens}")
+    if not quiet:
+        seconds, basis = expected(model, found)
+        typer.echo(f"{quality}: at most {found:,} tokens a question, about {seconds:.0f} s ({basis})", err=True)
+    return found
+
+
+def fitted(choice: options.Choice, model: str) -> Path | None:
+    """The file of a calibration that was named, where it says how sure answers are.
+
+    ConfigError for one that cannot be read or is another model's, ModelError for a further model that is not there.
+    """
+    given = choice.parameters
+    if choice.name.partition(":")[0] != "auto":
+        return None
+    if bigger := str(given["bigger"]):
+        api.find_policy(bigger)
+    reference = str(given["calibration"])
+    if reference in ("", "published"):
+        return None
+    from flyweight.bench.engine import file_of
+    from flyweight.optimal import calibration, controller
+
+    sha256 = (file_of(model) or "").removeprefix("sha256:")
+    controller.resolve(reference, sha256, "", any_model=bool(given["any_model"]))
+    known = calibration.maps(calibration.read(Path(reference)), reference)
+    return Path(reference) if any(each.sha256 == sha256 for each in known) else None
 
 
 def executing(

@@ -160,8 +160,8 @@ class Calibration:
         """The row of the largest budget that `tokens` cover; the smallest where they cover none."""
         return next((row for row in reversed(self.rows) if row.budget <= tokens), self.rows[0])
 
-    def confidence_map(self) -> ConfidenceMap | None:
-        """The probability that an answer of `auto` is right, from how it leads its vote."""
+    def confidence_map(self, reference: str = "") -> ConfidenceMap | None:
+        """The probability that an answer of `auto` is right, from how it leads its vote; `reference` is its file."""
         if self.confidence is None:
             return None
         return ConfidenceMap(
@@ -169,7 +169,7 @@ class Calibration:
             sha256=self.sha256,
             kind={"maths": "math"}.get(self.kind, self.kind),
             strategies=("auto",),
-            parameters={},
+            parameters={"calibration": reference},
             verifier=self.verifier,
             fitted_on=", ".join(f"{source.task}, {source.split}" for source in self.sources),
             questions=self.questions,
@@ -222,9 +222,9 @@ def shipped() -> tuple[Calibration, ...]:
         raise ConfigError(f"{error}: reinstall flyweight") from error
 
 
-def maps(known: Sequence[Calibration]) -> tuple[ConfidenceMap, ...]:
-    """Their confidence maps."""
-    return tuple(found for each in known if (found := each.confidence_map()) is not None)
+def maps(known: Sequence[Calibration], reference: str = "") -> tuple[ConfidenceMap, ...]:
+    """Their confidence maps; `reference` is the file they are from, empty for those that come with the package."""
+    return tuple(found for each in known if (found := each.confidence_map(reference)) is not None)
 
 
 def _parsed(whole: Mapping[str, Any]) -> tuple[Calibration, ...]:
