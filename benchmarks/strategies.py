@@ -75,6 +75,7 @@ SETTINGS: Mapping[str, Mapping[str, Value]] = {
     "sequential_revision": {"n": 8, "memory": 2},  # two attempts and a third fit the context
     "hybrid": {"n": 8, "chains": 4, "memory": 2},
     "self_refine": {"rounds": 4},  # four critiques of 200 tokens and four revisions behind the first answer
+    "auto": {"n": 8, "tokens": 2000},
     "budget_forcing": {"think_tokens": 1500, "waits": 8},  # the longest that the context holds
 }
 """Parameters by strategy, fixed before anything was drawn. One that is not named here runs with its defaults."""
@@ -291,7 +292,11 @@ def missing(kept: Kept, chosen: Sequence[Block], only: str) -> Iterator[tuple[Bl
 def decided(kept: Kept) -> list[str]:
     """Who runs on the test questions: decided once, by the table of the development questions, and written down."""
     if not DECISION.exists():
-        DECISION.write_text(json.dumps({"final": finalists(kept)}) + "\n", "utf-8")
+        try:
+            best = finalists(kept)
+        except ConfigError as error:
+            raise SystemExit(f"nothing is decided yet: {error}") from error
+        DECISION.write_text(json.dumps({"final": best}) + "\n", "utf-8")
     return [BASELINE, *cast("list[str]", json.loads(DECISION.read_text("utf-8"))["final"])]
 
 

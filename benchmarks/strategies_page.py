@@ -95,7 +95,8 @@ def overview() -> str:
                 for at, paper in ((m.start(), m[1]) for m in re.finditer(r"arXiv (\d{4}\.\d{4,5})", about.source))
             )
             cells = [f"[`{name}`](#{name})", about.summary, about.use, about.cost]
-            rows.append([*map(plain, cells), links or "–", f"[{path.name}](../{path})"])
+            named = year_of(about.source, len(about.source)) if about.source else "–"
+            rows.append([*map(plain, cells), links or named, f"[{path.name}](../{path})"])
     return table(["name", "idea", "when to use it", "cost", "paper", "file"], rows) + "\n"
 
 

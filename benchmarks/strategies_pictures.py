@@ -37,6 +37,8 @@ class Shown(NamedTuple):
     votes: Votes = ""
     asked: str = "maths"
     verifier: str = "self"
+    most: int = 0
+    """Of the tree: how many vote."""
 
 
 SHOWN: Mapping[str, Shown] = {
@@ -44,9 +46,9 @@ SHOWN: Mapping[str, Shown] = {
     "adaptive_consistency": Shown({"n": 12}, "counted"),
     "best_of_n": Shown({"n": 6}),
     "weighted_best_of_n": Shown({"n": 6}, "weighted"),
-    "beam_search": Shown({"n": 6, "width": 3}, "weighted"),
+    "beam_search": Shown({"n": 6, "width": 3}, "weighted", most=6),
     "dvts": Shown({"n": 6, "width": 3}, "weighted"),
-    "lookahead_search": Shown({"n": 4, "width": 2}, "weighted"),
+    "lookahead_search": Shown({"n": 4, "width": 2}, "weighted", most=4),
     "rebase": Shown({"n": 6}, "weighted"),
     "particle_filter": Shown({"n": 6}, "weighted"),
     "particle_gibbs": Shown({"n": 4}, "weighted"),
@@ -58,6 +60,7 @@ SHOWN: Mapping[str, Shown] = {
     "confidence_filtered": Shown({"n": 8, "warmup": 4, "keep": 0.6}, "weighted"),
     "code_agreement": Shown({"n": 6, "tests": 4}, asked="code"),
     "tournament": Shown({"n": 5}, asked="text", verifier="judge"),
+    "auto": Shown({"n": 6, "tokens": 1500}, "weighted"),
     "medoid": Shown({"n": 6}, asked="text"),
 }
 """Small, to be seen at a glance; a strategy that is not named runs with its defaults."""
@@ -116,7 +119,7 @@ def traced(name: str, policy: Policy) -> dict[str, Any]:
         return asked.task is not None and asked.task.grade(asked.problem, solution).value == "correct"
 
     return {
-        "tree": Tree.of(events, f"{name}{settings}", shown.votes, right).as_dict(),
+        "tree": Tree.of(events, f"{name}{settings}", shown.votes, shown.most, right).as_dict(),
         "question": asked.problem.prompt,
         "right": asked.problem.answer if shown.asked == "maths" else None,
         "tokens": result.usage.generated_tokens,

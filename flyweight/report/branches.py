@@ -123,8 +123,12 @@ class _Drawing:
         if not self.tree.votes:
             return []
         weights: dict[int, list[float]] = {}
-        for i, step in enumerate(self.tree.steps):
-            worth = self._worth(i)
+        steps = self.tree.steps
+        voters = sorted(
+            (i for i, step in enumerate(steps) if step.group is not None), key=lambda i: -(self._worth(i) or 0.0)
+        )
+        for i in voters[: self.tree.most or None]:
+            step, worth = steps[i], self._worth(i)
             # What a search with visits never came to has no vote, and counts as often as it was come to.
             times = self.tree.visits.get(i, 0) if self.tree.visits else 1
             if step.group is not None and times and (worth or 0.0) >= self.tree.floor:
@@ -149,6 +153,7 @@ class _Drawing:
         if not below:
             step = self.tree.steps[i]
             row = ROW if step.candidate or step.finish == Finish.END else THIN
+            row += THIN * any(self.tree.steps[at].candidate for at in self._path(step.parent))  # labels above the line
             below = [TOP + self.height + row / 2]
             self.height += row
         self.y[i] = (below[0] + below[-1]) / 2
@@ -202,7 +207,7 @@ class _Drawing:
             if step.answer is None:
                 said, colour, kind = ("cut" if step.finish in (Finish.LENGTH, Finish.CUT) else "–"), FAINT, "i"
             else:
-                said = _short(step.answer, 14) + (" ✓" if step.right else "")
+                said = _short(step.answer, 12) + (" ✓" if step.right else "")
                 colour, kind = _class(step.group), ""
             named = f' class="{(kind + bold).strip()}"' if kind or bold else ""
             style = "" if kind else f' style="fill:{colour}"'

@@ -21,9 +21,9 @@ Votes = Literal["", "counted", "weighted"]
 
 LONGEST = 140
 """Characters of a step that are kept."""
-MEASURES = ("standing", "likeness", "least")
+MEASURES = ("standing", "likeness", "least", "agreement")
 """Notes that give candidates a worth of another kind than a score, and what it is called."""
-CALLED = {"standing": "mean win", "likeness": "likeness", "least": "certainty"}
+CALLED = {"standing": "mean win", "likeness": "likeness", "least": "certainty", "agreement": "agreement"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,8 @@ class Tree:
     """Least worth with which a candidate has a vote."""
     votes: Votes = ""
     """How the answers were voted on, if they were."""
+    most: int = 0
+    """How many candidates vote at most, those of the best scores; 0 for all."""
     notes: Sequence[str] = ()
     """What the strategy put on record beside that, for people."""
 
@@ -75,6 +77,7 @@ class Tree:
         events: Iterable[Event],
         title: str,
         votes: Votes = "",
+        most: int = 0,
         right: Callable[[str], bool] = lambda solution: False,
     ) -> Self:
         """The tree of one finished search; `right` tells whether a solution is correct."""
@@ -90,6 +93,7 @@ class Tree:
             {fold.place(key): count for key, count in fold.visits.items() if key in fold.places},
             fold.floor,
             votes,
+            most,
             tuple(fold.notes),
         )
 
@@ -110,7 +114,7 @@ class Tree:
         """The tree that `as_dict` wrote."""
         steps = tuple(Step(**{"text": "", **step}) for step in data["steps"])
         worths, visits = ({int(at): value for at, value in data[name].items()} for name in ("worths", "visits"))
-        plain = {name: data[name] for name in ("title", "chosen", "measure", "floor", "votes")}
+        plain = {name: data[name] for name in ("title", "chosen", "measure", "floor", "votes", "most")}
         return cls(**plain, steps=steps, worths=worths, visits=visits, notes=tuple(data["notes"]))
 
 

@@ -55,7 +55,11 @@ async def code_agreement(
         return (len(cluster) * sum(passed), len(cluster), round(math.fsum(n.mean_logprob for n in cluster), 9))
 
     ranked = sorted(clusters, key=worth, reverse=True)
-    search.note(tests=written, clusters=[(len(clusters[passed]), sum(passed)) for passed in ranked])
+    search.note(
+        tests=written,
+        clusters=[(len(clusters[passed]), sum(passed)) for passed in ranked],
+        agreement={node.key: worth(passed)[0] for passed in ranked for node in clusters[passed]},
+    )
     leaders = [majority([clusters[passed]]) for passed in ranked[:2]]
     first, second = [*leaders, None][:2]
     if first is None or second is None:

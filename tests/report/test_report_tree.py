@@ -28,7 +28,7 @@ def searched(name: str, **parameters: int) -> Tree:
     known = {parameter.name for parameter in strategies.describe(name).parameters}
     own = {key: value for key, value in parameters.items() if key in known}
     assert runner.solve(PROBLEM, strategies.bind(name, own)).error is None
-    return Tree.of(events, name, "weighted", lambda solution: "boxed{81}" in solution)
+    return Tree.of(events, name, "weighted", right=lambda solution: "boxed{81}" in solution)
 
 
 BUILT_IN = [name for name in strategies.names() if name != "auto"]
@@ -85,6 +85,11 @@ def test_votes_are_sums_of_scores_and_the_selected_class_is_bold() -> None:
     assert "(2 · " not in svg(Tree("by hand", TREE.steps, 1)), "no votes where nobody voted"
     counted = svg(Tree("by hand", TREE.steps, 1, votes="counted"))
     assert "7 ✓ (2)" in counted
+
+
+def test_of_many_only_the_best_vote() -> None:
+    drawn = svg(Tree("by hand", TREE.steps, 1, votes="weighted", most=2))
+    assert "7 ✓ (1 · 0.90)" in drawn and "8 (1 · 0.80)" in drawn
 
 
 def test_visits_weigh_a_vote_and_what_was_not_come_to_has_none() -> None:
