@@ -21,6 +21,7 @@ _MODULES = (
     "solve",
     "compare",
     "chat",
+    "serve",
     "demo",
     "bench",
     "report",

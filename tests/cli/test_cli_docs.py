@@ -34,7 +34,7 @@ def test_every_command_is_on_the_page() -> None:
     paths = {path for path, _ in BLOCKS}
     assert paths == {
         "flyweight",
-        *(f"flyweight {name}" for name in ("solve", "compare", "chat", "demo", "report")),
+        *(f"flyweight {name}" for name in ("solve", "compare", "chat", "serve", "demo", "report")),
         *(f"flyweight {name}" for name in ("train-verifier", "calibrate", "list", "models", "doctor")),
         *(f"flyweight models {name}" for name in ("ls", "pull", "path", "rm")),
         "flyweight bench",

@@ -1,0 +1,285 @@
+"""The routes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from flyweight import __version__
+from flyweight.errors import FlyweightError
+from flyweight.server import openapi, reply
+from flyweight.server.asking import Service
+from flyweight.server.auth import Keys
+from flyweight.server.desk import Desk
+from flyweight.server.engine import Engine
+from flyweight.server.errors import ApiError, gone
+from flyweight.server.guard import Guard, too_large
+from flyweight.server.job import Failed, Job, Plan
+from flyweight.server.limits import Limits, parsed
+from flyweight.server.metrics import TYPE, Metrics
+from flyweight.server.schema import ChatRequest, CompletionRequest, checked
+from flyweight.server.stream import KEEPALIVE, alive, chunks
+
+__all__ = ["Server", "create"]
+
+PATIENCE = 1.0
+"""Seconds a stream waits for the engine's word before its headers go out: what is refused has a status until then."""
+SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+@dataclass
+class Server:
+    """An application and what is behind it."""
+
+    app: ASGIApp
+    engine: Engine
+    desk: Desk
+    service: Service
+    metrics: Metrics
+    keepalive: float = KEEPALIVE
+    born: float = 0.0
+
+    # Routes --------------------------------------------------------------------------------------------------
+
+    async def models(self, request: Request) -> Response:
+        """`GET /v1/models`"""
+        return JSONResponse({"object": "list", "data": [self._model(name) for name in self.service.menu.names]})
+
+    async def model(self, request: Request) -> Response:
+        """`GET /v1/models/NAME`, any spelling a request may use among them."""
+        name = request.path_params["name"].rstrip("/")
+        try:
+            self.service.menu.check(self.service.menu.named(name))
+        except FlyweightError as error:
+            raise ApiError(404, str(error), param="model", code="model_not_found") from None
+        return JSONResponse(self._model(name))
+
+    async def chat(self, request: Request) -> Response:
+        """`POST /v1/chat/completions`"""
+        body = await _body(request, self.service.limits)
+        asked = checked(ChatRequest, parsed(body, self.service.limits))
+        return await self._answer(request, body, self.service.chat(asked, request.scope["headers"]), reply.chat)
+
+    async def completions(self, request: Request) -> Response:
+        """`POST /v1/completions`"""
+        body = await _body(request, self.service.limits)
+        asked = checked(CompletionRequest, parsed(body, self.service.limits))
+        plan = self.service.completion(asked, request.scope["headers"])
+        return await self._answer(request, body, plan, reply.completion)
+
+    async def runs(self, request: Request) -> Response:
+        """`GET /runs`: searches under way and lately ended, the newest first."""
+        owned = self.desk.runs(request.scope["state"]["owner"])
+        return JSONResponse({"object": "list", "data": [_run(job) for job in owned]})
+
+    async def events(self, request: Request) -> Response:
+        """`GET /runs/ID/events`: everything that happens in a search, from its beginning, as server-sent events."""
+        job = self.desk.find(request.path_params["run"], request.scope["state"]["owner"])
+        if job is None:
+            raise ApiError(404, "there is no such run", code="not_found")
+
+        async def lines() -> AsyncIterator[bytes]:
+            async for line in job.events():
+                yield b"data: " + line + b"\n\n"
+            yield b"data: [DONE]\n\n"
+
+        return Events(alive(lines(), self.keepalive), {})
+
+    async def health(self, request: Request) -> Response:
+        """`GET /health`"""
+        state = "draining" if self.desk.draining else "ok" if self.engine.alive else "broken"
+        return JSONResponse({"status": state}, 200 if state == "ok" else 503)
+
+    async def figures(self, request: Request) -> Response:
+        """`GET /metrics`"""
+        return Response(self.metrics.text(), media_type=TYPE)
+
+    async def openapi(self, request: Request) -> Response:
+        """`GET /openapi.json`"""
+        return JSONResponse(openapi.document(__version__))
+
+    # Inside --------------------------------------------------------------------------------------------------
+
+    def _model(self, name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": int(self.born), "owned_by": "flyweight"}
+
+    async def _answer(self, request: Request, body: bytes, plan: Plan, whole: Callable[..., Any]) -> Response:
+        owner = request.scope["state"]["owner"]
+        job = self.desk.take(plan, owner, _key(request, owner, body) if plan.coalesce else "")
+        headers = {"X-Flyweight-Run-Id": job.id}
+        try:
+            if plan.stream:
+                await _while_connected(request, job.begun(PATIENCE))
+                if isinstance(job.end, Failed):
+                    raise job.end.error
+                lines = alive(chunks(job), self.keepalive)
+                return Events(lines, headers, lambda: self.desk.leave(job))
+            end = await _while_connected(request, job.wait())
+            if isinstance(end, Failed):
+                raise end.error
+        except BaseException:
+            self.desk.leave(job)
+            raise
+        self.desk.leave(job)
+        return JSONResponse(whole(job, end), headers=headers)
+
+
+class Events(StreamingResponse):
+    """A stream of events that says when it ends, in whatever way."""
+
+    def __init__(
+        self, lines: AsyncIterator[bytes], headers: Mapping[str, str], on_end: Callable[[], None] = lambda: None
+    ) -> None:
+        super().__init__(lines, media_type="text/event-stream", headers={**headers, **SSE_HEADERS})
+        self._on_end = on_end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._on_end()
+
+
+def create(
+    engine: Engine,
+    service: Service,
+    *,
+    metrics: Metrics,
+    keys: Keys | None = None,
+    hosts: Sequence[str] = (),
+    origins: Sequence[str] = (),
+    running: int = 32,
+    queued: int = 64,
+    routes: Sequence[Route] = (),
+    log: Callable[[str], None] = lambda line: None,
+) -> Server:
+    """The server, its engine started and stopped with the application. `routes` are more of them, for a page."""
+    desk = Desk(engine, running=running, queued=queued, count=lambda what: metrics.outcomes.labels(what).inc())
+    server = Server(_nothing, engine, desk, service, metrics, born=time.time())
+    metrics.gauge("flyweight_running", "Requests being searched.", lambda: len(desk.running))
+    metrics.gauge("flyweight_queued", "Requests waiting for a place.", lambda: len(desk.queue))
+    table = [
+        *_both("/v1/models", server.models, "GET"),
+        Route("/v1/models/{name:path}", server.model, methods=["GET"]),
+        *_both("/v1/chat/completions", server.chat, "POST"),
+        *_both("/v1/completions", server.completions, "POST"),
+        *_both("/runs", server.runs, "GET"),
+        *_both("/runs/{run}/events", server.events, "GET"),
+        *_both("/health", server.health, "GET"),
+        *_both("/metrics", server.figures, "GET"),
+        *_both("/openapi.json", server.openapi, "GET"),
+        *routes,
+    ]
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        engine.start()
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(engine.stop)
+
+    inner = Starlette(routes=table, lifespan=lifespan)
+    inner.router.redirect_slashes = False
+    server.app = Guard(
+        inner,
+        keys=keys or Keys(),
+        limits=service.limits,
+        metrics=metrics,
+        routes=lambda path: _named(table, path),
+        hosts=hosts,
+        origins=origins,
+        log=log,
+    )
+    return server
+
+
+async def _nothing(scope: Any, receive: Any, send: Any) -> None:
+    """Before the application is put together."""
+
+
+def _both(path: str, endpoint: Callable[..., Any], method: str) -> list[Route]:
+    """A route with and without a slash at its end."""
+    return [Route(spelled, endpoint, methods=[method]) for spelled in (path, f"{path}/")]
+
+
+def _named(table: Sequence[Route], path: str) -> tuple[str, set[str]] | None:
+    """The route of a path as it is written in the table, and its methods."""
+    scope = {"type": "http", "path": path, "method": "GET"}
+    for route in table:
+        if route.matches(scope)[0] is not Match.NONE:
+            return route.path.rstrip("/"), set(route.methods or ()) - {"HEAD"}
+    return None
+
+
+async def _body(request: Request, limits: Limits) -> bytes:
+    """The body. ApiError 413 for one that is too large, 408 for one that takes too long."""
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            async for part in request.stream():
+                size += len(part)
+                if size > limits.body_bytes:
+                    raise too_large(limits)
+                parts.append(part)
+    except ClientDisconnect:
+        raise gone() from None
+    except TimeoutError:
+        message = f"the body took longer than {limits.body_seconds:g} s"
+        raise ApiError(408, message, code="timeout", headers={"Connection": "close"}) from None
+    return b"".join(parts)
+
+
+async def _while_connected(request: Request, work: Any) -> Any:
+    """What the work comes to. Cancelled as soon as the client has gone."""
+    doing = asyncio.ensure_future(work)
+    hearing = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({doing, hearing}, return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            return doing.result()
+        raise gone()
+    finally:
+        for task in (doing, hearing):
+            task.cancel()
+        await asyncio.wait({doing, hearing})
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _key(request: Request, owner: str, body: bytes) -> str:
+    """What requests that are one and the same share: who asks, where, and the key they bring or else what they say."""
+    given = request.headers.get("idempotency-key")
+    search = sorted((n, v) for n, v in request.scope["headers"] if n.startswith(b"x-flyweight-"))
+    said = [given] if given else [hashlib.sha256(body).hexdigest(), repr(search)]
+    parts = json.dumps([owner, request.url.path, *said])
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def _run(job: Job) -> dict[str, Any]:
+    state = "cancelled" if job.cancelled else "running" if job.end is None else "ended"
+    return {
+        "id": job.id,
+        "object": "run",
+        "created": int(job.created),
+        "model": job.plan.model,
+        "strategy": job.plan.wanted.strategy or None,
+        "state": "failed" if isinstance(job.end, Failed) else state,
+        "events": f"/runs/{job.id}/events",
+    }

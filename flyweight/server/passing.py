@@ -1,0 +1,60 @@
+"""The model alone: no search, and every token told as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from flyweight.protocols import Growth, Policy, Search, Strategy, Until
+from flyweight.server.job import Delta
+from flyweight.server.tokens import Pieces, visible
+from flyweight.types import Node
+
+__all__ = ["passing"]
+
+
+def passing(
+    n: int,
+    temperature: float,
+    stops: Sequence[str],
+    drawn: list[Node],
+    tell: Callable[[Delta], None] | None,
+    policy: Policy,
+    logprobs: bool,
+) -> Strategy:
+    """A strategy that draws n answers, and puts them into `drawn` in their order.
+
+    Cost: n completions. `tell` hears of more text as it is written, numbered from 0.
+    """
+
+    async def one(search: Search, index: int) -> Node:
+        watch = _watch(index, stops, tell, Pieces(policy) if logprobs else None) if tell is not None else None
+        nodes = await search.complete([search.root], temperature=temperature, until=watch)
+        return nodes[0]
+
+    async def strategy(search: Search) -> Node | None:
+        # Branches of their own, so that each can be watched: what is drawn does not depend on whether anybody does.
+        drawn.extend(await search.parallel(*(one(search, index) for index in range(n))))
+        return drawn[0]
+
+    return strategy
+
+
+def _watch(index: int, stops: Sequence[str], tell: Callable[[Delta], None], pieces: Pieces | None) -> Until:
+    """Tells what is new and certain to be part of the answer; never ends anything."""
+    sent = told = 0
+
+    def watch(growth: Growth) -> bool:
+        nonlocal sent, told
+        text, whole = visible(growth.text, stops)
+        if len(text) > sent:
+            entries = None
+            # Tokens come with the text they are part of, which may be held back for what could become a stop string.
+            if pieces is not None and whole:
+                entries = pieces.entries(growth.tokens[told:], growth.logprobs[told:])
+                told = len(growth.tokens)
+            if pieces is None or whole:
+                tell(Delta(index, text[sent:], entries))
+                sent = len(text)
+        return False
+
+    return watch
