@@ -88,6 +88,13 @@ class Endpoint:
         """The calls that drew text for somebody, those of probing left out."""
         return [call for call in self.calls if call.body.get("stream")]
 
+    def quiet(self) -> None:
+        """Wait until nothing is under way here."""
+        deadline = time.monotonic() + 10
+        while self.in_flight:
+            assert time.monotonic() < deadline, "the server is still at work"
+            time.sleep(0.005)
+
     # Running -----------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:

@@ -46,14 +46,6 @@ def serve(policy: OpenAI, *requests: Request) -> list[Response]:
     return [came[each.id] for each in requests]
 
 
-def quiet(server: Endpoint) -> None:
-    """Wait until nothing is under way there."""
-    deadline = time.monotonic() + 10
-    while server.in_flight:
-        assert time.monotonic() < deadline, "the server is still at work"
-        time.sleep(0.005)
-
-
 @pytest.fixture
 def server() -> Iterator[Endpoint]:
     with Endpoint() as made:
@@ -206,7 +198,7 @@ def test_until_cuts_at_the_very_token_and_drops_the_rest_at_the_server() -> None
         assert cut.finish is Finish.CUT and len(cut.tokens) == 4 == cut.generated_tokens
         assert [len(growth.logprobs) for growth in seen] == [1, 2, 3, 4]
         assert all(len(growth.certainty) == len(growth.tokens) for growth in seen)
-        quiet(server)
+        server.quiet()
         assert server.drawn()[0].dropped
         policy.close()
 
@@ -230,7 +222,7 @@ def test_cancelling_closes_the_connection_and_charges_what_was_seen() -> None:
         cut = [policy.cancel(each.id) for each in asked]
         assert all(response.finish is Finish.CUT and response.generated_tokens >= 1 for response in cut)
         assert all(response.prompt_tokens + response.cached_tokens > 0 for response in cut)
-        quiet(server)
+        server.quiet()
         assert all(call.dropped for call in server.drawn())
         assert policy.counters.generated_tokens == sum(response.generated_tokens for response in cut)
         with pytest.raises(BackendError, match="not in flight"):

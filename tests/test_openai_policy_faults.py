@@ -34,7 +34,7 @@ def serve(policy: OpenAI, count: int = 1, max_tokens: int = 64) -> list[Response
     for each in asked:
         policy.add(each)
     came: dict[int, Response] = {}
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 60 + count / 10
     while len(came) < count:
         assert time.monotonic() < deadline
         for response in policy.step():
@@ -191,7 +191,7 @@ def test_nobody_there_at_all_is_said_at_once() -> None:
 
 @pytest.mark.parametrize(
     ("fault", "setting", "said"),
-    [("hang", "first=0.2", "(first)"), ("stall", "between=0.2", "(between)"), ("comments", "first=0.2", "(first)")],
+    [("hang", "first=0.9", "(first)"), ("stall", "between=0.2", "(between)"), ("comments", "first=0.9", "(first)")],
 )
 def test_every_phase_has_its_timeout(fault: str, setting: str, said: str) -> None:
     with Endpoint(fault=everything(fault)) as server:
@@ -261,10 +261,7 @@ def test_an_endless_answer_is_cut_at_the_cap_and_the_connection_closed(logprobs:
         policy.close()
         assert response.finish is Finish.LENGTH and response.generated_tokens <= 50
         assert len(response.text) <= 50 * 256
-        deadline = time.monotonic() + 10
-        while server.in_flight:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        server.quiet()
         assert server.drawn()[0].dropped
 
 
