@@ -366,7 +366,7 @@ def test_policy_and_verifier_work_at_the_same_time_and_the_trace_shows_it(tmp_pa
     ):
         policy, verifier = OpenAI(f"openai:{writing.url}:in_flight=2"), remote(judging, "pooling")
         runner = Runner(policy, {"v": verifier}, answers=BoxedAnswers(), on_event=writer)
-        results = list(runner.run(questions, strategies.bind("beam_search", {"n": 2})))
+        results = list(runner.run(questions, strategies.bind("beam_search", {"n": 2, "width": 2})))
         runner.close()
         verifier.close()
     assert all(result.error is None for result in results)
