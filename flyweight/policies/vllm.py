@@ -37,12 +37,17 @@ class VLLM:
     """
 
     def __init__(self, reference: str = "", *, context: int = 2048, slots: int = 256, **more: object) -> None:
-        """`reference`: a folder or org/repo[@revision]. slots: requests in one pass; context: tokens of a whole path.
+        """`reference`: a folder or org/repo[@revision], and #SHARE behind it for the share of the GPU's memory that vLLM
+        may take (0.9; less where a verifier is to be loaded beside it). slots: requests in one pass; context: tokens of
+        a whole path.
 
         `more`: further arguments of vLLM's EngineArgs. ConfigError where vLLM is not installed, ModelError for a model
         it cannot run.
         """
-        model, _, revision = reference.partition("@") if not os.path.isdir(reference) else (reference, "", "")
+        whole, mark, share = reference.partition("#")
+        model, _, revision = whole.partition("@") if not os.path.isdir(whole) else (whole, "", "")
+        if mark:
+            more["gpu_memory_utilization"] = _share(share)
         if not model:
             raise ConfigError("vllm: names no model: write vllm:FOLDER or vllm:org/repo")
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # one process to interrupt, kill and account for
@@ -199,6 +204,16 @@ class VLLM:
 
     def _count(self, **more: int) -> None:
         self._totals = self._totals._replace(**{k: getattr(self._totals, k) + v for k, v in more.items()})
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 1:
+        raise ConfigError(f"vllm: #{text} is no share of the GPU's memory: a number above 0 and at most 1, such as #0.5")
+    return value
 
 
 def _parameters(model: str, revision: str) -> int:
