@@ -1,21 +1,23 @@
 """The planner held to what really happens, and the evidence it ships.
 
-    python -m benchmarks.planner                  # five configurations run for real beside predictions: 12 minutes
+    python -m benchmarks.planner                  # five configurations run for real beside predictions: 25 minutes
     python -m benchmarks.planner --only greedy    # those whose name contains this
     python -m benchmarks.planner --questions 3    # a rough look; written nowhere
-    python -m benchmarks.planner --tables         # docs/plan.md again from results/planner.json
+    python -m benchmarks.planner --tables         # docs/plan.md again, from results/planner.json
     python -m benchmarks.planner --evidence       # flyweight/optimal/measured.json from results: no model, two minutes
 
 A configuration runs in a process of its own, one question after the other on a warm model: the same questions that its
 evidence was counted on, drawn again with another seed. Nothing else should run meanwhile. The measurement of the
 machine that the predictions rest on is made first, unless it is known (`--fresh` forgets it). Rows go to
-results/planner.json, tables to docs/plan.md.
+results/planner.json; the table, an example and its picture go to docs/plan.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -72,6 +74,7 @@ SETTINGS = (
 QUESTIONS = 24
 """Per configuration, in the order of their ids' hash, as in the evidence."""
 CONTEXT = 2048
+EXAMPLE = ("plan", "--task", "gsm8k", "--memory", "2GB", "--latency", "20s")
 WITHIN = {"seconds": 0.2, "memory": 0.1}
 
 
@@ -91,8 +94,16 @@ def main() -> None:
         compare(arguments)
     if arguments.tables or (not arguments.only and arguments.questions == QUESTIONS):
         text = compared(json.loads(RESULTS.read_text("utf-8")))
-        if not publish(PAGE, "planner", text):
-            raise SystemExit(f"{PAGE} has no <!-- planner --> to write between")
+        example = f"```text\n$ flyweight {' '.join(EXAMPLE)}\n{shown_example()}```"
+        if not publish(PAGE, "planner", text) or not publish(PAGE, "example", example):
+            raise SystemExit(f"{PAGE} has no <!-- planner --> or <!-- example --> to write between")
+
+
+def shown_example() -> str:
+    """What the command prints here; it draws docs/plan.svg."""
+    figure = ("--figure", str(PAGE.with_suffix(".svg")))
+    command = (sys.executable, "-m", "flyweight", *EXAMPLE, *figure, "--quiet")
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 # Predicted and measured -----------------------------------------------------------------------------------------------
@@ -120,7 +131,9 @@ def compare(arguments: argparse.Namespace) -> None:
 
 def predicted(setting: Setting, questions: int) -> Figures:
     """What the planner says of a configuration, after so many questions."""
-    options = planner.Options(task="gsm8k", context=CONTEXT, questions=questions)
+    options = planner.Options(
+        task="gsm8k", context=CONTEXT, questions=questions, only=(setting.model,), weights="packed"
+    )
     choices = planner.choices(options, tell=lambda line: print(line, flush=True))
     n = int(setting.parameters.get("n", 1))
     found = next(
@@ -128,7 +141,6 @@ def predicted(setting: Setting, questions: int) -> Figures:
         for choice in choices
         if (choice.model, choice.evidence.strategy, choice.evidence.n, choice.evidence.verifier)
         == (setting.model, setting.strategy, n, setting.verifier)
-        and choice.weights == "packed"
     )
     return {
         "seconds": found.seconds,
@@ -178,6 +190,7 @@ def compared(facts: Figures) -> str:
         *(f"{unit} {what}" for unit in ("seconds", "MB") for what in amounts),
         "tokens said",
         "drawn",
+        "seconds off for as many",
     )
     lines = []
     for row in facts["rows"]:
@@ -187,12 +200,16 @@ def compared(facts: Figures) -> str:
             off = said[key] / was[key] - 1
             mark = "" if abs(off) <= WITHIN[key] else " (missed)"
             cells += [f"{said[key] / unit:,.{digits}f}", f"{was[key] / unit:,.{digits}f}", f"{100 * off:+.0f} %{mark}"]
-        lines.append([*cells, f"{said['tokens']:,.0f}", f"{was['tokens']:,.0f}"])
+        longer = was["tokens"] / said["tokens"]
+        for_these = 100 * (longer * said["seconds"] / was["seconds"] - 1)
+        lines.append([*cells, f"{said['tokens']:,.0f}", f"{was['tokens']:,.0f}", f"{for_these:+.0f} %"])
     about = facts["machine"]
     return (
         f"{table(head, lines)}\n\nMeans over {facts['questions']} GSM8K test questions, one after the other on a warm "
         f"model ({about['cpu']}, {about['cpus']} CPUs, llama-cpp-python {about['llama_cpp']}); memory is the peak of "
-        "the process. Off by more than 20 % of the seconds or 10 % of the memory counts as missed."
+        "the process. Off by more than 20 % of the seconds or 10 % of the memory counts as "
+        "missed. Last: the same for as many tokens as these "
+        "questions happened to take."
     )
 
 

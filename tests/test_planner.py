@@ -108,8 +108,8 @@ def test_nothing_here_to_measure(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_names_and_tasks_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, ROWS, {"small": SPEED}, LISTED)
-    with pytest.raises(ConfigError, match=r"unknown model 'smal'; did you mean 'small'\?"):
-        planner.choices(options(only=("smal",)))
+    with pytest.raises(ConfigError, match=r"unknown model 'smol'; did you mean 'small'\?"):
+        planner.choices(options(only=("smol",)))
     with pytest.raises(ConfigError, match=r"nothing is known about aime24 \(measured: gsm8k\): record a run"):
         planner.choices(options(task="aime24"))
     with pytest.raises(ConfigError, match="nothing is known of smollm2-135m about gsm8k"):

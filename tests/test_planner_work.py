@@ -143,6 +143,6 @@ def test_published_figures_name_their_source() -> None:
 
 
 def test_a_calibration_is_evidence_for_auto() -> None:
-    found = evidence.from_calibrations(calibration.shipped(), "shipped", 300.0)
+    found = evidence.from_calibrations(calibration.shipped(), "shipped")
     assert all(row.strategy == "auto" and row.work is not None and row.parameters["budget_tokens"] for row in found)
     assert len({row.label for row in found}) == len({(row.task, row.label) for row in found}) or len(found) > 1

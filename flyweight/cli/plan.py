@@ -12,7 +12,7 @@ import typer
 
 from flyweight.cli import options, render
 from flyweight.cli.folder import reading
-from flyweight.errors import ConfigError
+from flyweight.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
     from flyweight.optimal.bigger import Exchange
@@ -41,6 +41,7 @@ a minute for the default one. See docs/plan.md.
 
 WIDTH = 100
 SEARCHES = 5
+FORMS = ("auto", "file", "packed", "bf16")
 ENDINGS = (".svg", ".png")
 
 
@@ -85,6 +86,12 @@ def plan(
         Path | None, typer.Option(metavar="FILE", help="From flyweight calibrate: what auto gives.")
     ] = None,
     context: options.Context = 2048,
+    weights: Annotated[
+        str,
+        typer.Option(
+            metavar="FORM", help="Form of the weights: file, packed, bf16, or auto for what makes sense here."
+        ),
+    ] = "auto",
     measure: Annotated[
         bool, typer.Option(help="Measure models that are on this machine and were not measured yet.")
     ] = True,
@@ -114,6 +121,7 @@ def plan(
         runs=runs,
         calibration=calibration,
         context=context,
+        weights=weights,
         measure=measure,
     )
 
@@ -146,6 +154,7 @@ def wanted(
     runs: Path | None,
     calibration: Path | None,
     context: int,
+    weights: str,
     measure: bool,
 ) -> Options:
     """The options, checked; ConfigError for what is not understood. Reads files, loads nothing."""
@@ -161,15 +170,17 @@ def wanted(
         raise ConfigError(f"--days {days:g} is not allowed: more than 0")
     if context < 1:
         raise ConfigError(f"--context {context} is not allowed: a whole number from 1")
+    if weights not in FORMS:
+        raise unknown("--weights", weights, FORMS)
     theirs = [] if models is None else evidence.read_models(models)
     hour, theirs = _priced(prices, theirs)
-    known = []
+    known = evidence.from_calibrations(calibrations.shipped(), "the calibration that comes with the package")
     if runs is not None:
         with reading(runs) as store:
             known += evidence.from_store(store, f"flyweight report --runs {runs}")
     if calibration is not None:
         note = f"flyweight calibrate ({calibration})"
-        known += evidence.from_calibrations(calibrations.read(calibration), note, evidence.ANSWER)
+        known += evidence.from_calibrations(calibrations.read(calibration), note, file=str(calibration))
     return Options(
         task=task,
         memory=None if memory is None else units.bytes_of(memory),
@@ -182,6 +193,7 @@ def wanted(
         models=tuple(theirs),
         evidence=tuple(known),
         only=tuple(only),
+        weights=weights,
         measure=measure,
     )
 
@@ -189,8 +201,6 @@ def wanted(
 def _priced(prices: Sequence[str], models: Sequence[Known]) -> tuple[float | None, list[Known]]:
     """What an hour of this machine costs, and the models with their prices."""
     from dataclasses import replace
-
-    from flyweight.errors import unknown
 
     hour = None
     found = {known.name: known for known in models}

@@ -225,12 +225,18 @@ def _curve(store: Store, task: str, curve: Curve, questions: int, note: str) -> 
                 chosen[curve.kind],
                 parameters,
                 curve.verifier,
-                point.accuracy,
+                _honest(point.accuracy, questions),
                 questions,
                 "measured",
                 note,
                 work if curve.verifier else replace(work, verified=0.0, scored=0.0),
             )
+
+
+def _honest(accuracy: Interval, questions: int) -> Interval:
+    """Where every question came out alike, drawing them again says nothing: then Wilson's interval."""
+    low, value, high = accuracy
+    return accuracy if low < high else stats.wilson(round(value * questions), questions)
 
 
 def samples(store: Store, run: str, k: int) -> Work:
@@ -254,17 +260,20 @@ def samples(store: Store, run: str, k: int) -> Work:
     return mean(works)
 
 
-def from_calibrations(calibrations: Iterable[Calibration], note: str, answer: float) -> list[Evidence]:
+def from_calibrations(
+    calibrations: Iterable[Calibration], note: str, answer: float = ANSWER, *, file: str = ""
+) -> list[Evidence]:
     """What `auto` was found to give at every budget, on questions set aside; `answer`: tokens of one answer.
 
-    A calibration keeps how many tokens were drawn and not when: they are taken to be samples side by side.
+    `file` is where they come from; empty for those of the package. A calibration keeps how many tokens were drawn and
+    not when: they are taken to be samples side by side.
     """
     return [
         Evidence(
             source.task,
             each.model,
             "auto",
-            {"budget_tokens": row.budget},
+            {"budget_tokens": row.budget, **({"calibration": file} if file else {})},
             each.verifier,
             Interval(*row.held_out),
             source.questions,

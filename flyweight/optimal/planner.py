@@ -54,6 +54,8 @@ class Options:
     """Of the user's runs: stands before what is shipped."""
     only: tuple[str, ...] = ()
     """Names of the models to choose among; all where empty."""
+    weights: str = "auto"
+    """Form they run in; auto for the two that make sense here."""
     measure: bool = True
     """Whether models that were never measured here are measured now."""
 
@@ -116,7 +118,7 @@ class Choice:
         words = ["flyweight solve QUESTION", f"--model {self.known.path or self.model}", f"--strategy {said.strategy}"]
         words += [f"-n {said.n}"] if "n" in said.parameters else []
         words += [f"--budget-tokens {said.parameters['budget_tokens']}"] if "budget_tokens" in said.parameters else []
-        words += [f"--set width={said.parameters['width']}"] if "width" in said.parameters else []
+        words += [f"--set {key}={said.parameters[key]}" for key in ("width", "calibration") if key in said.parameters]
         words += [f"--verifier {said.verifier}"] if said.verifier not in (None, "tests") else []
         words += ["--tests FILE"] if said.verifier == "tests" else []
         return " ".join([*words, f"--weights {self.weights} --slots {self.slots} --context {self.context}"])
@@ -303,11 +305,12 @@ def _speeds(
 ) -> Mapping[str, Mapping[str, Speed]]:
     """By model and form. What is not here is estimated from the largest model that is."""
     local = [known for known in wanted if known.price is None]
+    forms = speed.forms() if options.weights == "auto" else (options.weights,)
     found: dict[str, dict[str, Speed]] = {}
     failures: list[str] = []
     paths = {known.name: path for known in local if (path := _path(known, failures)) is not None}
     for name, path in paths.items():
-        for form in speed.forms():
+        for form in forms:
             its = speed.known(path, form)
             if its is None and options.measure:
                 try:
@@ -319,7 +322,7 @@ def _speeds(
     if not local:
         return found
     if not found:
-        found = _any_measured(options, tell)
+        found = _any_measured(options, forms, tell)
     if not found:
         why = f" ({failures[0]})" if failures else ""
         raise ModelError(f"no model is here to measure this machine with{why}; run: flyweight models pull")
@@ -334,10 +337,10 @@ def _speeds(
     return found
 
 
-def _any_measured(options: Options, tell: Callable[[str], None]) -> dict[str, dict[str, Speed]]:
+def _any_measured(options: Options, forms: Sequence[str], tell: Callable[[str], None]) -> dict[str, dict[str, Speed]]:
     """The first model of the store that runs here: none of those asked for does."""
     for entry in models.installed():
-        for form in speed.forms():
+        for form in forms:
             its = speed.known(entry.path, form)
             if its is None and options.measure:
                 its = speed.measure(entry.path, form, tell)

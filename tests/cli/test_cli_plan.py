@@ -97,10 +97,11 @@ def test_the_figure(flyweight: Command, tmp_path: Path, ending: str) -> None:
         (["--price", "gpt=1/2"], "unknown model in --price 'gpt'"),
         (["--days", "0"], "--days 0 is not allowed"),
         (["--context", "0"], "--context 0 is not allowed"),
-        (["--model", "smal"], "unknown model 'smal'; did you mean 'small'?"),
+        (["--model", "smol"], "unknown model 'smol'; did you mean 'small'?"),
         (["--models", "none.toml"], "--models none.toml: No such file"),
         (["--runs", "none"], "none/flyweight.db does not exist: record runs with flyweight bench run"),
         (["--calibration", "none.json"], "cannot read none.json: No such file"),
+        (["--weights", "int3"], "unknown --weights 'int3' (one of: auto, bf16, file, packed)"),
         (["--figure", "plan.pdf"], "--figure plan.pdf: the ending must be one of .svg, .png"),
     ],
 )
