@@ -138,8 +138,9 @@ def two_kinds(rng: random.Random, i: int) -> list[Sample]:
     ]
 
 
-def test_the_best_choice_per_difficulty_is_found() -> None:
-    table = fit.Table(questions(60, two_kinds), "v", orders=8)
+def test_the_best_choice_per_difficulty_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "PROBES", (4,))
+    table = fit.Table(questions(48, two_kinds), "v", orders=4)
     row = fit.fit(table, 1600)
     hard, easy = row.cell(0.25), row.cell(0.68)
     assert hard.strategy.startswith("best_of_n") and hard.accuracy.value > 0.95
@@ -286,3 +287,17 @@ def test_what_is_shipped_can_be_read() -> None:
         assert each.questions >= (150 if each.kind == "maths" else 100)
         for row in each.rows:
             assert row.held_out.low <= row.held_out.value <= row.held_out.high
+
+
+def test_hopeless_questions_are_not_worth_many_tokens() -> None:
+    """Three in four are never right; on the others the eighth sample is still worth its tokens."""
+
+    def make(rng: random.Random, i: int) -> list[Sample]:
+        if rng.random() < 0.75:
+            return [Sample(place, False, -1.0, 100, {"v": 0.1}) for place in range(8)]
+        rights = [place < 4 for place in range(8)]
+        return [Sample(0 if right else 1 + place, right, -0.1, 100, {"v": 0.6}) for place, right in enumerate(rights)]
+
+    row = fit.fit(fit.Table(questions(50, make), "v", orders=8), 800)
+    assert row.held_out.value > 0.9 * row.fixed.accuracy.value and row.held_out_tokens < 0.5 * row.fixed.tokens
+    assert row.cells[0].tokens < row.cells[-1].tokens

@@ -1,7 +1,8 @@
 """The choice of strategy and parameters per difficulty and budget, and what it gains where nothing was chosen.
 
 For every budget: the estimator of difficulty is fitted, its estimates cut the questions into bins of equal count, and
-in every bin the strategy that is right most often is taken. How many samples the probe has, their temperature and the
+in every bin the strategy that is right most often is taken, where its tokens are worth it: on questions that many
+samples leave as wrong as few do, few are drawn. How many samples the probe has, their temperature and the
 number of bins are chosen by cross-validation; and all of that is done again without the fifth of the questions it is
 then measured on, so that what is reported is what questions that nobody looked at would give.
 
@@ -9,7 +10,8 @@ Source: Snell et al. 2024, arXiv 2408.03314, section 3.2: five difficulty quanti
 cross-validation.
 Deviations: a bin leaves the strategy that is best over all difficulties only for one that is better there by more than
 a standard error, since a bin of some thirty questions is decided by chance otherwise; of equally good ones the cheapest
-is taken; five folds, nested.
+is taken, and a token has a price: half of what it buys where the best single strategy spends its last ones; five
+folds, nested.
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ PROBES = (1, 2, 4, 8)
 BINS = (1, 3, 5)
 TIE = 0.005
 """Accuracies that differ by less are equal: the cheaper one is taken."""
+RATE = 0.5
+"""A token is spent where it buys at least this share of what it buys at the margin, on all difficulties together."""
 LEADS, ENOUGH = (0.8, 0.95), (0.5, 0.8, 0.95)
 
 Floats = NDArray[np.float64]
@@ -127,6 +131,8 @@ class Table:
         }
         self._features: dict[tuple[Drawing, int], Floats] = {}
         self._outcomes: dict[tuple[Drawing, int, int], _Outcomes] = {}
+        self.singles: dict[tuple[int, bytes], tuple[Drawing, int]] = {}
+        """What `_fixed_choice` has found, by budget and questions."""
 
     def settings(self, budget: int) -> list[Setting]:
         """Those worth a trial: a probe takes at most half the budget, on average."""
@@ -255,15 +261,17 @@ def _nested(table: Table, budget: int) -> Iterator[tuple[_Policy, NDArray[np.int
 
 
 def _setting(table: Table, budget: int, indices: NDArray[np.int64]) -> Setting:
-    """The setting that is right most often where it was not fitted; the cheaper of equals."""
+    """The setting that is worth most where it was not fitted; the cheaper of equals."""
     tried = []
+    price = _price(table, budget, indices)
     for setting in table.settings(budget):
         right, tokens = [], []
         for train, held in _folds(indices, INNER):
             values = _measured(table, _choose(table, budget, setting, train), budget, held)
             right.append(values[0])
             tokens.append(values[1])
-        tried.append((float(np.concatenate(right).mean()), float(np.concatenate(tokens).mean()), setting))
+        spent = float(np.concatenate(tokens).mean())
+        tried.append((float(np.concatenate(right).mean()) - price * spent, spent, setting))
     best = max(value for value, _, _ in tried)
     return min((tokens, setting) for value, tokens, setting in tried if value >= best - TIE)[1]
 
@@ -282,16 +290,17 @@ def _choose(table: Table, budget: int, setting: Setting, indices: NDArray[np.int
     told = table.estimates(estimator, setting.drawing)[indices]
     edges = quantiles(told.ravel().tolist(), setting.bins)
     outcomes = table.outcomes(setting.drawing, setting.k, budget)
-    right, tokens = outcomes.right[:, indices], outcomes.tokens[:, indices]
-    reference = _best(right.mean(axis=(1, 2)), tokens.mean(axis=(1, 2)))
+    tokens = outcomes.tokens[:, indices]
+    worth = outcomes.right[:, indices] - _price(table, budget, indices) * tokens
+    reference = _best(worth.mean(axis=(1, 2)), tokens.mean(axis=(1, 2)))
     cells = []
     place = np.searchsorted(np.array(edges), told, side="right")
     for number in range(len(edges) + 1):
         mask = (place == number) / told.shape[1]
         weight = mask.sum()
-        values = (right * mask).sum(axis=(1, 2)) / weight
+        values = (worth * mask).sum(axis=(1, 2)) / weight
         price = (tokens * mask).sum(axis=(1, 2)) / weight
-        lead = right - right[reference]
+        lead = worth - worth[reference]
         apart = (lead * mask).sum(axis=2) - mask.sum(axis=1) * (values - values[reference])[:, None]
         error = np.sqrt((apart**2).sum(axis=1)) / weight
         better = np.flatnonzero(values - values[reference] > error)
@@ -307,15 +316,29 @@ def _best(values: Floats, price: Floats) -> int:
     return int(good[np.argmin(price[good])])
 
 
+def _price(table: Table, budget: int, indices: NDArray[np.int64]) -> float:
+    """Accuracy that a token has to buy: `RATE` of what the second half of the budget buys the best single strategy."""
+    points = []
+    for tokens in (budget, budget // 2):
+        how, index = _fixed_choice(table, tokens, indices)
+        outcomes = table.outcomes(how, 1, tokens)
+        points.append([float(each[index, indices].mean()) for each in outcomes])
+    (more, spent), (fewer, half) = points
+    return RATE * max(0.0, more - fewer) / max(1.0, spent - half)
+
+
 def _fixed_choice(table: Table, budget: int, indices: NDArray[np.int64]) -> tuple[Drawing, int]:
     """Drawing and index of the best single strategy, which needs no probe."""
-    found = []
-    for how in table.drawings:
-        outcomes = table.outcomes(how, 1, budget)
-        values, price = (each[:, indices].mean(axis=(1, 2)) for each in outcomes)
-        index = _best(values, price)
-        found.append((float(values[index]), -float(price[index]), how, index))
-    return max(found)[2:]
+    key = budget, indices.tobytes()
+    if key not in table.singles:
+        found = []
+        for how in table.drawings:
+            outcomes = table.outcomes(how, 1, budget)
+            values, price = (each[:, indices].mean(axis=(1, 2)) for each in outcomes)
+            index = _best(values, price)
+            found.append((float(values[index]), -float(price[index]), how, index))
+        table.singles[key] = max(found)[2:]
+    return table.singles[key]
 
 
 def _measured(table: Table, policy: _Policy, budget: int, indices: NDArray[np.int64]) -> tuple[Floats, Floats]:

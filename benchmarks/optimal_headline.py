@@ -1,0 +1,254 @@
+"""The headline: 0.5B with `auto` against 1.5B at once, as docs/protocol-headline.md has it.
+
+    python -m benchmarks.optimal_headline --draw           # once: three to five hours on 2 cores; goes on where it was
+    python -m benchmarks.optimal_headline --draw --only mbpp
+
+What was recorded goes to results/headline, and from there into docs/compute-optimal.md by `python -m
+benchmarks.optimal`. Every task has a store of its own under --runs, begun with what results/pools holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.results import BIG, POOLS, SMALL, show
+from benchmarks.rig import ROOT, machine, table
+from flyweight import bench, models, stats
+from flyweight.bench import Plan
+from flyweight.bench.graded import Recorded
+from flyweight.errors import ConfigError
+from flyweight.optimal import calibration
+from flyweight.optimal.difficulty import BANDS, band
+from flyweight.report.words import between, difference, operations, share
+from flyweight.store import Store
+from flyweight.types import Usage
+
+__all__ = ["headline", "rows_of"]
+
+FOLDER = ROOT / "results" / "headline"
+A, B, C, D = "0.5B, auto", "1.5B, greedy", "1.5B, best of {n} by public tests", "0.5B, greedy"
+MOST = 4
+"""Samples of the bigger model, at most."""
+
+
+class Task(NamedTuple):
+    """Questions of the protocol."""
+
+    name: str
+    plan: Plan
+    primary: bool
+
+
+TASKS = (
+    Task("humaneval", Plan("humaneval"), True),
+    Task("mbpp", Plan("mbpp", split="test"), True),
+    Task("gsm8k", Plan("gsm8k", split="test", limit="150"), False),
+    Task("math500", Plan("math500", limit="60", by="level", max_tokens=1024), False),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draw", action="store_true", help="run the models")
+    parser.add_argument("--only", default="", help="only tasks whose name contains this")
+    parser.add_argument("--runs", type=Path, default=Path("runs/headline"), help="folder of the stores")
+    arguments = parser.parse_args()
+    for task in TASKS if arguments.draw else ():
+        if arguments.only in task.name:
+            record(task, arguments.runs)
+    print(headline())
+
+
+def plans(task: Task) -> dict[str, Plan]:
+    """The runs of a task by row, those of the bigger model with every n."""
+    found = {
+        A: replace(task.plan, model=SMALL, strategy="auto", parameters={"n": 16, "tokens": 4000}, verifier="self"),
+        B: replace(task.plan, model=BIG, strategy="greedy"),
+        D: replace(task.plan, model=SMALL, strategy="greedy"),
+    }
+    for n in range(1, MOST + 1) if task.primary else ():
+        found[C.format(n=n)] = replace(
+            task.plan, model=BIG, strategy="best_of_n", parameters={"n": n}, verifier="tests"
+        )
+    return found
+
+
+def record(task: Task, folder: Path) -> None:
+    """Carry out the runs of a task, and write down what came of every question. SystemExit without a calibration."""
+    kind = "code" if task.primary else "maths"
+    sha256 = models.catalog()[SMALL].sha256
+    if calibration.find(calibration.shipped(), sha256, kind) is None:
+        raise SystemExit(f"no calibration of {SMALL} on {kind} comes with the package: the protocol asks for it")
+    path = folder / task.name / "flyweight.db"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    wanted = plans(task)
+    with Store(path) as store:
+        if new and (POOLS / f"{task.name}.jsonl.xz").exists():
+            store.load(POOLS / f"{task.name}.jsonl.xz")
+        rows: dict[str, Any] = {}
+        for row, plan in wanted.items():
+            [summary] = bench.execute(store, [plan], on_progress=show)
+            print()
+            if summary.ending != "finished":
+                raise SystemExit(f"{task.name}, {row}: {summary.ending}; the same command goes on")
+            info = next(each for each in store.runs() if each.id == summary.run)
+            searches = bench.read(store, info.id, Recorded(store, info.configuration))
+            rows[row] = {
+                "model": plan.model,
+                "questions": {
+                    each.result.problem.id: {
+                        "right": each.grade.value == "correct",
+                        "level": each.result.problem.meta.get("level"),
+                        "error": each.result.error,
+                        "chosen": each.result.explained.get("chosen"),
+                        "difficulty": each.result.explained.get("difficulty"),
+                        **spent(each.result.usage),
+                    }
+                    for each in searches
+                },
+                "seconds": summary.elapsed / max(1, len(summary.job.problems)) if summary.calls else None,
+                "peak_memory_mb": summary.peak_memory_mb if summary.calls else None,
+            }
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    held = {"task": task.name, "machine": machine(), "rows": rows}
+    (FOLDER / f"{task.name}.json").write_text(json.dumps(held, indent=0) + "\n", "utf-8")
+
+
+def spent(usage: Usage) -> dict[str, float]:
+    """What the page has of a usage."""
+    return {"tokens": usage.generated_tokens, "verifier_tokens": usage.verifier_tokens, "flops": usage.flops}
+
+
+# The section ---------------------------------------------------------------------------------------------------------
+
+
+def headline() -> str:
+    """The section of the page; what is missing is said to be."""
+    held = {task.name: read(task.name) for task in TASKS}
+    missing = [name for name, rows in held.items() if rows is None]
+    pieces = ["## The headline\n", "As docs/protocol-headline.md fixed it before any of its answers were generated.\n"]
+    if missing:
+        pieces.append(f"Not run yet: {', '.join(missing)}.\n")
+    done = {name: rows for name, rows in held.items() if rows is not None}
+    first = [task.name for task in TASKS if task.primary]
+    if all(name in done for name in first):
+        pooled = pool([done[name] for name in first])
+        pieces += [verdict(pooled), compared(f"{' and '.join(first)}, pooled", pooled)]
+    pieces += [compared(name, rows_of(rows)) for name, rows in done.items()]
+    return "\n".join(pieces)
+
+
+def read(name: str) -> Mapping[str, Any] | None:
+    """The rows of a task; None where it was not run."""
+    path = FOLDER / f"{name}.json"
+    found: Mapping[str, Any] | None = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else None
+    return found
+
+
+def rows_of(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """The four rows of the protocol: of the bigger model's samples the fewest that cost what `auto` costs."""
+    own = {row: rows[row] for row in (A, B, D)}
+    spends = {row: mean(rows[row], "flops") for row in rows}
+    filtered = [C.format(n=n) for n in range(1, MOST + 1) if C.format(n=n) in rows]
+    if filtered:
+        fit = next((row for row in filtered if spends[row] >= spends[A]), filtered[-1])
+        own[fit] = rows[fit]
+    return own
+
+
+def pool(tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Several tasks as one, each question counting once."""
+    names = [name for name in tasks[0] if all(name in each for each in tasks)]
+    whole = {}
+    for name in names:
+        parts = [each[name] for each in tasks]
+        counts = [len(part["questions"]) for part in parts]
+        timed = [part["seconds"] for part in parts]
+        sizes = [part["peak_memory_mb"] for part in parts if part["peak_memory_mb"] is not None]
+        whole[name] = {
+            "model": parts[0]["model"],
+            "questions": {id: row for part in parts for id, row in part["questions"].items()},
+            "seconds": None if None in timed else sum(s * n for s, n in zip(timed, counts, strict=True)) / sum(counts),
+            "peak_memory_mb": max(sizes, default=None),
+        }
+    return rows_of(whole)
+
+
+def verdict(rows: Mapping[str, Any]) -> str:
+    """The primary endpoint in one sentence."""
+    apart = against(rows[A], rows[B])
+    said = "wins" if apart.low > 0 else "loses" if apart.high < 0 else "is not told apart"
+    return (
+        f"**The 0.5B with `auto` {said}**: {difference(apart)} points against the 1.5B's first answer, on "
+        f"{len(rows[A]['questions'])} problems.\n"
+    )
+
+
+def compared(name: str, rows: Mapping[str, Any]) -> str:
+    """A line per row."""
+    lines = []
+    for row, facts in rows.items():
+        marks = [each["right"] for each in facts["questions"].values()]
+        seconds, memory = facts["seconds"], facts["peak_memory_mb"]
+        lines.append(
+            [
+                row,
+                between(stats.wilson(sum(marks), len(marks))),
+                "" if row == A else difference(against(rows[A], facts)),
+                f"{mean(facts, 'tokens'):,.0f}",
+                operations(mean(facts, "flops")),
+                "recorded before" if seconds is None else f"{seconds:.1f}",
+                "recorded before" if memory is None else f"{memory:,}",
+            ]
+        )
+    head = ["", "right", "auto minus it, points", "tokens", "FLOPs", "seconds", "peak memory, MB"]
+    failed = sum(each["error"] is not None for facts in rows.values() for each in facts["questions"].values())
+    note = f" {failed} searches failed and count as wrong." if failed else ""
+    return f"{name}: {len(rows[A]['questions'])} problems.{note}\n\n{table(head, lines)}\n{by_level(rows)}"
+
+
+def by_level(rows: Mapping[str, Any]) -> str:
+    """Accuracy of A and B by the task's own levels, else by the band that A took a question for."""
+    mine, theirs = rows[A]["questions"], rows[B]["questions"]
+    levels: dict[str, list[str]] = {}
+    for id, row in mine.items():
+        told = row["difficulty"]
+        named = row["level"] if row["level"] is not None else None if told is None else band_of(told)
+        if named is not None:
+            levels.setdefault(str(named), []).append(id)
+    if len(levels) < 2:
+        return ""
+    lines = []
+    for level, ids in sorted(levels.items()):
+        cells = [share(sum(each[id]["right"] for id in ids) / len(ids)) for each in (mine, theirs)]
+        lines.append([level, str(len(ids)), *cells])
+    return f"\n{table(['difficulty', 'problems', A, B], lines)}\n"
+
+
+def band_of(told: float) -> str:
+    """As it sorts in a table."""
+    return f"{BANDS.index(band(told)) + 1} {band(told)} (estimated)"
+
+
+def against(a: Mapping[str, Any], b: Mapping[str, Any]) -> stats.Interval:
+    """Accuracy of a minus that of b. ConfigError where they have other questions."""
+    if a["questions"].keys() != b["questions"].keys():
+        raise ConfigError("the rows have other questions")
+    ids = sorted(a["questions"])
+    return stats.paired_bootstrap(*([float(each["questions"][id]["right"]) for id in ids] for each in (a, b)))
+
+
+def mean(facts: Mapping[str, Any], name: str) -> float:
+    """Per question."""
+    values = [float(each[name]) for each in facts["questions"].values()]
+    return sum(values) / len(values)
+
+
+if __name__ == "__main__":
+    main()
