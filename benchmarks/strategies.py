@@ -34,6 +34,7 @@ from flyweight.errors import ConfigError
 from flyweight.report import grader, records
 from flyweight.store import Store
 from flyweight.strategies import Value
+from flyweight.types import Budget
 
 __all__ = ["BASELINE", "BLOCK", "FOLDER", "POOL", "SETTINGS", "Block", "Kept", "Outcome", "blocks", "finalists"]
 
@@ -59,19 +60,24 @@ POOL = (
 )
 """They choose among the same samples, in one store; `BIG`'s first answer is kept there too."""
 
+LONGEST = 512
+"""Tokens of a sample."""
+LIMIT = Budget(tokens=8 * LONGEST)
+"""Of every search: what eight samples take at most. Without it, paths that never end would take several times that."""
+STEPS = 16
 SETTINGS: Mapping[str, Mapping[str, Value]] = {
     # Answers take about 250 tokens, in steps of 30 to 40: eight answers are 2,000.
     **{name: {"n": 8} for name in POOL if name not in ("greedy", "sample")},
     "confidence_filtered": {"n": 8, "online": False},
     "confidence_filtered:online=true": {"n": 9, "warmup": 4},  # of the later five, some are cut half-way
-    "beam_search": {"n": 8, "width": 4},  # eight steps a round, as many rounds as an answer has steps
-    "dvts": {"n": 8, "width": 4},
-    "lookahead_search": {"n": 4, "width": 2, "k": 1},  # every step is drawn with one more behind it
-    "rebase": {"n": 8},
-    "particle_filter": {"n": 8},
-    "particle_gibbs": {"n": 4, "iterations": 2},  # its n counts for each iteration
-    # A simulation draws `branch` steps at every node that is new: four on the first way down, fewer later.
-    "mcts": {"n": 4, "branch": 3},
+    # Eight steps a round, as many rounds as an answer has steps; `STEPS` of them are as long as the longest sample.
+    "beam_search": {"n": 8, "width": 4, "max_steps": STEPS},
+    "dvts": {"n": 8, "width": 4, "max_steps": STEPS},
+    "lookahead_search": {"n": 4, "width": 2, "k": 1, "max_steps": STEPS},  # every step is drawn with one more behind it
+    "rebase": {"n": 8, "max_steps": STEPS},
+    "particle_filter": {"n": 8, "max_steps": STEPS},
+    "particle_gibbs": {"n": 4, "iterations": 2, "max_steps": STEPS},  # its n counts for each iteration
+    "mcts": {"n": 4, "branch": 3, "max_steps": STEPS},  # `branch` steps at every new node: many at first, fewer later
     "sequential_revision": {"n": 8, "memory": 2},  # two attempts and a third fit the context
     "hybrid": {"n": 8, "chains": 4, "memory": 2},
     "self_refine": {"rounds": 4},  # four critiques of 200 tokens and four revisions behind the first answer
@@ -117,8 +123,8 @@ class Outcome(NamedTuple):
 
 def blocks(limit: int) -> list[Block]:
     """The first `limit` questions of both tasks, GSM8K's before Countdown's."""
-    gsm8k = Plan("gsm8k", split="development", verifier="self", model=SMALL)
-    countdown = Plan("countdown", data=str(PUZZLES.relative_to(ROOT)), verifier="self", model=SMALL)
+    gsm8k = Plan("gsm8k", split="development", verifier="self", model=SMALL, max_tokens=LONGEST, budget=LIMIT)
+    countdown = replace(gsm8k, task="countdown", split=None, data=str(PUZZLES.relative_to(ROOT)))
     found = []
     for first in range(1, limit + 1, BLOCK):
         last = min(first + BLOCK - 1, limit)
@@ -130,7 +136,7 @@ def blocks(limit: int) -> list[Block]:
 
 def final_block() -> Block:
     """Test questions, the first by the hash of their ids."""
-    plan = Plan("gsm8k", split="test", limit=f"1-{FINAL_QUESTIONS}", verifier="self", model=SMALL)
+    plan = replace(blocks(1)[0].plan, split="test", limit=f"1-{FINAL_QUESTIONS}")
     return Block("final", plan, FINAL_QUESTIONS)
 
 

@@ -81,7 +81,7 @@ def test_the_page_says_who_is_told_apart_and_who_costs_more() -> None:
     assert "`rebase`" in verdicts["Not told apart from `best_of_n`"]
     assert "`rebase`" in verdicts["Not worth their cost here"] and "`mcts`" not in verdicts["Not worth their cost here"]
     rows = [line for line in lines if line.startswith("| `") or line.startswith("| *")]
-    assert rows[0].startswith("| `beam_search` n=8 width=4 | 87.5 % (")
+    assert rows[0].startswith("| `beam_search` n=8 width=4 max_steps=16 | 87.5 % (")
     assert "| +37.5 (" in rows[0] and "| 2,000 | 50 | 1.00e12 | 2.0 | 10 |" in rows[0]
     best = next(row for row in rows if row.startswith("| `best_of_n`"))
     assert best.split("|")[5].strip() == "", "nobody is compared with himself"
