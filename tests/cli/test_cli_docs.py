@@ -35,7 +35,7 @@ def test_every_command_is_on_the_page() -> None:
     assert paths == {
         "flyweight",
         *(f"flyweight {name}" for name in ("solve", "compare", "chat", "serve", "demo", "report")),
-        *(f"flyweight {name}" for name in ("train-verifier", "calibrate", "list", "models", "doctor")),
+        *(f"flyweight {name}" for name in ("view", "train-verifier", "calibrate", "plan", "list", "models", "doctor")),
         *(f"flyweight models {name}" for name in ("ls", "pull", "path", "rm")),
         "flyweight bench",
         *(f"flyweight bench {name}" for name in ("run", "resume", "retry", "grade")),
