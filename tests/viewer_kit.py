@@ -108,7 +108,7 @@ def grown(nodes: int, branch: int = 3) -> Iterator[Event]:
                 made += 1
                 ends = nodes - made < nodes // 3
                 text = f"Step {made}: $x_{{{made}}} = {rng.randrange(99)}$.\n\n" + (f"\\boxed{{{made % 5}}}" * ends)
-                key = digest(parent.key, draw)[:32]
+                key = digest(parent.key, made)[:32]
                 finish = Finish.END if ends else Finish.STOP
                 score = Score(rng.random(), (), "self")
                 node = Node(parent, text, tuple(range(12)), (), (), finish, score, key, draw, "toy")
@@ -118,3 +118,60 @@ def grown(nodes: int, branch: int = 3) -> Iterator[Event]:
     found = tuple(Candidate(node, node.text[-2], int(node.text[-2])) for node in leaves)
     result = Result(asked, leaves[0], leaves[0].text[-2], found, Usage(generated_tokens=12 * made))
     yield Event(asked.id, "end", made / 50, None, {"result": result})
+
+
+def trap(index: int, text: str) -> list[Event]:
+    """The events of a search with that text in every place a model or a file may have written."""
+    asked = Problem(
+        f"{index}: {text}", f"{text}\n\nquestion {index}", answer=text, meta={"level": text, "subject": text}
+    )
+    root = Node(messages=asked.conversation, key=f"root {index}")
+    step = Node(root, f"{text}\n\n", (1, 2), (-1.0, -1.0), (), Finish.STOP, Score(0.5, (), text), f"{index}a", 0, text)
+    call = f'```json\n{{"name": "{text}", "arguments": "{text}"}}\n```\n**{text}** `{text}`\n\\boxed{{{text}}} $x$'
+    end = Node(step, call, (3,), (-0.5,), (), Finish.END, Score(0.9, (), text), f"{index}b", 0, text)
+    result = Result(
+        asked,
+        end,
+        text,
+        (Candidate(end, text, 0),),
+        Usage(prompt_tokens=9, generated_tokens=3),
+        error=text,
+        confidence=0.5,
+    )
+    return [
+        Event(asked.id, "start", 0.0, root, {"prompt": asked.prompt, "answer": text}),
+        Event(asked.id, "node", 0.1, step),
+        Event(asked.id, "node", 0.2, end),
+        Event(asked.id, "score", 0.3, end),
+        Event(asked.id, "note", 0.4, None, {text: text}),
+        Event(asked.id, "end", 0.5, None, {"result": result}),
+    ]
+
+
+def trapped(texts: Sequence[str]) -> list[Event]:
+    """The events of a search whose steps are all those texts, one after another, and whose answers are they too."""
+    asked = Problem("all", "All of them.", answer="none", meta={"level": "1", "subject": "x"})
+    root = node = Node(messages=asked.conversation, key="all")
+    events = [Event(asked.id, "start", 0.0, root, {"prompt": asked.prompt, "answer": asked.answer})]
+    candidates = []
+    for index, text in enumerate(texts):
+        score = Score(0.5, (), "self")
+        leaf = Node(node, text, (1,), (-1.0,), (), Finish.END, score, f"all {index} answer", 1, "toy")
+        node = Node(node, f"{text}\n\n", (1,), (-1.0,), (), Finish.STOP, score, f"all {index}", 0, "toy")
+        candidates.append(Candidate(leaf, text, index))
+        events += [Event(asked.id, "node", index / 10, leaf), Event(asked.id, "node", index / 10, node)]
+    best = Node(node, "done", (1,), (-1.0,), (), Finish.END, None, "all best", 0, "toy")
+    result = Result(asked, best, "done", (*candidates, Candidate(best, "done", len(texts))), Usage(generated_tokens=9))
+    return [*events, Event(asked.id, "node", 9.0, best), Event(asked.id, "end", 10.0, None, {"result": result})]
+
+
+def traps(store: Store, texts: Sequence[str], **asked: object) -> str:
+    """A run of such searches; its id."""
+    configuration = {"task": "kit", "model": "toy", "strategy": "best_of_n", "parameters": {"n": 1}, **asked}
+    run = store.run(configuration, models={"toy": "sha256:0"})
+    for events in (trapped(texts), *(trap(index, text) for index, text in enumerate(texts))):
+        for event in events:
+            run(event)
+    run.finish()
+    graded(store, run.id, configuration)
+    return run.id

@@ -49,7 +49,11 @@ class Records:
     def report(self, id: str) -> Json:
         """What `flyweight report` says of the run, and counts of its candidates; `report` is None if it cannot."""
         info = self._info(id)
-        return self._remembered(info, ("report", id), lambda: self._report(info))
+        try:
+            return self._remembered(info, ("report", id), lambda: self._report(info))
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # The configuration is whatever the run's maker wrote; the rest of the run can be read all the same.
+            return {"report": None, "why": f"Its configuration cannot be reported on ({type(error).__name__})."}
 
     def question(self, id: str, key: str) -> Json:
         """The search of one question; ConfigError if there is none."""

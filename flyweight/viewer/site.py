@@ -138,7 +138,8 @@ class Site:
                 return _json(what(Records(store, self._kept)))
         except ConfigError as error:
             return _error(404, str(error).replace(str(self._path), "the store"))
-        except StoreError:
+        except Exception:
+            # Whatever a store of unknown origin holds ends this answer, not the server.
             return _error(500, "that record cannot be read: flyweight bench show says why")
 
     def _index(self) -> Reply:

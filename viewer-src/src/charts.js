@@ -22,14 +22,14 @@ function logTicks([low, high]) {
   return found;
 }
 
-function Axes({ x, y, ticks, name, unit = compact }) {
+function Axes({ x, y, ticks, name, right }) {
   return html`<g class="axes">
     ${y.ticks(5).map((tick) => html`<g key=${tick} transform="translate(0,${y(tick)})">
-      <line x1=${PAD.left} x2=${WIDTH - PAD.right} class="rule" />
+      <line x1=${PAD.left} x2=${WIDTH - right} class="rule" />
       <text x=${PAD.left - 10} dy="0.32em" text-anchor="end">${percent(tick, 0)}</text></g>`)}
     ${ticks.map((tick) => html`<g key=${tick} transform="translate(${x(tick)},${HEIGHT - PAD.bottom})">
-      <line y2="5" class="tickline" /><text y="20" text-anchor="middle">${unit(tick)}</text></g>`)}
-    <text class="name" x=${(PAD.left + WIDTH - PAD.right) / 2} y=${HEIGHT - 6} text-anchor="middle">${name}</text>
+      <line y2="5" class="tickline" /><text y="20" text-anchor="middle">${compact(tick)}</text></g>`)}
+    <text class="name" x=${(PAD.left + WIDTH - right) / 2} y=${HEIGHT - 6} text-anchor="middle">${name}</text>
   </g>`;
 }
 
@@ -44,11 +44,12 @@ function spread(wanted, gap) {
 /** `curves`: [{name, tone, points: [{x, low, value, high}]}], `marks`: single points of the same shape with a name. */
 export function Curves({ curves, marks = [], name, describe }) {
   const [over, setOver] = useState(null);
+  const right = curves.length ? PAD.right : 24;
   const all = [...curves.flatMap((curve) => curve.points), ...marks].filter((p) => p.x > 0);
   if (!all.length) return html`<p class="faint">Nothing to draw.</p>`;
   let range = [Math.min(...all.map((p) => p.x)), Math.max(...all.map((p) => p.x))];
   if (range[0] === range[1]) range = [range[0] / 2, range[1] * 2];
-  const x = scaleLog(range, [PAD.left + 6, WIDTH - PAD.right]);
+  const x = scaleLog(range, [PAD.left + (curves.length ? 6 : 24), WIDTH - right - (curves.length ? 0 : 24)]);
   const top = Math.min(1, Math.max(...all.map((p) => p.high)) + 0.03);
   const bottom = Math.max(0, Math.min(...all.map((p) => p.low)) - 0.03);
   const y = scaleLinear([bottom, top], [HEIGHT - PAD.bottom, PAD.top]).nice(5);
@@ -57,7 +58,7 @@ export function Curves({ curves, marks = [], name, describe }) {
   const labels = spread(curves.map((curve) => y(curve.points.at(-1).value)), 15);
   return html`<figure class="chart">
     <svg viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label=${describe} onMouseLeave=${() => setOver(null)}>
-      <${Axes} x=${x} y=${y} ticks=${logTicks(range)} name=${name} />
+      <${Axes} x=${x} y=${y} ticks=${logTicks(range)} name=${name} right=${right} />
       ${curves.map((curve, i) => html`<g key=${curve.name} class="curve tone-${curve.tone} ${over !== null && over.curve !== i ? "dim" : ""}">
         ${curve.points.length > 1 && html`<path class="band" d=${band(curve.points)} />`}
         <path class="line" d=${path(curve.points)} />
@@ -72,7 +73,7 @@ export function Curves({ curves, marks = [], name, describe }) {
     </svg>
     <figcaption>${over
       ? tell(curves[over.curve], curves[over.curve].points[over.point])
-      : "Bands are 95 % intervals; the horizontal axis is logarithmic. Hover for values."}</figcaption>
+      : `${curves.length ? "Bands" : "Whiskers"} are 95 % intervals; the horizontal axis is logarithmic. Hover for values.`}</figcaption>
   </figure>`;
 }
 

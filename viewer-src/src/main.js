@@ -40,7 +40,7 @@ function useTheme() {
       return;
     }
   }, [theme]);
-  return [theme, () => setTheme(THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length])];
+  return [theme, () => setTheme((now) => THEMES[(THEMES.indexOf(now) + 1) % THEMES.length])];
 }
 
 const go = (hash, replace = false) => {

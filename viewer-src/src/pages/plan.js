@@ -1,6 +1,6 @@
 // The planner's frontier: what each configuration costs and what it may be expected to get right.
 import { load } from "../data.js";
-import { between, compact, percent, visible } from "../format.js";
+import { between, compact, count, operations, percent, visible } from "../format.js";
 import { html, useEffect, useState } from "../html.js";
 import { Curves } from "../charts.js";
 
@@ -30,35 +30,39 @@ export function Plan({ given }) {
   return html`<${Frontier} plan=${plan} choose=${choose} />`;
 }
 
-const number = (...values) => values.find((value) => typeof value === "number" && Number.isFinite(value));
+const AXES = { seconds: "seconds per question", flops: "FLOPs per question", memory_bytes: "bytes of memory", dollars: "dollars per question" };
+const SHORT = { seconds: "seconds", flops: "FLOPs", memory_bytes: "memory", dollars: "dollars" };
 
-/** One entry of the frontier in the page's words, whatever the plan calls its fields. */
-export function entry(found) {
-  const accuracy = found.accuracy ?? {};
-  const value = number(accuracy.value, Array.isArray(accuracy) ? accuracy[1] : undefined, found.accuracy);
-  const low = number(accuracy.low, Array.isArray(accuracy) ? accuracy[0] : undefined, found.accuracy_low, value);
-  const high = number(accuracy.high, Array.isArray(accuracy) ? accuracy[2] : undefined, found.accuracy_high, value);
-  const name = found.name ?? found.label ?? [found.model, found.strategy, found.n ? `n=${found.n}` : "", found.verifier].filter(Boolean).join(" ");
-  return { name: visible(name), value, low, high, seconds: number(found.seconds, found.latency, found.latency_seconds), flops: number(found.flops), tokens: number(found.tokens, found.generated_tokens), memory: number(found.memory, found.bytes, found.memory_bytes), source: found.source ?? found.label_source ?? "" };
-}
+/** A choice in one line: model, form of its weights, strategy. */
+const named = (choice) =>
+  visible([choice.model, choice.weights, choice.strategy, choice.n > 1 ? `n=${choice.n}` : "", choice.verifier ? `· ${choice.verifier}` : ""].filter(Boolean).join(" "));
 
-const AXES = { seconds: "seconds per question", flops: "FLOPs per question", tokens: "generated tokens per question", memory: "bytes of memory" };
+const same = (a, b) => JSON.stringify([a.model, a.weights, a.strategy, a.settings, a.verifier, a.n]) === JSON.stringify([b.model, b.weights, b.strategy, b.settings, b.verifier, b.n]);
+
+const strings = (value) => (Array.isArray(value) ? value : []).map(String);
 
 function Frontier({ plan, choose }) {
-  const entries = (Array.isArray(plan.frontier) ? plan.frontier : []).map(entry).filter((e) => e.value !== undefined);
-  const axes = Object.keys(AXES).filter((key) => entries.some((e) => e[key] > 0));
+  const choices = (Array.isArray(plan.frontier) ? plan.frontier : []).filter((c) => Number.isFinite(c?.accuracy));
+  choices.sort((a, b) => b.accuracy - a.accuracy);
+  const axes = Object.keys(AXES).filter((key) => choices.some((c) => c[key] > 0));
   const [axis, setAxis] = useState(axes[0]);
-  const best = plan.recommendation ? entry(plan.recommendation.configuration ?? plan.recommendation) : null;
-  const lines = (value) => (Array.isArray(value) ? value : value && typeof value === "object" ? Object.entries(value).map(([k, v]) => `${k}: ${typeof v === "object" ? JSON.stringify(v) : v}`) : value ? [value] : []);
+  const best = plan.recommendation ?? null;
+  const marks = choices.map((c, i) => {
+    const [low, high] = c.interval ?? [c.accuracy, c.accuracy];
+    return { x: c[axis], low, value: c.accuracy, high, name: String(i + 1), tone: best && same(c, best) ? "best" : "" };
+  });
   return html`<div class="plan">
     <header class="title"><h1>The frontier</h1>
-      ${best?.name && html`<p class="lead">Recommended: <strong>${best.name}</strong>${best.value !== undefined ? `, ${percent(best.value)} expected` : ""}.</p>`}</header>
-    <div class="filters"><span class="choices">${axes.map((key) => html`<button key=${key} type="button" aria-pressed=${axis === key} onClick=${() => setAxis(key)}>${key === "flops" ? "FLOPs" : key}</button>`)}</span>${choose}</div>
-    ${axis ? html`<${Curves} curves=${[{ name: "frontier", tone: "a", points: entries.filter((e) => e[axis] > 0).map((e) => ({ x: e[axis], low: e.low, value: e.value, high: e.high })).sort((p, q) => p.x - q.x) }]}
-      marks=${best && best[axis] > 0 && best.value !== undefined ? [{ x: best[axis], low: best.low, value: best.value, high: best.high, name: "recommended", tone: "best" }] : []} name=${AXES[axis]} describe="Expected accuracy against cost" />`
-      : html`<p class="faint">This plan has no frontier to draw.</p>`}
-    <div class="rows">${entries.map((e, i) => html`<div key=${i} class="row plan-row ${best && e.name === best.name ? "won" : ""}"><span class="ask">${e.name}</span><span class="figure">${percent(e.value)}<small>${between([e.low, e.value, e.high])}</small></span>${axes.map((key) => html`<span key=${key} class="figure">${compact(e[key])}<small>${key}</small></span>`)}</div>`)}</div>
-    ${lines(plan.recommendation?.reason).length > 0 && html`<h3>Why</h3><ul>${lines(plan.recommendation.reason).map((text) => html`<li key=${text}>${visible(text)}</li>`)}</ul>`}
-    ${lines(plan.assumptions).length > 0 && html`<h3>Assumptions</h3><ul class="note">${lines(plan.assumptions).map((text) => html`<li key=${text}>${visible(typeof text === "string" ? text : JSON.stringify(text))}</li>`)}</ul>`}
+      ${best && html`<p class="lead">Recommended: <strong>${named(best)}</strong>, ${percent(best.accuracy)} expected in ${compact(best.seconds)} s. ${visible(best.reason ?? "")}</p>`}</header>
+    <div class="filters"><span class="choices">${axes.map((key) => html`<button key=${key} type="button" aria-pressed=${axis === key} onClick=${() => setAxis(key)}>${SHORT[key]}</button>`)}</span>${choose}</div>
+    ${axis ? html`<${Curves} curves=${[]} marks=${marks} name=${AXES[axis]} describe="Expected accuracy against cost" />` : html`<p class="faint">This plan has no frontier to draw.</p>`}
+    <div class="rows">${choices.map((c, i) => html`<div key=${i} class="row plan-row ${best && same(c, best) ? "won" : ""}">
+      <b class="rank">${i + 1}</b>
+      <span class="who"><strong>${named(c)}</strong><small>${visible(c.source ?? "")}${c.questions ? `, ${count(c.questions)} questions` : ""}</small></span>
+      <span class="figure">${percent(c.accuracy)}<small>${c.interval ? between([c.interval[0], 0, c.interval[1]]) : ""}</small></span>
+      ${axes.map((key) => html`<span key=${key} class="figure">${key === "flops" ? operations(c[key]) : compact(c[key])}<small>${SHORT[key]}</small></span>`)}
+    </div>`)}</div>
+    ${best?.command && html`<h3>To run it</h3><pre>${visible(best.command)}</pre>`}
+    ${[["What would change it", strings(best?.changes)], ["Assumptions", strings(plan.assumptions)]].map(([title, lines]) => lines.length > 0 && html`<div key=${title}><h3>${title}</h3><ul class="note">${lines.map((text) => html`<li key=${text}>${visible(text)}</li>`)}</ul></div>`)}
   </div>`;
 }
