@@ -38,7 +38,7 @@ def replacing(
                 with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as lines:
                     yield cast("IO[bytes]", lines)
             elif packed == "xz":
-                with lzma.open(file, "wb") as lines:
+                with lzma.open(file, "wb", preset=9) as lines:  # texts of a question may lie far apart
                     yield lines
             else:
                 yield file
