@@ -65,6 +65,7 @@ KINDS: Sequence[tuple[str, Sequence[str]]] = (
         ),
     ),
     ("Answers made from answers", ("sequential_revision", "hybrid", "self_refine")),
+    ("One that chooses among the others", ("auto",)),
 )
 
 
