@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from flyweight import api, strategies
+from flyweight.cli import doctor
+from flyweight.cli.doctor_endpoint import findings
 from flyweight.errors import BackendError, ConfigError
 from flyweight.policies.openai.policy import OpenAI
 from flyweight.policies.openai.probe import size
@@ -19,10 +21,13 @@ from flyweight.runner import Runner
 from flyweight.testing import BoxedAnswers, check_policy
 from flyweight.types import Budget, Finish, Message, Node, Problem, Result, Sampling
 from flyweight.verifiers.arithmetic import Arithmetic
+from flyweight.verifiers.remote import Remote
 from flyweight.wire import backoff
-from tests.fake_endpoint import Endpoint
+from tests.fake_endpoint import Endpoint, Json
 
 TEMPLATE = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"
+LOCAL = ("_python", "_packages", "_engine", "_kernels", "_cpu", "_compiler", "_memory", "_store", "_worker", "_sandbox")
+"""What doctor looks at on this machine."""
 ROOT = Node(messages=(Message("user", "Add 3 and 4 and 5."),), key="root")
 _ids = iter(range(1, 10**9))
 
@@ -439,3 +444,35 @@ def test_a_closed_policy_says_so(policy: OpenAI) -> None:
     policy.close()
     with pytest.raises(BackendError, match="closed"):
         policy.step()
+
+
+# Doctor --------------------------------------------------------------------------------------------------------
+
+
+def test_doctor_says_what_an_endpoint_lacks_and_how_to_get_it() -> None:
+    with Endpoint(continues=False, logprobs=False, seeds=False, n=False) as poor, Endpoint() as rich:
+        told = list(findings(f"openai:{rich.url},{poor.url},http://127.0.0.1:9"))
+    assert [(line.name, line.status) for line in told] == [
+        *((name, "ok") for name in ("endpoint", "n", "prefix", "logprobs", "seed", "usage")),
+        ("endpoint", "ok"),
+        ("n", "ok"),
+        *((name, "warn") for name in ("prefix", "logprobs", "seed")),
+        ("usage", "ok"),
+        ("endpoint", "fail"),
+    ]
+    assert all(bool(line.fix) is (line.status != "ok") for line in told)
+
+
+def test_doctor_asks_endpoints_and_remote_verifiers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for probe in LOCAL:
+        monkeypatch.setattr(doctor, probe, lambda: iter(()))
+
+    def scored(body: Json) -> object:
+        data = [{"index": i, "score": 0.9 if "answer is 5" in text else 0.2} for i, text in enumerate(body["text_2"])]
+        return {"data": data}
+
+    with Endpoint(routes={"/score": scored}) as server:
+        checks = doctor.examine(verifier=Remote(server.url, api="score"), endpoints=f"openai:{server.url}")
+        told = {check.name: check for check in checks if check.name in ("endpoint", "verifier")}
+    assert told["endpoint"].status == "ok" and server.url in told["endpoint"].detail
+    assert told["verifier"].status == "ok" and "0.900 > a wrong one 0.200" in told["verifier"].detail

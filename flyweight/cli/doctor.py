@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from flyweight.cli import options, render
+from flyweight.cli import doctor_endpoint, options, render
 from flyweight.errors import ConfigError, FlyweightError
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
 
+    from flyweight.verifiers.remote import Remote
     from flyweight.verifiers.trained import Trained
 
 __all__ = ["Check", "examine", "register"]
@@ -33,9 +34,10 @@ HELP = """Check that the main job can run here; every line that fails says how t
 Examples:
   flyweight doctor
   flyweight doctor --verifier prm:math-shepherd@models/my-prm
-  flyweight doctor --json | jq '.checks[] | select(.status != "ok")'
+  flyweight doctor --model openai:http://127.0.0.1:8000 --json | jq '.checks[] | select(.status != "ok")'
 
-With --verifier the reward model is loaded and scores the right and the wrong solution of its recipe's example.
+With --verifier the reward model is loaded, or asked where it is remote, and scores the right and the wrong solution of
+its recipe's example. With --model openai:URL every endpoint is asked a few short things about what it can do.
 
 Exit code 0 when the main job can run and the verifier tells right from wrong, else 3. The network is looked at only
 with --network.
@@ -90,19 +92,23 @@ def register(app: typer.Typer) -> None:
 def doctor(
     network: Annotated[bool, typer.Option("--network", help="Also try the sources of models, 3 s each.")] = False,
     verifier: Annotated[
-        str, typer.Option("--verifier", help="Also try a reward model: prm:RECIPE@MODEL or reward:RECIPE@MODEL.")
+        str,
+        typer.Option(
+            "--verifier", help="Also try a reward model: prm:RECIPE@MODEL, reward:RECIPE@MODEL or remote:URL:api=..."
+        ),
     ] = "",
+    model: Annotated[str, typer.Option("--model", help="Also ask the endpoints of openai:URL[,URL...][#NAME].")] = "",
     json: options.Json = False,
 ) -> int:
     checks = []
-    for check in examine(network, _named(verifier) if verifier else None):
+    for check in examine(network, _named(verifier) if verifier else None, _endpoints(model) if model else None):
         checks.append(check)
         if not json:
             typer.echo(f"{check.status:<4}  {check.name:<15} {render.oneline(check.detail)}")
             if check.fix:
                 typer.echo(f"{'':<22}fix: {render.oneline(check.fix)}")
     failed = {check.name for check in checks if check.status == "fail"}
-    able = failed <= {"verifier"}
+    able = failed <= {"verifier", "endpoint"}
     if json:
         typer.echo(render.dumps({"able": able, "checks": [asdict(check) for check in checks]}))
     else:
@@ -110,7 +116,9 @@ def doctor(
     return 3 if failed else 0
 
 
-def examine(network: bool = False, verifier: Trained[Any, Any] | None = None) -> Iterator[Check]:
+def examine(
+    network: bool = False, verifier: Trained[Any, Any] | Remote | None = None, endpoints: str | None = None
+) -> Iterator[Check]:
     """The checks, each as soon as it is done. None of them raises."""
     probes: list[Callable[[], Iterator[Check]]] = [
         _python,
@@ -131,6 +139,8 @@ def examine(network: bool = False, verifier: Trained[Any, Any] | None = None) ->
             yield from probe()
         except Exception as error:
             yield Check(probe.__name__.strip("_"), "warn", f"cannot be checked: {type(error).__name__}: {error}")
+    if endpoints is not None:
+        yield from (Check(*finding) for finding in doctor_endpoint.findings(endpoints))
     if verifier is not None:
         yield _verifier(verifier)
 
@@ -336,19 +346,29 @@ def _network() -> Iterator[Check]:
         yield Check("package index", "ok", f"pip finds {package}")
 
 
-def _named(verifier: str) -> Trained[Any, Any]:
+def _named(verifier: str) -> Trained[Any, Any] | Remote:
     from flyweight import verifiers
+    from flyweight.verifiers.remote import Remote
     from flyweight.verifiers.trained import Trained
 
     found = verifiers.load(verifier)
-    if not isinstance(found, Trained):
+    if not isinstance(found, Trained | Remote):
         raise ConfigError(
-            f"--verifier {verifier} has no model of its own to try: prm:RECIPE@MODEL, reward:RECIPE@MODEL"
+            f"--verifier {verifier} has no model of its own to try: prm:RECIPE@MODEL, reward:RECIPE@MODEL, remote:URL"
         )
     return found
 
 
-def _verifier(verifier: Trained[Any, Any]) -> Check:
+def _endpoints(model: str) -> str:
+    from flyweight.policies.openai.spec import parse
+
+    if not model.startswith("openai:"):
+        raise ConfigError(f"--model {model}: only endpoints are asked, openai:URL; local models are checked anyway")
+    parse(model)
+    return model
+
+
+def _verifier(verifier: Trained[Any, Any] | Remote) -> Check:
     """The reward model has to like the right solution of its recipe's example better than the wrong one."""
     try:
         good, bad = verifier.example()

@@ -126,7 +126,10 @@ class Remote:
 
     def example(self) -> tuple[float, float]:
         """Values of the right and the wrong solution of the recipe's example, asked for now. BackendError as above."""
-        return self._connected().background.start(self._example()).result()
+        try:
+            return self._connected().background.start(self._example()).result()
+        except Failure as failure:
+            raise BackendError(f"{self.name}: {failure}") from None
 
     def close(self) -> None:
         """Release the connections; they are made again when a score is asked for."""
