@@ -62,6 +62,7 @@ def test_what_is_written_is_read() -> None:
 def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
     """The measuring processes that were started, which answer at once."""
     monkeypatch.setenv("FLYWEIGHT_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("os.getloadavg", lambda: (0.1, 0.1, 0.1))
     calls: list[list[str]] = []
 
     def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
@@ -98,6 +99,13 @@ def test_measured_once(asked: list[list[str]], model: Path, monkeypatch: pytest.
     assert speed.known(model, "packed") is None
     monkeypatch.setattr(Machine, "here", lambda: Machine("another CPU", 64, "an engine"))
     assert speed.known(model, "file") is None
+
+
+def test_a_busy_machine_is_told(asked: list[list[str]], model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (999.0, 1.0, 1.0))
+    told: list[str] = []
+    speed.measure(model, "file", told.append)
+    assert told[0] == "this machine is busy (load 999.0): what is measured now is too slow; --fresh measures again"
 
 
 def test_another_file_of_that_name_is_measured_anew(asked: list[list[str]], model: Path) -> None:

@@ -95,13 +95,14 @@ def plan(
     measure: Annotated[
         bool, typer.Option(help="Measure models that are on this machine and were not measured yet.")
     ] = True,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what was measured of this machine before.")] = False,
     figure: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw it too, as .svg or .png (flyweight[plots]).")
     ] = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    from flyweight.optimal import picture, planner, verdict
+    from flyweight.optimal import picture, planner, speed, verdict
     from flyweight.report import plots
 
     if figure is not None and figure.suffix not in ENDINGS:
@@ -129,6 +130,8 @@ def plan(
         if not quiet:
             typer.echo(render.oneline(line), err=True)
 
+    if fresh:
+        speed.forget()
     choices = planner.choices(asked, tell)
     found = verdict.judge(asked, choices)
     if figure is not None:
@@ -265,7 +268,7 @@ def _table(choices: Sequence[Choice], best: Choice, priced: bool) -> str:
     columns: list[tuple[str, Callable[[Choice], str]]] = [
         ("", lambda choice: "*" if choice is best else ""),
         ("model", lambda choice: choice.model),
-        ("weights", lambda choice: choice.weights or "-"),
+        ("weights", lambda choice: f"{choice.known.quantisation} {choice.weights}".strip() or "-"),
         ("search", lambda choice: choice.evidence.label),
         ("right", lambda choice: interval(choice.evidence.accuracy) + ("p" if choice.published else "")),
         ("time", lambda choice: duration(choice.seconds)),

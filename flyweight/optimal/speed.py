@@ -37,6 +37,8 @@ FEWEST = 8
 SECONDS = 1.2
 """Time for one point, beyond the fewest steps."""
 LIMIT = 600.0
+BUSY = 0.5
+"""Other work per CPU beyond which a measurement says little about the machine."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,8 @@ def measure(path: Path, form: str, tell: Callable[[str], None] = lambda line: No
     found = known(path, form)
     if found is not None:
         return found
+    if (load := os.getloadavg()[0]) > BUSY * (os.cpu_count() or 1):
+        tell(f"this machine is busy (load {load:.1f}): what is measured now is too slow; --fresh measures again")
     parts = []
     for number, slots in enumerate(ENGINES, 1):
         tell(f"measuring {path.stem}, {form} ({number} of {len(ENGINES)})")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from flyweight.optimal import speed
 from flyweight.optimal.evidence import Known
 from tests.cli_kit import Command
 from tests.planner_kit import SPEED, machine, said
@@ -50,6 +51,13 @@ def test_json_has_frontier_recommendation_and_assumptions(flyweight: Command) ->
     assert facts["break_even"][0]["accuracy"] == 16 and facts["flops_matched"][-1]["times"] == 3.0
     cheap = flyweight("plan", "--task", "gsm8k", "--accuracy", "0.4", "--json").json["recommendation"]
     assert cheap["strategy"] == "greedy" and "--slots 1" not in (cheap["command"] or "")  # not in the catalog
+
+
+def test_fresh_forgets_what_was_measured(flyweight: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    forgotten = []
+    monkeypatch.setattr(speed, "forget", lambda: forgotten.append(True))
+    assert flyweight("plan", "--task", "gsm8k").code == 0 and not forgotten
+    assert flyweight("plan", "--task", "gsm8k", "--fresh").code == 0 and forgotten
 
 
 def test_choosing_among_some(flyweight: Command) -> None:
