@@ -369,7 +369,8 @@ def draw(played: Sequence[Played]) -> None:
                 tokens = curve.tokens[:, places].mean(axis=1)
                 right = 100 * curve.right[:, places].mean(axis=1)
                 panel.plot(tokens, right, marker=".", color=COLOURS[curve.name], label=curve.name, linewidth=1.2)
-    axes.reshape(-1)[0].legend(fontsize=7)
+    named = next(panel for panel in axes.reshape(-1) if panel.lines)
+    named.legend(fontsize=7)
     picture.save(figure, FIGURE)
 
 
