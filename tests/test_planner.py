@@ -110,6 +110,10 @@ def test_names_and_tasks_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, ROWS, {"small": SPEED}, LISTED)
     with pytest.raises(ConfigError, match=r"unknown model 'smol'; did you mean 'small'\?"):
         planner.choices(options(only=("smol",)))
+    with pytest.raises(
+        ConfigError, match=r"nothing is known of a/b\.gguf: record a run with flyweight bench run --mod"
+    ):
+        planner.choices(options(only=("a/b.gguf",)))
     with pytest.raises(ConfigError, match=r"nothing is known about aime24 \(measured: gsm8k\): record a run"):
         planner.choices(options(task="aime24"))
     with pytest.raises(ConfigError, match="nothing is known of smollm2-135m about gsm8k"):

@@ -175,6 +175,11 @@ def collected(options: Options) -> tuple[list[Known], list[Evidence]]:
     for row in options.evidence:
         found.setdefault(row.model, Known(row.model, path=row.model if Path(row.model).suffix == ".gguf" else None))
     if missing := [name for name in options.only if name not in found]:
+        if missing[0].endswith(".gguf"):
+            raise ConfigError(
+                f"nothing is known of {missing[0]}: record a run with flyweight bench run --model {missing[0]} and "
+                "name its folder (--runs)"
+            )
         raise unknown("model", missing[0], found)
     wanted = {name: known for name, known in found.items() if not options.only or name in options.only}
     layers = [*evidence.shipped(), *options.evidence, *(row for known in theirs.values() for row in known.results)]
@@ -305,9 +310,11 @@ def _speeds(
 ) -> Mapping[str, Mapping[str, Speed]]:
     """By model and form. What is not here is estimated from the largest model that is."""
     local = [known for known in wanted if known.price is None]
-    forms = speed.forms() if options.weights == "auto" else (options.weights,)
     found: dict[str, dict[str, Speed]] = {}
     failures: list[str] = []
+    if not local:
+        return found
+    forms = speed.forms() if options.weights == "auto" else (options.weights,)
     paths = {known.name: path for known in local if (path := _path(known, failures)) is not None}
     for name, path in paths.items():
         for form in forms:
@@ -319,8 +326,6 @@ def _speeds(
                     failures.append(f"{name} {form}: {error}")
             if its is not None:
                 found.setdefault(name, {})[form] = its
-    if not local:
-        return found
     if not found:
         found = _any_measured(options, forms, tell)
     if not found:

@@ -36,6 +36,8 @@ STEPS = 40
 FEWEST = 8
 SECONDS = 1.2
 """Time for one point, beyond the fewest steps."""
+ALONE = 3
+"""Times as long for a row alone, which drafts: how well that goes shows only in a longer text."""
 LIMIT = 600.0
 BUSY = 0.5
 """Other work per CPU beyond which a measurement says little about the machine."""
@@ -284,7 +286,7 @@ def _points(policy: Any, widths: Sequence[int]) -> tuple[list[Any], list[Any]]:
                 text = next(texts) + "\n\n" + text
             measured = None
             while measured is None and len(text) > 1:
-                measured = _drawn(policy, text, rows, STEPS * (2 if rows == 1 else 1))
+                measured = _drawn(policy, text, rows, STEPS * (2 * ALONE if rows == 1 else 1))
                 text = text[: len(text) // 2]
             if measured is not None:
                 points.append([rows, *measured[:2]])
@@ -326,7 +328,7 @@ def _drawn(policy: Any, text: str, rows: int, steps: int) -> tuple[float, float,
             taken.append(seconds)
             drawn += policy.counters.generated_tokens - had.generated_tokens
             spent += seconds
-        if spent > SECONDS and len(taken) >= FEWEST:
+        if spent > SECONDS * (ALONE if rows == 1 else 1) and len(taken) >= FEWEST:
             break
     for id in left:
         policy.cancel(id)
