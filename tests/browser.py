@@ -99,7 +99,7 @@ class Browser:
             f"document.querySelector({json.dumps(selector)}).dispatchEvent(new MouseEvent('click',{{bubbles:true}}))"
         )
 
-    def type(self, selector: str, text: str) -> None:
+    def write(self, selector: str, text: str) -> None:
         """Write into a field."""
         self.run(
             f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.value = {json.dumps(text)};"

@@ -116,7 +116,7 @@ def test_from_the_runs_to_a_search(browser: Browser, site: str) -> None:
     assert browser.run("document.querySelectorAll('.waffle i').length") == 12
     browser.press("/")
     assert browser.run("document.activeElement.type") == "search"
-    browser.type("input[type=search]", "What is 7 ")
+    browser.write("input[type=search]", "What is 7 ")
     browser.wait("document.querySelectorAll('.question-row').length === 1")
     browser.press("Escape")
     browser.press("j")
@@ -133,7 +133,7 @@ def test_a_search_is_played_back(browser: Browser, site: str, stores: Path) -> N
     browser.open(f"{site}#/run/{run}/{searches.problem_key('q-00002')}")
     browser.wait("document.querySelectorAll('.tree .node').length === 7")
     end = browser.run("document.querySelector('.transport output').textContent")
-    browser.type("input[type=range]", "3")
+    browser.write("input[type=range]", "3")
     browser.wait("document.querySelectorAll('.tree .node').length === 4")
     assert not browser.run("document.querySelector('.tree .selected')")
     browser.press("ArrowRight")
@@ -180,7 +180,7 @@ def test_two_runs_side_by_side(browser: Browser, site: str) -> None:
 def test_a_question_is_asked_and_watched(browser: Browser, site: str) -> None:
     browser.open(f"{site}#/ask")
     browser.wait("document.querySelector('textarea')")
-    browser.type("textarea", "What is 12 * 17 - 4 + 9 - 2?")
+    browser.write("textarea", "What is 12 * 17 - 4 + 9 - 2?")
     browser.run(
         "(() => { const s = document.querySelector('.dials select'); s.value = 'beam_search';"
         " s.dispatchEvent(new Event('change', {bubbles: true})); })()"
@@ -190,7 +190,7 @@ def test_a_question_is_asked_and_watched(browser: Browser, site: str) -> None:
     browser.wait("document.querySelector('.verdict strong') && document.querySelector('.tree .selected')")
     assert browser.run("document.querySelectorAll('.tree .pruned').length") > 0
     assert "KV reuse" in browser.text() and "%" in browser.run("document.querySelector('.meters').textContent")
-    browser.type("input[type=range]", "4")
+    browser.write("input[type=range]", "4")
     browser.wait("document.querySelectorAll('.tree .node').length < 6")  # what was watched can be played back
     unharmed(browser, site)
 

@@ -9,6 +9,7 @@ import typer
 
 from flyweight import api
 from flyweight.cli import options, render
+from flyweight.cli.folder import DEFAULT
 from flyweight.errors import ConfigError
 from flyweight.types import BOXED
 
@@ -21,7 +22,7 @@ the presets of --config. /v1/models lists them. docs/server.md has the rest.
 
 \b
 Examples:
-  flyweight serve
+  flyweight serve --ui
   flyweight serve --port 9000 --model qwen2.5-1.5b --verifier self --verifier judge
   flyweight serve --host 0.0.0.0 --api-key "$SECRET" --config presets.toml
 
@@ -61,6 +62,10 @@ AllowOrigin = Annotated[
     list[str] | None,
     typer.Option(metavar="ORIGIN", help="A web page's origin that may use the server (CORS); repeatable."),
 ]
+Ui = Annotated[bool, typer.Option("--ui/--no-ui", help="A page under /ui/: ask, watch searches, see recorded runs.")]
+Runs = Annotated[
+    Path, typer.Option("--runs", envvar="FLYWEIGHT_RUNS", metavar="DIR", help="Folder of the runs the page shows.")
+]
 Deadline = Annotated[
     float, typer.Option(metavar="SECONDS", help="Longest time for a request, unless it sets one itself.")
 ]
@@ -93,6 +98,8 @@ def serve(
     max_generations: Generations = 256,
     allow_host: AllowHost = None,
     allow_origin: AllowOrigin = None,
+    ui: Ui = False,
+    runs: Runs = DEFAULT,
     quiet: options.Quiet = False,
 ) -> None:
     try:
@@ -130,6 +137,7 @@ def serve(
             generations=max_generations,
             hosts=tuple(allow_host or ()),
             origins=tuple(allow_origin or ()),
+            ui=runs if ui else None,
         ),
         say=(lambda line: None) if quiet else say,
         log=say,

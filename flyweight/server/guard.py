@@ -13,10 +13,11 @@ from flyweight.server.auth import Headers, Keys, check_host, check_origin
 from flyweight.server.errors import ApiError, failed
 from flyweight.server.limits import Limits
 from flyweight.server.metrics import Metrics
+from flyweight.server.ui import OPEN as PAGE
 
 __all__ = ["Guard"]
 
-OPEN = frozenset({"/health"})
+OPEN = frozenset({"/health", "/health/"}) | PAGE
 """What needs no key."""
 SAFE_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 

@@ -17,6 +17,7 @@ from flyweight.server.choosing import Menu, presets
 from flyweight.server.engine import Engine
 from flyweight.server.limits import Limits
 from flyweight.server.metrics import Metrics
+from flyweight.server.ui import Page
 from flyweight.types import Event
 
 __all__ = ["Settings", "build", "run"]
@@ -44,6 +45,8 @@ class Settings:
     generations: int = 256
     hosts: Sequence[str] = ()
     origins: Sequence[str] = ()
+    ui: Path | None = None
+    """Folder of the runs that the page under /ui/ shows; None for no page."""
 
     @property
     def name(self) -> str:
@@ -88,7 +91,8 @@ def build(
         deadline=settings.deadline,
         system=settings.system,
     )
-    return app.create(
+    page = None if settings.ui is None else Page(settings.ui / "flyweight.db", settings.name)
+    server = app.create(
         engine,
         service,
         metrics=metrics,
@@ -97,9 +101,12 @@ def build(
         origins=settings.origins,
         running=settings.running,
         queued=settings.queued,
-        routes=routes,
+        routes=[*routes, *(page.routes() if page is not None else ())],
         log=log,
     )
+    if page is not None:
+        page.server = server
+    return server
 
 
 def run(open_session: Open, settings: Settings, *, say: Callable[[str], None], log: Callable[[str], None]) -> None:
@@ -115,5 +122,7 @@ def run(open_session: Open, settings: Settings, *, say: Callable[[str], None], l
             shown = f"[{host}]" if ":" in host else host
             locked = "" if settings.keys else ", no API key"
             say(f"serving {settings.name} at http://{shown}:{port}/v1{locked}")
+            if settings.ui is not None:
+                say(f"the page to ask and watch: http://{shown}:{port}/ui/")
             serving.serve(server, listening)
             say("stopped")

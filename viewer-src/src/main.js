@@ -1,5 +1,5 @@
 // The page: where it is (the hash), what stands there, and the keys that move around in it.
-import { load } from "./data.js";
+import { Failure, load, setSecret } from "./data.js";
 import { visible } from "./format.js";
 import { html, render, useEffect, useState } from "./html.js";
 import { Ask } from "./pages/ask.js";
@@ -53,17 +53,29 @@ function App() {
   const [at, setAt] = useState(place);
   const [index, setIndex] = useState(null);
   const [error, setError] = useState(null);
+  const [locked, setLocked] = useState(false);
   const [help, setHelp] = useState(false);
   const [theme, turn] = useTheme();
   useEffect(() => {
     const moved = () => setAt(place());
     addEventListener("hashchange", moved);
-    load("index").then((found) => {
-      setIndex(found);
-      if (!location.hash && found.start) location.replace(`#${found.start}`);
-    }, (failure) => setError(failure.message));
+    begin();
     return () => removeEventListener("hashchange", moved);
   }, []);
+  const begin = () =>
+    load("index").then((found) => {
+      setError(null);
+      setIndex(found);
+      if (!location.hash && found.start) location.replace(`#${found.start}`);
+    }, (failure) => {
+      setLocked(failure instanceof Failure && failure.status === 401);
+      setError(failure.message);
+    });
+  const unlock = (event) => {
+    event.preventDefault();
+    setSecret(new FormData(event.target).get("key"));
+    begin();
+  };
   const where = at.path.join("/");
   useEffect(() => {
     scrollTo(0, 0);
@@ -107,7 +119,8 @@ function App() {
       <button type="button" class="plain" onClick=${() => setHelp(!help)} title="Keys (?)">?</button>
       <button type="button" class="plain" onClick=${turn} title="Light, dark or as the system (t)">${{ auto: "◐", light: "○", dark: "●" }[theme]}</button>
     </nav>
-    <main>${error ? html`<div class="empty"><h1>Nothing to show</h1><p>${visible(error)}</p></div>` : index ? html`<${Page} at=${at} index=${index} />` : null}</main>
+    <main>${error ? html`<div class="empty"><h1>Nothing to show</h1><p>${visible(error)}</p>
+      ${locked && html`<form class="asking" onSubmit=${unlock}><label class="key">API key <input name="key" type="password" autocomplete="off" /></label> <button class="button primary">Open</button></form>`}</div>` : index ? html`<${Page} at=${at} index=${index} />` : null}</main>
     ${help && html`<${Keys} close=${() => setHelp(false)} />`}
     <footer>Flyweight ${index?.version ?? ""} · intervals are 95 % · <a href="#/">runs</a></footer>
   </div>`;

@@ -49,7 +49,9 @@ export function Ask({ menu }) {
         setEvents((before) => [...before, ...more]);
       };
       await watch(id, (found) => {
-        waiting.push(...found);
+        const failed = found.find((event) => event.kind === "failed");
+        if (failed) setError(failed.message);
+        waiting.push(...found.filter((event) => event.kind !== "failed"));
         timer ??= setTimeout(flush, FRAME);
       }, abort.signal);
       clearTimeout(timer);
