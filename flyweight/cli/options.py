@@ -55,7 +55,7 @@ Model = Annotated[
         envvar="FLYWEIGHT_MODEL",
         autocompletion=_models,
         metavar="MODEL",
-        help="Catalog name (flyweight models ls), GGUF file, hf:org/repo/file.gguf, openai:URL, transformers:DIR or toy.",
+        help="Catalog name (flyweight models ls), GGUF file, hf:org/repo/file, openai:URL, transformers:DIR or toy.",
     ),
 ]
 StrategyName = Annotated[
