@@ -28,9 +28,11 @@ from flyweight.runner import Runner  # noqa: E402
 from flyweight.testing import BoxedAnswers, check_policy  # noqa: E402
 from flyweight.types import Finish, Node, Problem, Sampling  # noqa: E402
 from tests import tiny, tiny_hf  # noqa: E402
-from tests.engine.conftest import EXACT  # noqa: E402
+from tests.engine.conftest import EXACT, quantised, tiny_path  # noqa: E402
 from tests.engine_kit import child, cost, draw, drawn, forced, prompt, run, totals  # noqa: E402
 from tests.verifiers import prm_kit as kit  # noqa: E402
+
+__all__ = ["quantised", "tiny_path"]
 
 QUESTIONS = [prompt(f"question {i} " + "and so on " * i) for i in range(4)]
 
@@ -88,6 +90,18 @@ def test_forks_choices_and_states_read_again_are_the_engines_too(policy: Transfo
         close(ours, theirs)
         np.testing.assert_allclose(ours.choices, theirs.choices, atol=1e-4)
     np.testing.assert_allclose(found[0][-1].hidden, found[1][-1].hidden, rtol=2e-3, atol=2e-3)  # type: ignore[call-overload]
+
+
+def test_quantised_weights_agree_within_the_error_of_quantising(policy: Transformers, quantised: Path) -> None:
+    """Eight-bit blocks of the same weights move log-probabilities by a twentieth; another question by far more."""
+    rough = LlamaCpp(quantised, **EXACT)
+    letters = tuple("abcdefghijklmnopqrstuvwxyz")
+    asked = [replace(draw(i, root), choices=letters) for i, root in enumerate(QUESTIONS)]
+    exact, near = ([response.choices for response in run(each, asked)] for each in (policy, rough))
+    rough.close()
+    apart = np.abs(np.array(exact) - np.array(near))
+    assert 1e-4 < apart.mean() < 0.1 and apart.max() < 0.5
+    assert np.abs(np.array(exact) - np.array(exact[::-1])).mean() > 0.5
 
 
 def test_it_keeps_the_contract_exactly(policy: Transformers) -> None:
