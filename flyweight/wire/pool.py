@@ -191,10 +191,7 @@ class Pool:
         assert self._dark is not None
         if now - self._dark >= self._patience:
             down = ", ".join(each.url for each in self.endpoints)
-            message = (
-                f"nothing has come from {down} for {now - self._dark:.0f} s: {self._last}; what was drawn is kept "
-                "where there is a store, the same command goes on when it is back"
-            )
+            message = f"nothing has come from {down} for {now - self._dark:.0f} s, the last with: {self._last}"
             for *_, granted in self._waiting:
                 if not granted.done():
                     granted.set_exception(Failure(message, retry=False))
