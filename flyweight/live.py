@@ -58,7 +58,9 @@ class Setting:
     """Those of the model and the kind of answers at hand."""
     clock: Callable[[], float] = time.perf_counter
     whole: str = ""
-    """What only answers drawn in one piece can have, such as "tools"; a strategy that draws steps is then refused."""
+    """What only answers drawn in one piece can have, such as "tools"; a strategy that searches step by step is then refused."""
+    longest: int | None = None
+    """Most tokens of an answer made of steps; one that would grow beyond is cut there. None for no limit."""
 
     def policy(self, name: str | None) -> Policy:
         """The policy of that name; the first for None."""
@@ -142,8 +144,8 @@ class Live:
         until: Until | None = None,
         policy: str | None = None,
     ) -> list[Node]:
-        if self.setting.whole:
-            raise ConfigError(f"it draws its answers step by step, which does not go with {self.setting.whole}")
+        if self.setting.whole and stop is None:
+            raise ConfigError(f"it searches step by step, which does not go with {self.setting.whole}")
         writer = self.setting.policy(policy)
         boundary = writer.boundary if stop is None else stop
         sampling = self._sampling(temperature, top_p, boundary, max_tokens)
@@ -433,14 +435,19 @@ class Live:
         task = self.task
         requests: list[Request] = []
         blanks: list[Node | None] = []
+        longest = self.setting.longest if not verifying else None
         for node in nodes:
+            drawn_with = sampling
+            if longest is not None and node.root is self.root:
+                room = max(1, longest - node.drawn)
+                drawn_with = replace(sampling, max_tokens=min(sampling.max_tokens, room))
             for _ in range(n):
                 draw = task.draws[node.key] = task.draws.get(node.key, -1) + 1
                 key = digest(node.key, task.branch, draw)[:32]
                 seed = int(digest(self.setting.seed, self.problem.id, key)[:16], 16) >> 1
                 hidden = self.setting.hidden
                 requests.append(
-                    Request(next(_request_ids), node, sampling, seed, until=until, hidden=hidden, problem=self.root)
+                    Request(next(_request_ids), node, drawn_with, seed, until=until, hidden=hidden, problem=self.root)
                 )
                 blanks.append(Node(parent=node, key=key, draw=draw, policy=policy.name))
         if not requests:

@@ -584,3 +584,11 @@ def test_comparing_answers_may_fail_and_fails_its_search_alone() -> None:
     searches = [run.submit(replace(SUM, id=id), voting(3), Budget(confidence=0.99)) for id in ("broken", "sound")]
     broken, sound = finish(run, *searches)
     assert broken.error == "RuntimeError: no comparing" and sound.error is None and sound.best is not None
+
+
+def test_an_answer_made_of_steps_is_no_longer_than_allowed() -> None:
+    run = runner(say(*["step\n\n"] * 100))
+    endless = strategies.bind("beam_search", {"n": 2, "width": 2, "step_tokens": 50})
+    [result] = finish(run, run.submit(SUM, endless, setting=replace(run.setting, longest=20)))
+    # Six tokens a step: three whole ones, and what is left of the fourth.
+    assert {c.node.drawn for c in result.candidates} == {20} and result.best is None

@@ -11,10 +11,9 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Match, Route
+from starlette.routing import Match, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from flyweight import __version__
@@ -184,17 +183,16 @@ def create(
     ]
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: object) -> AsyncIterator[None]:
         engine.start()
         try:
             yield
         finally:
             await asyncio.to_thread(engine.stop)
 
-    inner = Starlette(routes=table, lifespan=lifespan)
-    inner.router.redirect_slashes = False
+    # The router alone: Starlette's own middleware would answer errors in its own words before ours could.
     server.app = Guard(
-        inner,
+        Router(table, lifespan=lifespan, redirect_slashes=False),
         keys=keys or Keys(),
         limits=service.limits,
         metrics=metrics,

@@ -186,6 +186,7 @@ class Engine:
             emit=Watch(lambda piece: self._tell(work.job, piece), plan.answers, number=number, thoughts=plan.progress),
             maps=usual.maps if same_answers else (),
             whole=plan.whole,
+            longest=plan.sampling.max_tokens,
         )
 
     def _passing(self, work: Work, number: int, drawn: list[Node]) -> Strategy:

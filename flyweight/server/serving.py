@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
+import threading
+import time
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -16,7 +20,7 @@ from flyweight.errors import ConfigError
 from flyweight.server.app import Server
 from flyweight.server.errors import ApiError
 
-__all__ = ["bind", "serve"]
+__all__ = ["background", "bind", "serve"]
 
 DRAIN_SECONDS = 8.0
 """For requests under way when the process is told to end."""
@@ -35,12 +39,33 @@ def bind(host: str, port: int) -> socket.socket:
 
 def serve(server: Server, listening: socket.socket) -> None:
     """Answer until SIGTERM or Ctrl-C; then take no more, finish what is under way within seconds, and return."""
+    _Draining(_config(server), server).run(sockets=[listening])
+
+
+@contextlib.contextmanager
+def background(server: Server, listening: socket.socket) -> Iterator[str]:
+    """Answer on a thread of its own while the context is open; the base URL."""
+    inner = _Draining(_config(server), server)
+    thread = threading.Thread(target=inner.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    while not inner.started and thread.is_alive():
+        time.sleep(0.005)
+    host, port = listening.getsockname()[:2]
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        inner.should_exit = True
+        thread.join()
+        server.engine.stop()
+
+
+def _config(server: Server) -> uvicorn.Config:
     header_seconds = server.service.limits.header_seconds
 
     class Patient(Http):
         seconds = header_seconds
 
-    config = uvicorn.Config(
+    return uvicorn.Config(
         server.app,
         http=Patient,
         ws="none",
@@ -48,12 +73,12 @@ def serve(server: Server, listening: socket.socket) -> None:
         loop="asyncio",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=1,
         h11_max_incomplete_event_size=server.service.limits.header_bytes,
     )
-    _Draining(config, server).run(sockets=[listening])
 
 
 class _Draining(uvicorn.Server):

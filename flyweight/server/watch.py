@@ -61,7 +61,8 @@ class Watch:
                 self._said[answer] += 1
         if event.kind == "score" and event.node is not None and event.node.score is not None:
             self._best = max(self._best or 0.0, aggregate(event.node.score))
-        if event.kind in ("progress", "score", "node") and now - self._thought >= EVERY:
+        begun = self._ended or event.facts.get("generated_tokens")
+        if begun and event.kind in ("progress", "score", "node") and now - self._thought >= EVERY:
             self._thought = now
             self._tell(Thought(self._line(event)))
 
