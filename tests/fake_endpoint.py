@@ -346,7 +346,8 @@ class Endpoint:
         several: list[tuple[list[tuple[str, float]], str, str]],
     ) -> bool:
         body = call.body
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n")
+        writer.write(b"Content-Encoding: gzip\r\n\r\n" if call.fault == "gzip" else b"\r\n")
         always = self.kind == "vllm" and body["stream_options"].get("continuous_usage_stats")
 
         async def send(content: bytes) -> None:
@@ -425,6 +426,11 @@ async def _nonsense(send: Send, chat: bool) -> bool:
     return False
 
 
+async def _not_text(send: Send, chat: bool) -> bool:
+    await send(_data(chat, "x").replace(b"x", b"\xff\xfe"))
+    return False
+
+
 async def _comments(send: Send, chat: bool) -> bool:
     while True:
         await send(b": still here\n\n")
@@ -450,6 +456,7 @@ STREAMS: dict[str, Callable[[Send, bool], Any]] = {
     "longline": _long_line,
     "nan": _not_a_number,
     "badjson": _nonsense,
+    "utf8": _not_text,
     "comments": _comments,
     "idle": _idle_events,
     "counts": _wrong_counts,

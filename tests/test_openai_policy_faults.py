@@ -16,6 +16,7 @@ from flyweight.policies.openai.policy import OpenAI
 from flyweight.protocols import Request, Response
 from flyweight.types import Finish, Message, Node, Sampling
 from flyweight.wire import backoff, pool
+from flyweight.wire.client import Client, Timeouts
 from tests.fake_endpoint import Endpoint, Json
 
 ROOT = Node(messages=(Message("user", "Add 3 and 4 and 5."),), key="root")
@@ -181,6 +182,13 @@ def test_an_endpoint_that_fails_gets_trials_only_and_the_other_all_the_work() ->
         assert len(bad.drawn()) < 30, "five failures in a row, then single trials"
 
 
+def test_a_server_that_is_busy_when_it_is_looked_at_is_asked_again() -> None:
+    with Endpoint(fault=lambda number, path, body: "503" if number in (1, 4) else None) as server:
+        policy = OpenAI(f"openai:{server.url}")
+        assert policy.abilities.continues and serve(policy)[0].error is None
+        policy.close()
+
+
 def test_nobody_there_at_all_is_said_at_once() -> None:
     with pytest.raises(BackendError, match="is the server running"):
         OpenAI("openai:http://127.0.0.1:9")
@@ -242,6 +250,8 @@ def bounded() -> Iterator[None]:
         ("idle", "events without text"),
         ("choices", "none of the 1 asked for"),
         ("badjson", "not JSON"),
+        ("utf8", "not JSON"),
+        ("gzip", "compressed"),
     ],
 )
 def test_nonsense_is_an_error_in_one_line(fault: str, said: str) -> None:
@@ -294,6 +304,12 @@ def test_the_key_shows_in_no_message(monkeypatch: pytest.MonkeyPatch, caplog: py
         policy.close()
         assert "[key]" in str(response.error)
         assert "sk-very-secret" not in str(response.error) + caplog.text + repr(policy.spec)
+
+
+def test_a_key_without_encryption_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    for url in ("http://127.0.0.1:9/v1", "https://example.org/v1", "http://example.org/v1"):
+        Client(url, "sk-very-secret", Timeouts(), 1)
+    assert [record.getMessage().split()[4] for record in caplog.records] == ["http://example.org/v1"]
 
 
 def test_a_key_is_named_by_its_variable_and_a_wrong_one_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:

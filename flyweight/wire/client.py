@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import logging
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import httpx2
 
 __all__ = ["Client", "Failure", "Timeouts", "decoded"]
+
+log = logging.getLogger("flyweight")
 
 LONGEST_LINE = 4 << 20
 """Bytes of one event of a stream; the log-probabilities of a token take a few thousand."""
@@ -79,6 +82,8 @@ class Client:
         headers = {"Accept-Encoding": "identity", "Content-Type": "application/json", "User-Agent": "flyweight"}
         if key:
             headers["Authorization"] = f"Bearer {key}"
+            if url.startswith("http:") and not loopback(url):
+                log.warning("the key travels to %s without encryption: use https where others can listen", url)
         self._http = httpx2.AsyncClient(
             headers=headers,
             timeout=httpx2.Timeout(None, connect=timeouts.connect),

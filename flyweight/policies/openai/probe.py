@@ -134,7 +134,7 @@ async def _chat(client: Client, able: Abilities) -> tuple[Abilities, int] | None
         able,
         limit=limit,
         n="n" in extra and len(several) == 2,
-        logprobs="logprobs" in extra and bool(listed(first.get("logprobs"))),
+        logprobs="logprobs" in extra and _lists(first),
         seed="seed" in extra,
         usage=_tokens(said) > 0,
         tells_stop="stop_reason" in first or "matched_stop" in first,
@@ -219,7 +219,7 @@ async def _completions(client: Client, able: Abilities, spec: Spec, *, base: boo
         trims=False,
         template=template,
         limit="max_tokens",
-        logprobs="logprobs" in body and bool(listed(first.get("logprobs"))),
+        logprobs="logprobs" in body and _lists(first),
         extras="timings_per_token" in body,
         tells_stop="stop_reason" in first or "matched_stop" in first,
         usage=_tokens(said) > 0,
@@ -273,6 +273,14 @@ async def _ask(
 def _first(answer: Mapping[str, Any]) -> Mapping[str, Any]:
     found = choices(answer, 2)
     return found[0][1] if found else {}
+
+
+def _lists(choice: Mapping[str, Any]) -> bool:
+    """Whether a choice has log-probabilities that can be used."""
+    try:
+        return bool(listed(choice.get("logprobs")))
+    except Failure:
+        return False
 
 
 def _text(answer: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import json
 import logging
 import math
@@ -99,12 +100,23 @@ class Service:
         url = endpoint.url
         async with self._probing.setdefault(url, asyncio.Lock()):
             if url not in self._able:
-                able = await probe(endpoint.client, self._spec)
+                able = await self._probed(endpoint.client)
                 other = next((each.model for each in self._able.values() if each.model != able.model), None)
                 if other is not None:
                     raise Failure(f"{url} serves {able.model}, another endpoint {other}: name one model", retry=False)
                 self._able[url] = able
         return self._able[url]
+
+    async def _probed(self, client: Client) -> Abilities:
+        """A server that is there but busy is asked again; one that is not there fails at once."""
+        for attempt in itertools.count(1):
+            try:
+                return await probe(client, self._spec)
+            except Failure as failure:
+                if not failure.retry or failure.status is None or attempt > self._spec.retries:
+                    raise
+                await asyncio.sleep(self.pool.backoff.delay(attempt, failure.after))
+        raise AssertionError("count() never ends")
 
     async def _once(self, rows: Sequence[Row], endpoint: Endpoint, attempt: int) -> str:
         """One try; the endpoint that was asked."""
