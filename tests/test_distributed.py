@@ -185,7 +185,7 @@ class Thread:
     def ready(self) -> bool:
         return self.searcher.identity.done()
 
-    def status(self) -> Status:
+    def status(self, *, now: bool = False) -> Status:
         return self.searcher.status
 
     def submit(self, question: str) -> Future[bytes]:
@@ -342,6 +342,7 @@ def test_without_ray_it_says_how_to_get_it(flyweight: Command, tmp_path: Path, m
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_two_real_workers_one_of_them_killed_midway(tmp_path: Path) -> None:
     """Processes of their own on a local cluster; the one killed gets SIGKILL while it searches."""
@@ -377,6 +378,7 @@ def test_two_real_workers_one_of_them_killed_midway(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_command_line_spreads_and_says_what_is_wrong(flyweight: Command, tmp_path: Path) -> None:
     pytest.importorskip("ray")

@@ -123,15 +123,17 @@ class Searcher:
             while not self._closed.is_set():
                 for question in self._taken(order.in_flight - len(live), wait=not live):
                     live.append(runner.submit(problems[question], job.strategy, job.plan.budget))
-                for search in runner.step():
-                    live.remove(search)
+                ended = runner.step()
+                live = [search for search in live if search not in ended]
+                # Before what ended is sent: whoever has all of it must not see an older one.
+                self.status = Status(engine.generated, engine.stored.fresh.calls, len(live))
+                for search in ended:
                     if search.broken is not None:
                         raise search.broken
                     if record.error is not None:
                         raise record.error
                     id = search.original.id
                     self._under_way.pop(id).set_result(parcels.pack(id))
-                self.status = Status(engine.generated, engine.stored.fresh.calls, len(live))
         finally:
             engine.close()
 

@@ -31,8 +31,8 @@ class Hand(Worker, Protocol):
     def identity(self) -> str | None:
         """What it draws from; None while it is loading. Raises what loading raised."""
 
-    def status(self) -> Status:
-        """How far it is, as far as is known."""
+    def status(self, *, now: bool = False) -> Status:
+        """How far it is, as far as is known; `now` asks, and waits for it."""
 
 
 class Cluster(Protocol):
@@ -123,6 +123,11 @@ class _Elsewhere:
     def _total(self) -> Status:
         return _sum([self._left, *(hand.status() for hand in self.hands)])
 
+    def settle(self) -> None:
+        """Have every worker say how far it is now."""
+        for hand in self.hands:
+            hand.status(now=True)
+
     def close(self) -> None:
         """Give the workers up, keeping their counts."""
         self._left = self._total
@@ -153,6 +158,7 @@ class _Runner:
             problem, stopped = self._store.take(self._record.id, done.parcel)
             self._record.stopped[problem] = stopped
             yield self._store.search(self._record.id, problem).result
+        elsewhere.settle()
 
     def _look(self) -> bool:
         self._watch(Event("", "progress", 0.0))

@@ -37,9 +37,9 @@ class VLLM:
     """
 
     def __init__(self, reference: str = "", *, context: int = 2048, slots: int = 256, **more: object) -> None:
-        """`reference`: a folder or org/repo[@revision], and #SHARE behind it for the share of the GPU's memory that vLLM
-        may take (0.9; less where a verifier is to be loaded beside it). slots: requests in one pass; context: tokens of
-        a whole path.
+        """`reference`: a folder or org/repo[@revision], and #SHARE behind it for how much of the GPU's memory vLLM may
+        take (0.9; less where a verifier is to be loaded beside it). slots: requests in one pass; context: tokens of a
+        whole path.
 
         `more`: further arguments of vLLM's EngineArgs. ConfigError where vLLM is not installed, ModelError for a model
         it cannot run.
@@ -212,7 +212,7 @@ def _share(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 < value <= 1:
-        raise ConfigError(f"vllm: #{text} is no share of the GPU's memory: a number above 0 and at most 1, such as #0.5")
+        raise ConfigError(f"vllm: #{text} is no share of the GPU's memory: above 0 and at most 1, such as #0.5")
     return value
 
 
