@@ -1,6 +1,6 @@
 """Does choosing help where no answer is right? Tournaments and the medoid against random choice, on subjective prompts.
 
-    python -m benchmarks.tournament             # what is missing of 12 prompts: about 15 minutes; writes docs/judges.md
+    python -m benchmarks.tournament             # what is missing of 12 prompts: half an hour; writes docs/judges.md
     python -m benchmarks.tournament --limit 1   # some of the prompts: prints, writes nothing
 
 The small model writes `TEXTS` texts to every prompt of flyweight/tasks/data/writing.jsonl. Of these the medoid, a
@@ -132,7 +132,12 @@ def text(rows: Sequence[Figures], small: str, big: str) -> str:
 
 def first_place(rows: Sequence[Figures], judge: str) -> Interval:
     """How much likelier a text is preferred for being shown first, in [-1, 1]."""
-    return bootstrap_mean([fmean(first - second for _, _, first, second in row["said"][judge]) for row in rows])
+    return bootstrap_mean([fmean(first - second for _, _, first, second in _asked(row, judge)) for row in rows])
+
+
+def _asked(row: Figures, judge: str) -> list[Sequence[float]]:
+    """The pairs the judge was shown: where a text is vacuous, that is settled without it. Of none, a tie of nobody."""
+    return [said for said in row["said"][judge] if said[2:] not in ([0.0, 0.0], [1.0, 1.0])] or [[0, 0, 0.5, 0.5]]
 
 
 def length(rows: Sequence[Figures], judge: str) -> Interval:
@@ -140,7 +145,7 @@ def length(rows: Sequence[Figures], judge: str) -> Interval:
 
     def gain(row: Figures) -> float:
         values = []
-        for a, b, first, second in row["said"][judge]:
+        for a, b, first, second in _asked(row, judge):
             longer = (row["lengths"][a] > row["lengths"][b]) - (row["lengths"][a] < row["lengths"][b])
             values.append(longer * ((first + second) / 2 - 0.5))
         return fmean(values)

@@ -67,3 +67,11 @@ def test_wins_by_hand() -> None:
     said = [[0, 1, 0.9, 0.7], [2, 0, 0.4, 0.2], [1, 2, 0.5, 0.5]]
     assert [benchmark._wins(said, place) for place in range(3)] == pytest.approx([0.75, 0.35, 0.4])
     assert benchmark._longer([30, 10, 20], 0) == pytest.approx(1.0)
+
+
+def test_what_was_settled_without_the_judge_is_no_leaning_of_it() -> None:
+    row = {"lengths": [10, 400, 200], "said": {"judge": [[0, 1, 0.0, 0.0], [1, 2, 0.9, 0.7], [2, 0, 1.0, 1.0]]}}
+    assert benchmark.first_place([row], "judge").value == pytest.approx(0.2)
+    assert benchmark.length([row], "judge").value == pytest.approx(0.3)
+    settled = {"lengths": [10, 400], "said": {"judge": [[0, 1, 0.0, 0.0]]}}
+    assert benchmark.first_place([settled], "judge").value == benchmark.length([settled], "judge").value == 0
