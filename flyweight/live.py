@@ -58,7 +58,9 @@ class Setting:
     """Those of the model and the kind of answers at hand."""
     clock: Callable[[], float] = time.perf_counter
     whole: str = ""
-    """What only answers drawn in one piece can have, such as "tools"; a strategy that searches step by step is then refused."""
+    """What only answers drawn in one piece can have, such as "tools"; a strategy that searches by steps is refused."""
+    alternatives: int = 0
+    """How many of the likeliest tokens are told at every position of an answer."""
     longest: int | None = None
     """Most tokens of an answer made of steps; one that would grow beyond is cut there. None for no limit."""
 
@@ -322,6 +324,7 @@ class Live:
             certainty=response.certainty,
             finish=response.finish,
             hidden=response.hidden,
+            alternatives=response.alternatives,
         )
         draw.nodes[index] = node
         ended = node.finish is not Finish.STOP or draw.whole
@@ -447,7 +450,16 @@ class Live:
                 seed = int(digest(self.setting.seed, self.problem.id, key)[:16], 16) >> 1
                 hidden = self.setting.hidden
                 requests.append(
-                    Request(next(_request_ids), node, drawn_with, seed, until=until, hidden=hidden, problem=self.root)
+                    Request(
+                        next(_request_ids),
+                        node,
+                        drawn_with,
+                        seed,
+                        until=until,
+                        hidden=hidden,
+                        alternatives=0 if verifying else self.setting.alternatives,
+                        problem=self.root,
+                    )
                 )
                 blanks.append(Node(parent=node, key=key, draw=draw, policy=policy.name))
         if not requests:

@@ -67,6 +67,8 @@ class Request:
     reread: bool = False
     """Nothing is drawn: the response carries the hidden states of the whole path, computed again behind its prompt; of
     a root, those of the prompt."""
+    alternatives: int = 0
+    """How many of the likeliest tokens to tell at every position (`Node.alternatives`)."""
     problem: Node | None = None
     """Root of the problem this is drawn for, where the path has another one: whose turn it is goes by problems."""
 
@@ -82,6 +84,8 @@ class Response:
     certainty: tuple[float, ...] = ()
     finish: Finish = Finish.END
     hidden: object | None = None
+    alternatives: tuple[tuple[tuple[int, float], ...], ...] = ()
+    """Where asked for, per token the likeliest ones with their natural-log probabilities, the likeliest first."""
     choices: tuple[float, ...] = ()
     """Natural-log probability of each of the request's choices' first token, <= 0; none where the path fills the
     context (Finish.LENGTH)."""

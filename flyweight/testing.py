@@ -192,6 +192,9 @@ class ToyPolicy:
             tokens=tuple(map(ord, text)),
             logprobs=(row.draft.logprob,) * len(text),
             certainty=(-row.draft.logprob,) * len(text),
+            alternatives=tuple(_guesses(c, row.draft.logprob, row.request.alternatives) for c in text[: row.written])
+            if row.request.alternatives
+            else (),
             finish=finish,
             prompt_tokens=row.prompt_tokens,
             cached_tokens=row.cached_tokens,
@@ -224,6 +227,11 @@ class ToyPolicy:
 
     def _kv_bytes(self) -> int:
         return KV_BYTES_PER_TOKEN * sum(row.length + row.written for row in self._rows)
+
+
+def _guesses(character: str, logprob: float, count: int) -> tuple[tuple[int, float], ...]:
+    """A character and others that the toy thinks less likely."""
+    return tuple((ord(character) + i, logprob - i) for i in range(count))
 
 
 def _everything(node: Node) -> str:

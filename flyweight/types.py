@@ -130,6 +130,9 @@ class Node:
     """Hidden states, float16 [T, layers, width], where the policy was asked to keep them: for each drawn token those at
     the position before it, from which it was drawn; where the model ended its answer, those it did so from too."""
 
+    alternatives: tuple[tuple[tuple[int, float], ...], ...] = field(default=(), repr=False)
+    """Where asked for, per drawn token the likeliest ones at its position, with natural-log probabilities."""
+
     @property
     def root(self) -> Node:
         """The node holding the prompt."""

@@ -18,6 +18,7 @@ from flyweight.server.errors import ApiError
 from flyweight.server.job import Plan
 from flyweight.server.limits import Limits, generations
 from flyweight.server.schema import ChatRequest, CompletionRequest, Request
+from flyweight.server.tokens import Pieces
 from flyweight.types import Budget, Message, Problem, Sampling, digest
 from flyweight.verifiers.schema import fits
 
@@ -132,7 +133,7 @@ class Service:
         for name in ("presence_penalty", "frequency_penalty", "logit_bias"):
             if getattr(asked, name):
                 raise ApiError(400, f"{name}: not supported, leave it out or 0", param=name, code="unsupported")
-        if logprobs and not hasattr(self.policy, "piece"):
+        if logprobs and not Pieces(self.policy).known:
             raise ApiError(400, "logprobs: this model does not tell its tokens", param="logprobs", code="unsupported")
         ignored = [name for name in asked.model_extra or () if getattr(asked, name, None) is not None]
         ignored += [name for name in ("reasoning_effort",) if getattr(asked, name, None) is not None]

@@ -187,19 +187,22 @@ class Engine:
             maps=usual.maps if same_answers else (),
             whole=plan.whole,
             longest=plan.sampling.max_tokens,
+            alternatives=plan.top_logprobs,
         )
 
     def _passing(self, work: Work, number: int, drawn: list[Node]) -> Strategy:
         plan = work.plan
         first = number * plan.n
-        live = plan.stream and not plan.tools
+        # Calls are known once they are whole, and the likeliest tokens once an answer is.
+        live = plan.stream and not plan.tools and not plan.top_logprobs
 
         def tell(delta: Delta) -> None:
             self._tell(work.job, replace(delta, index=first + delta.index))
 
         sampling = plan.sampling
         told = tell if live else None
-        return passing(plan.n, sampling.temperature, sampling.stop, drawn, told, self.policy, plan.logprobs)
+        pieces = Pieces(self.policy) if plan.logprobs else None
+        return passing(plan.n, sampling.temperature, sampling.stop, drawn, told, pieces)
 
     def _ended(self, search: Live) -> None:
         work = self._owners.pop(search, None)

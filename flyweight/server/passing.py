@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from flyweight.protocols import Growth, Policy, Search, Strategy, Until
+from flyweight.protocols import Growth, Search, Strategy, Until
 from flyweight.server.job import Delta
 from flyweight.server.tokens import Pieces, visible
 from flyweight.types import Node
@@ -18,16 +18,16 @@ def passing(
     stops: Sequence[str],
     drawn: list[Node],
     tell: Callable[[Delta], None] | None,
-    policy: Policy,
-    logprobs: bool,
+    pieces: Pieces | None,
 ) -> Strategy:
     """A strategy that draws n answers, and puts them into `drawn` in their order.
 
-    Cost: n completions. `tell` hears of more text as it is written, numbered from 0.
+    Cost: n completions. `tell` hears of more text as it is written, numbered from 0, with
+    log-probabilities where `pieces` are given.
     """
 
     async def one(search: Search, index: int) -> Node:
-        watch = _watch(index, stops, tell, Pieces(policy) if logprobs else None) if tell is not None else None
+        watch = _watch(index, stops, tell, pieces) if tell is not None else None
         nodes = await search.complete([search.root], temperature=temperature, until=watch)
         return nodes[0]
 

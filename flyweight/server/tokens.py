@@ -11,6 +11,9 @@ from flyweight.types import Node
 __all__ = ["Pieces", "Visible", "cut", "visible"]
 
 
+Guesses = Sequence[tuple[int, float]]
+
+
 class Visible(NamedTuple):
     """What may be shown of a text that is still growing."""
 
@@ -50,22 +53,27 @@ class Pieces:
         """Whether the policy tells them."""
         return self._piece is not None
 
-    def entries(self, tokens: Sequence[int], logprobs: Sequence[float]) -> list[dict[str, Any]]:
-        """One object per token: its text, bytes and natural-log probability."""
-        assert self._piece is not None
+    def entries(
+        self, tokens: Sequence[int], logprobs: Sequence[float], alternatives: Sequence[Guesses] = ()
+    ) -> list[dict[str, Any]]:
+        """One object per token: its text, bytes and natural-log probability, and the likeliest tokens in its place."""
         found = []
-        for token, logprob in zip(tokens, logprobs, strict=True):
-            data: bytes = self._piece(token)
-            text = data.decode("utf-8", "replace")
-            found.append({"token": text, "logprob": logprob, "bytes": list(data), "top_logprobs": []})
+        for index, (token, logprob) in enumerate(zip(tokens, logprobs, strict=True)):
+            others = alternatives[index] if index < len(alternatives) else ()
+            found.append({**self._entry(token, logprob), "top_logprobs": [self._entry(*other) for other in others]})
         return found
+
+    def _entry(self, token: int, logprob: float) -> dict[str, Any]:
+        assert self._piece is not None
+        data: bytes = self._piece(token)
+        return {"token": data.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(data)}
 
     def of(self, node: Node, text: str) -> list[dict[str, Any]]:
         """Those of an answer's drawn tokens that begin within `text`, which is its solution or the beginning of it."""
         found: list[dict[str, Any]] = []
         room = len(text.encode("utf-8", "surrogatepass"))
         for step in node.steps:
-            entries = self.entries(step.tokens or (), step.logprobs) if step.tokens is not None else []
+            entries = self.entries(step.tokens or (), step.logprobs, step.alternatives)
             for entry in entries:
                 if room <= 0:
                     return found

@@ -113,3 +113,15 @@ def test_a_draw_depends_on_its_own_row_only() -> None:
             a = together.draw(row, temperature=temperature, top_p=1.0, u=0.6)
             b = alone.draw(0, temperature=temperature, top_p=1.0, u=0.6)
             assert a == b
+
+
+def test_the_likeliest_tokens_are_those_of_a_full_sort() -> None:
+    logits = np.round(np.random.default_rng(3).normal(size=(2, 1000)), 1).astype(np.float32)  # with ties
+    rows = Rows(logits, Scratch(1000))
+    for row in range(2):
+        for count in (1, 5, 20):
+            wanted = sorted(range(1000), key=lambda token, row=row: (-logits[row, token], token))[:count]  # type: ignore[misc]
+            found = rows.likeliest(row, count)
+            assert [token for token, _ in found] == wanted
+            total = math.log(np.exp(logits[row].astype(np.float64)).sum())
+            assert all(math.isclose(lp, logits[row, token] - total, abs_tol=1e-4) for token, lp in found)

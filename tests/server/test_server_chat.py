@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import openai
 import pytest
@@ -79,6 +81,19 @@ def test_a_stream_says_what_the_whole_does(server: Running) -> None:
         assert [part["finish_reason"] for part in mine if part["finish_reason"]] == ["stop"] and mine[-1]["delta"] == {}
     assert len(parts) > 40, "text comes token by token"
     assert all("usage" not in part for part in parts)
+
+
+def test_the_likeliest_tokens_are_told_in_chats_and_completions(server: Running) -> None:
+    body = {"logprobs": True, "top_logprobs": 2, "max_tokens": 4}
+    for model in ("toy", "toy@self_consistency:n=2"):
+        content = server.ask({**body, "model": model}).json()["choices"][0]["logprobs"]["content"]
+        assert [len(entry["top_logprobs"]) for entry in content] == [2] * 4
+        assert all(entry["top_logprobs"][0]["token"] == entry["token"] for entry in content)
+    old = server.ask({"logprobs": 2, "max_tokens": 4}, "/v1/completions").json()["choices"][0]["logprobs"]
+    assert [len(each) for each in old["top_logprobs"]] == [2] * 4
+    parts = events(server.ask({**body, "stream": True}))
+    told = [entry for part in parts[:-1] for entry in (part["choices"][0]["logprobs"] or {}).get("content", ())]
+    assert [len(entry["top_logprobs"]) for entry in told] == [2] * 4
 
 
 def test_usage_comes_last_in_a_stream_and_only_if_asked_for(server: Running) -> None:
@@ -226,18 +241,13 @@ def test_openai_clients_raise_what_they_should(client: openai.OpenAI) -> None:
 async def _asked(url: str) -> tuple[str, str]:
     async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as own:
         whole = await own.chat.completions.create(model="toy@greedy", messages=SUM)  # type: ignore[arg-type]
-        stream = await own.chat.completions.create(
-            model="toy@greedy",
-            messages=SUM,  # type: ignore[arg-type]
-            stream=True,
-        )
+        create: Any = own.chat.completions.create
+        stream = await create(model="toy@greedy", messages=SUM, stream=True)
         said = [part.choices[0].delta.content or "" async for part in stream]
         return str(whole.choices[0].message.content), "".join(said)
 
 
 def test_the_async_client_hears_the_same(server: Running) -> None:
-    import asyncio
-
     whole, streamed = asyncio.run(_asked(server.url))
     assert whole == streamed != ""
 

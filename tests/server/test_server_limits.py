@@ -64,11 +64,14 @@ OVERSIZED: list[tuple[dict[str, Any], str]] = [
     ({"model": "toy@best_of_n:n=300"}, "flyweight.parameters"),
     ({"model": "toy@" + "(" * 200}, "flyweight"),
 ]
+NOT: dict[str, list[Any]] = {
+    **{name: ["1", 1.5, [], True] for name in ("n", "seed", "max_tokens")},
+    **{name: ["1", [], {}, -1, 1e308, 3] for name in ("temperature", "top_p")},
+    "stream": ["yes", 1, []],
+    "messages": [None, "hi", {}, []],
+}
 WRONG: list[tuple[dict[str, Any], str]] = [
-    *(({name: value}, name) for name in ("n", "seed", "max_tokens") for value in ("1", 1.5, [], True)),
-    *(({name: value}, name) for name in ("temperature", "top_p") for value in ("1", [], {}, -1, 1e308, 3)),
-    *(({"stream": value}, "stream") for value in ("yes", 1, [])),
-    *(({"messages": value}, "messages") for value in (None, "hi", {}, [])),
+    *(({name: value}, name) for name, values in NOT.items() for value in values),
     ({"messages": ["hi"]}, "messages.0"),
     ({"messages": [{"role": "wizard", "content": "x"}]}, "messages.0.role"),
     ({"messages": [{"role": "user"}]}, "messages.0.content"),

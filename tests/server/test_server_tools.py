@@ -13,7 +13,7 @@ import pytest
 from flyweight.errors import ConfigError
 from flyweight.policies.llamacpp import LlamaCpp
 from flyweight.policies.llamacpp.template import ChatTemplate
-from flyweight.protocols import Request
+from flyweight.protocols import Request, Response
 from flyweight.server import grammar, tools
 from flyweight.testing import Draft, ToyPolicy
 from flyweight.types import Finish, Message, Node, Sampling, ToolMessage
@@ -189,7 +189,7 @@ def test_calls_are_streamed_in_openais_form() -> None:
 
 
 def test_a_conversation_with_calls_and_results_is_understood() -> None:
-    turns = [
+    turns: list[dict[str, Any]] = [
         {"role": "user", "content": "What time is it?"},
         {
             "role": "assistant",
@@ -250,6 +250,11 @@ def test_the_tiny_model_counts_what_the_server_says(model: LlamaCpp) -> None:
             == answer["message"]["content"]
         )
         assert all(entry["logprob"] <= 0 for entry in entries)
+        top = own.ask({"model": model.name, "max_tokens": 30, "logprobs": True, "top_logprobs": 3, "temperature": 0})
+        for entry in top.json()["choices"][0]["logprobs"]["content"]:
+            first, *others = entry["top_logprobs"]
+            assert (first["token"], first["logprob"]) == (entry["token"], entry["logprob"]) and len(others) == 2
+            assert first["logprob"] >= others[0]["logprob"] >= others[1]["logprob"]
         long = own.ask({"model": model.name, "messages": [{"role": "user", "content": "word " * 300}]})
         assert long.json()["error"]["code"] == "context_length_exceeded" and "400" in long.json()["error"]["message"]
 
@@ -262,7 +267,7 @@ def draw(policy: LlamaCpp, gbnf: str, n: int = 6) -> Sequence[str]:
     root = Node(messages=(Message("user", "hi"),), key="root")
     for id in range(1, n + 1):
         policy.add(Request(id, root, Sampling(temperature=1.0, max_tokens=250, grammar=gbnf), id))
-    done = []
+    done: list[Response] = []
     while len(done) < n:
         done += policy.step()
     assert not any(response.error for response in done), done

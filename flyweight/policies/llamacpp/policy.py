@@ -423,6 +423,8 @@ class LlamaCpp:
                 kept += 1
             if states is not None and row.request.hidden:
                 row.hidden.append(states[at : at + 1])
+            if row.request.alternatives:
+                row.alternatives.append(logits.likeliest(at, row.request.alternatives))
             try:
                 self._write(row, outcome)
             except Exception as error:  # an `until` predicate may raise anything; it fails its own request only

@@ -79,6 +79,7 @@ class Row:
     logprobs: list[float] = field(default_factory=list)
     certainty: list[float] = field(default_factory=list)
     hidden: list[States] = field(default_factory=list)
+    alternatives: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
     reread: range | None = None
     """The positions whose states are wanted, and nothing else."""
     ends: tuple[int, ...] = ()
@@ -167,6 +168,7 @@ class Row:
             certainty=tuple(self.certainty),
             finish=finish,
             hidden=np.concatenate(self.hidden) if self.hidden else None,
+            alternatives=tuple(self.alternatives[: len(self.tokens)]),
             choices=tuple(choices),
             ends=self.ends,
             prompt_tokens=cost[0],

@@ -166,6 +166,14 @@ class Rows:
         total = self.log_total(row)
         return tuple(min(0.0, float(self._logits[row, token]) - total) for token in tokens)
 
+    def likeliest(self, row: int, count: int) -> tuple[tuple[int, float], ...]:
+        """The most likely tokens of a row with their log-probabilities, descending; the lowest id first on ties."""
+        logits = self._logits[row]
+        floor = np.partition(logits, logits.size - min(count, logits.size))[logits.size - min(count, logits.size)]
+        ids = np.flatnonzero(logits >= floor)
+        ids = ids[np.argsort(-logits[ids], kind="stable")][:count]
+        return tuple(zip(ids.tolist(), self.logprobs(row, ids.tolist()), strict=True))
+
     def draw(self, row: int, *, temperature: float, top_p: float, u: float, allowed: Candidates | None = None) -> Drawn:
         """Draw by inverting the cumulative distribution at `u` in [0, 1).
 

@@ -291,6 +291,8 @@ class Transformers:
         for (row, at, _), outcome in zip(places, draw(places, logits_of), strict=True):
             if hidden and row.request.hidden:
                 row.hidden.append(states[at])
+            if row.request.alternatives:
+                row.alternatives.append(logits_of.likeliest(at, row.request.alternatives))
             try:
                 self._write(row, outcome)
             except Exception as error:  # an `until` predicate may raise anything; it fails its own request only
