@@ -143,7 +143,7 @@ export function Meters({ search, running }) {
     ["nodes", count(search.drawn || search.nodes.size - search.roots.length), running && seen ? `${seen.in_flight} in flight` : ""],
     ["scored", count(search.judged), usage?.verifier_tokens ? `${compact(usage.verifier_tokens)} tokens` : ""],
     ["KV reuse", reuse == null ? "–" : percent(reuse, 0), reuse == null ? "" : `${compact(cached)} of ${compact(cached + computed)}`],
-    ...(usage?.flops ? [["FLOPs", operations(usage.flops), ""]] : []),
+    ["FLOPs", operations(usage?.flops), ""],
   ];
   return html`<dl class="meters">
     ${entries.map(

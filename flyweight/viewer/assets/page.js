@@ -55,7 +55,7 @@
       ${[0,.5,1].map(l=>p`<text class="tick" x=${i(l)} y="96" text-anchor=${l===0?"start":l===1?"end":"middle"}>${l}</text>`)}
     </svg>
     <figcaption>score by ${o[0].score.kind||"the verifier"}${s?": right above the line, wrong below":""}</figcaption>
-  </figure>`}function fo({search:t,running:n}){let e=t.result?.usage,r=t.progress,o=e?.generated_tokens??Math.max(t.tokens,r?.generated_tokens??0),i=e?.cached_tokens??r?.cached_tokens,s=e?.prompt_tokens??r?.prompt_tokens,a=i!=null&&i+s>0?i/(i+s):null,u=t.at>0?o/t.at:null,l=[["tokens drawn",I(o),u&&n?`${q(u)}/s`:""],["time",vt(e?.seconds||t.at),""],["nodes",q(t.drawn||t.nodes.size-t.roots.length),n&&r?`${r.in_flight} in flight`:""],["scored",q(t.judged),e?.verifier_tokens?`${I(e.verifier_tokens)} tokens`:""],["KV reuse",a==null?"–":L(a,0),a==null?"":`${I(i)} of ${I(i+s)}`],...e?.flops?[["FLOPs",bt(e.flops),""]]:[]];return p`<dl class="meters">
+  </figure>`}function fo({search:t,running:n}){let e=t.result?.usage,r=t.progress,o=e?.generated_tokens??Math.max(t.tokens,r?.generated_tokens??0),i=e?.cached_tokens??r?.cached_tokens,s=e?.prompt_tokens??r?.prompt_tokens,a=i!=null&&i+s>0?i/(i+s):null,u=t.at>0?o/t.at:null,l=[["tokens drawn",I(o),u&&n?`${q(u)}/s`:""],["time",vt(e?.seconds||t.at),""],["nodes",q(t.drawn||t.nodes.size-t.roots.length),n&&r?`${r.in_flight} in flight`:""],["scored",q(t.judged),e?.verifier_tokens?`${I(e.verifier_tokens)} tokens`:""],["KV reuse",a==null?"–":L(a,0),a==null?"":`${I(i)} of ${I(i+s)}`],["FLOPs",bt(e?.flops),""]];return p`<dl class="meters">
     ${l.map(([h,f,c])=>p`<div key=${h}>
         <dt>${h}</dt>
         <dd>${f} ${c&&p`<small>${c}</small>`}</dd>
@@ -190,7 +190,7 @@
     </div>`)}</div>
     ${s?.command&&p`<h3>To run it</h3><pre>${b(s.command)}</pre>`}
     ${[["What would change it",bo(s?.changes)],["Assumptions",bo(t.assumptions)]].map(([u,l])=>l.length>0&&p`<div key=${u}><h3>${u}</h3><ul class="note">${l.map(h=>p`<li key=${h}>${b(h)}</li>`)}</ul></div>`)}
-  </div>`}var Xa={questions:"Questions",curves:"Scaling",scores:"Scores",difficulty:"Difficulty",setup:"Setup"},Ua=3;function To({id:t,tab:n="questions"}){let[e,r]=v(null),[o,i]=v(null),[s,a]=v(null);if(E(()=>{let c,m=!1,g=_=>F(`run/${t}`,{fresh:_}).then(d=>{m||(r(d),d.run.finished||(c=setTimeout(()=>g(!0),1e3*Ua)))},d=>m||i(d.message));return g(!1),F(`run/${t}/report`).then(_=>m||a(_),_=>m||a({report:null,why:_.message})),()=>{m=!0,clearTimeout(c)}},[t]),o)return p`<div class="empty"><h1>Not found</h1><p>${o}</p><p><a href="#/">All runs</a></p></div>`;if(!e)return p`<div class="waiting-page" aria-busy="true"></div>`;let{run:u,questions:l,accuracy:h}=e,f=s?.report?.rows?.[0];return p`<div class="run">
+  </div>`}var Xa={questions:"Questions",curves:"Scaling",scores:"Scores",difficulty:"Difficulty",setup:"Setup"},Ua=3;function To({id:t,tab:n="questions"}){let[e,r]=v(null),[o,i]=v(null),[s,a]=v(null);if(E(()=>{let c,m=!1,g=()=>F(`run/${t}/report`).then(d=>m||a(d),d=>m||a({report:null,why:d.message})),_=d=>F(`run/${t}`,{fresh:d}).then(y=>{m||(r(y),d||setTimeout(g),y.run.finished||(c=setTimeout(()=>_(!0),1e3*Ua)))},y=>m||i(y.message));return _(!1),()=>{m=!0,clearTimeout(c)}},[t]),o)return p`<div class="empty"><h1>Not found</h1><p>${o}</p><p><a href="#/">All runs</a></p></div>`;if(!e)return p`<div class="waiting-page" aria-busy="true"></div>`;let{run:u,questions:l,accuracy:h}=e,f=s?.report?.rows?.[0];return p`<div class="run">
     <header class="title">
       <p class="crumbs"><a href="#/">Runs</a> / ${b(u.task??"run")}</p>
       <h1>${b(tt(u))}</h1>

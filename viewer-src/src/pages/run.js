@@ -17,14 +17,16 @@ export function Run({ id, tab = "questions" }) {
   useEffect(() => {
     let timer;
     let gone = false;
+    // What takes longer, the candidates' own figures, is asked for once the questions stand there.
+    const rest = () => load(`run/${id}/report`).then((found) => gone || setReport(found), (failure) => gone || setReport({ report: null, why: failure.message }));
     const read = (fresh) =>
       load(`run/${id}`, { fresh }).then((found) => {
         if (gone) return;
         setData(found);
+        if (!fresh) setTimeout(rest);
         if (!found.run.finished) timer = setTimeout(() => read(true), 1000 * POLL_SECONDS); // it is still being made
       }, (failure) => gone || setError(failure.message));
     read(false);
-    load(`run/${id}/report`).then((found) => gone || setReport(found), (failure) => gone || setReport({ report: null, why: failure.message }));
     return () => { gone = true; clearTimeout(timer); };
   }, [id]);
   if (error) return html`<div class="empty"><h1>Not found</h1><p>${error}</p><p><a href="#/">All runs</a></p></div>`;
