@@ -30,14 +30,14 @@ VERSION = 1
 ENGINES = {2: (1, 2), 32: (4, 8, 16, 32)}
 """Slots of the engines measured, and the rows decoded in each."""
 CONTEXT = 1024
-LONG = 1800
-"""Characters of the longer prompt: some 600 tokens."""
+LONG = 1400
+"""Characters of the longer prompt: some 400 tokens."""
 STEPS = 40
-FEWEST = 8
+FEWEST = 6
 SECONDS = 1.2
 """Time for one point, beyond the fewest steps."""
-ALONE = 3
-"""Times as long for a row alone, which drafts: how well that goes shows only in a longer text."""
+DRAFTING = {1: 240, 2: 120}
+"""Tokens by rows where the engine drafts, however long they take: how well that goes shows only in a longer text."""
 LIMIT = 600.0
 BUSY = 0.5
 """Other work per CPU beyond which a measurement says little about the machine."""
@@ -278,6 +278,7 @@ def figures(path: Path, form: str, slots: int) -> dict[str, Any]:
 def _points(policy: Any, widths: Sequence[int]) -> tuple[list[Any], list[Any]]:
     points, prompts = [], []
     texts = _texts()
+    longest = DRAFTING if policy.weights.kind == "packed" else {}
     _drawn(policy, next(texts), 1, 4)  # whatever is touched first is slow once
     for rows in widths:
         for long in (0, LONG):
@@ -286,7 +287,7 @@ def _points(policy: Any, widths: Sequence[int]) -> tuple[list[Any], list[Any]]:
                 text = next(texts) + "\n\n" + text
             measured = None
             while measured is None and len(text) > 1:
-                measured = _drawn(policy, text, rows, STEPS * (2 * ALONE if rows == 1 else 1))
+                measured = _drawn(policy, text, rows, longest.get(rows, STEPS), whole=rows in longest)
                 text = text[: len(text) // 2]
             if measured is not None:
                 points.append([rows, *measured[:2]])
@@ -304,8 +305,13 @@ def _texts() -> Iterator[str]:
         yield f"{row['question']}\n" if number < len(rows) else f"{number} {row['question']}\n"
 
 
-def _drawn(policy: Any, text: str, rows: int, steps: int) -> tuple[float, float, float, float] | None:
-    """(tokens in front, seconds a token, prompt tokens, their seconds); None where the text leaves no room."""
+def _drawn(
+    policy: Any, text: str, rows: int, steps: int, *, whole: bool = False
+) -> tuple[float, float, float, float] | None:
+    """(tokens in front, seconds a token, prompt tokens, their seconds); None where the text leaves no room.
+
+    `whole`: all steps, however long they take.
+    """
     from flyweight.protocols import Request
     from flyweight.types import BOXED, Message, Node, Sampling
 
@@ -328,7 +334,7 @@ def _drawn(policy: Any, text: str, rows: int, steps: int) -> tuple[float, float,
             taken.append(seconds)
             drawn += policy.counters.generated_tokens - had.generated_tokens
             spent += seconds
-        if spent > SECONDS * (ALONE if rows == 1 else 1) and len(taken) >= FEWEST:
+        if not whole and spent > SECONDS and len(taken) >= FEWEST:
             break
     for id in left:
         policy.cancel(id)
