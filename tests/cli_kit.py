@@ -38,8 +38,8 @@ UsePolicy = Callable[[ToyPolicy], None]
 
 
 def solve(*arguments: str) -> Sequence[str]:
-    """The command line of `solve` on the toy policy."""
-    return ["solve", "--model", "toy", *arguments]
+    """The command line of `solve` on the toy policy: a plain vote, unless another strategy is named behind it."""
+    return ["solve", "--model", "toy", "--strategy", "self_consistency", *arguments]
 
 
 def adds_up(question: str, so_far: str, rng: Random, sampling: Sampling) -> Draft:

@@ -31,7 +31,7 @@ class Plan:
     """One run: every problem selected from a task, searched in one way. Compared by value."""
 
     task: str
-    strategy: str = api.DEFAULT_STRATEGY
+    strategy: str = "self_consistency"
     parameters: Mapping[str, Value] = field(default_factory=dict)
     """Of the strategy; the others have their defaults."""
     verifier: str | None = None

@@ -27,7 +27,7 @@ HELP = """Fit how often an answer is right that leads its vote by so much: what 
 Examples:
   flyweight bench calibrate last -o mine.json
   flyweight bench calibrate 3fa9 81cc -o mine.json --runs results
-  flyweight solve "What is 12 * 17 - 4?" --confidence 0.6 --confidence-map mine.json
+  flyweight solve "What is 12 * 17 - 4?" -s self_consistency --confidence 0.6 --confidence-map mine.json
 
 A run of self_consistency (or of weighted_best_of_n, with its verifier) gives one map, for its model, kind of answers
 and temperature. Its questions must be of the split calibration, or development, or your own (jsonl); test questions

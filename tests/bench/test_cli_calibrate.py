@@ -15,7 +15,7 @@ from flyweight.select import lead
 from flyweight.store import Store
 from flyweight.types import Budget
 from tests.bench.kit import questions
-from tests.cli_kit import QUESTION, Command
+from tests.cli_kit import QUESTION, Command, solve
 
 Drawn = Callable[..., Path]
 
@@ -43,7 +43,7 @@ def test_a_run_becomes_a_map_that_solve_uses(flyweight: Command, drawn: Drawn, t
     assert made.strategies == ("self_consistency", "adaptive_consistency")
     assert (dict(made.parameters), made.fitted_on, made.questions) == ({"temperature": 0.7}, "jsonl, all rows", 40)
     assert "toy, self_consistency and adaptive_consistency, 40 questions: 2 of 2 agree: " in done.out
-    facts = flyweight("solve", QUESTION, "-m", "toy", "-n", "4", "--confidence-map", str(file), "--json").json
+    facts = flyweight(*solve(QUESTION, "-n", "4", "--confidence-map", str(file), "--json")).json
     votes = sorted((sum(c["class"] == k for c in facts["candidates"]) for k in range(4)), reverse=True)
     assert facts["calibrated"] and facts["confidence"] == pytest.approx(made(lead(votes[0], votes[1])))
 

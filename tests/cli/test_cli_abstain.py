@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from flyweight import abstain
+from flyweight import abstain, api
 from flyweight.cli import render
 from flyweight.select import lead
 from flyweight.testing import Draft, ToyPolicy
@@ -89,7 +89,7 @@ def test_compare_shows_probabilities_alone(flyweight: Command) -> None:
 def test_chat_says_when_it_is_not_sure(flyweight: Command, policy: UsePolicy) -> None:
     policy(says("12", "13"))
     done = flyweight("chat", "-m", "toy", "-n", "5", "--confidence", "0.8", stdin=QUESTION + "\n")
-    assert "self_consistency n=5 · not sure (3 of 5 agree) · " in done.err
+    assert f"{api.DEFAULT_STRATEGY} n=5 · not sure (3 of 5 agree) · " in done.err
 
 
 @pytest.mark.parametrize(

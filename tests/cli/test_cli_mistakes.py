@@ -15,7 +15,7 @@ MISTAKES = [
     (["solve", QUESTION, "-s", "greedy", "-n", "4"], "greedy has no parameter n: drop -n (or FLYWEIGHT_N), or"),
     (["solve", QUESTION, "-s", "beam_search", "--set", "widht=4"], "did you mean 'width'?"),
     (["solve", QUESTION, "--set", "temperature"], "write key=value"),
-    (["solve", QUESTION, "--set", "temperature=hot"], "temperature='hot' is not allowed: a number from"),
+    (["solve", QUESTION, "-s", "sample", "--set", "temperature=hot"], "temperature='hot' is not allowed: a number"),
     (["solve", QUESTION, "-n", "0"], "n=0 is not allowed"),
     (["solve", QUESTION, "-n", "4", "--set", "n=5"], "n is given twice: 4 and 5"),
     (["solve", QUESTION, "-n", "many"], "Invalid value for '-n'"),

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from flyweight import api
+
 GUARD = 30.0
 """Seconds after which something hangs."""
 SCRIPT = """
@@ -181,7 +183,7 @@ def test_a_terminal_sees_a_live_line_and_keeps_only_the_result() -> None:
     os.close(leader)
     assert child.wait(timeout=GUARD) == 0
     shown = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", seen).decode()
-    assert "self_consistency" in shown and "tokens" in shown
+    assert api.DEFAULT_STRATEGY in shown and "tokens" in shown
     assert b"\x1b[?25l" in seen and seen.rindex(b"\x1b[?25h") > seen.rindex(b"\x1b[?25l"), "the cursor comes back"
     assert "Answer      6" in out and "\x1b" not in out
 

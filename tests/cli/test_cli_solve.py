@@ -108,3 +108,11 @@ def test_system_prompt_reaches_the_model_or_not(flyweight: Command, tmp_path: Pa
 def test_a_verifier_nobody_asks_is_recorded(flyweight: Command) -> None:
     facts = flyweight(*solve(QUESTION, "-s", "greedy", "--verifier", "arithmetic", "--json")).json
     assert facts["verifier"] == "arithmetic" and facts["usage"]["verifier_calls"] == 0
+
+
+def test_auto_says_what_it_goes_by(flyweight: Command) -> None:
+    done = flyweight(*solve(QUESTION, "-s", "auto", "--json"))
+    assert done.code == 0 and done.json["strategy"] == "auto" and done.json["answer"] == "12"
+    assert "published defaults" in done.json["line"] and 0 < done.json["difficulty"] <= 1
+    shown = flyweight(*solve(QUESTION, "-s", "auto", "-n", "4")).out
+    assert "Search      auto n=4, toy\nBecause     easy (" in shown
