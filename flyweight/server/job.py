@@ -65,7 +65,7 @@ class Choice:
     text: str
     finish_reason: str
     tokens: int
-    """Generated along its path."""
+    """Generated along its path, the one that ends it among them."""
     logprobs: list[dict[str, Any]] | None = None
     calls: tuple[dict[str, Any], ...] = ()
     """Functions called, in OpenAI's form."""

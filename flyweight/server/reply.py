@@ -78,7 +78,8 @@ def _choice(plan: Plan, node: Node, index: int, pieces: Pieces) -> Choice:
         if found.calls:
             text, reason = found.text, "tool_calls"
             calls = tuple(_call(node, i, name, arguments) for i, (name, arguments) in enumerate(found.calls))
-    return Choice(index, text, reason, node.drawn, logprobs, calls)
+    tokens = node.drawn + (node.finish is Finish.END)
+    return Choice(index, text, reason, tokens, logprobs, calls)
 
 
 def _call(node: Node, index: int, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
