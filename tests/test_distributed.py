@@ -122,6 +122,25 @@ def test_questions_are_taken_only_for_workers_with_room() -> None:
     assert [len(each.asked) for each in workers] == [4, 2, 9]
 
 
+def test_a_worker_that_never_gets_ready_keeps_nobody_waiting() -> None:
+    here, pending = Fake("a"), Fake("b")
+    pending.loaded = False
+    looks = iter(range(1000))
+    coordinator = Coordinator([here, pending], wait=moving(here.answer), tick=lambda: next(looks) < 999)
+    assert len(list(coordinator.run(IDS))) == len(IDS) and not pending.asked
+    assert next(looks) < 900, "it went on after everything was done"
+    here.loaded = False
+    began: list[int] = []
+
+    def load() -> None:
+        began.append(len(here.asked))
+        here.loaded = len(began) > 3
+        here.answer()
+
+    late = Coordinator([here], wait=moving(load))
+    assert len(list(late.run(["x", "y"]))) == 2 and len(began) > 3
+
+
 def test_a_question_that_costs_every_worker_ends_the_run() -> None:
     workers = [Fake("w0", 1)]
 

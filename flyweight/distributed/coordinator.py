@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent import futures
 from concurrent.futures import Future
 from typing import NamedTuple, Protocol
@@ -17,7 +18,7 @@ LOSSES = 3
 TICK = 0.5
 """Seconds between two looks at everything else while nothing comes back."""
 
-Wait = Callable[[Iterable[Future[bytes]], float], Iterable[Future[bytes]]]
+Wait = Callable[[Collection[Future[bytes]], float], Iterable[Future[bytes]]]
 """(futures, most seconds) -> those that are done, at least one unless the time is up."""
 
 
@@ -50,8 +51,10 @@ class Worker(Protocol):
         """Give it up, with whatever it is still searching."""
 
 
-def waited(flying: Iterable[Future[bytes]], seconds: float) -> Iterable[Future[bytes]]:
-    """`Wait` by the clock of the world."""
+def waited(flying: Collection[Future[bytes]], seconds: float) -> Iterable[Future[bytes]]:
+    """`Wait` by the clock of the world; with no future there is only the time to wait for."""
+    if not flying:
+        time.sleep(seconds)
     return futures.wait(flying, seconds, futures.FIRST_COMPLETED).done
 
 
@@ -89,9 +92,8 @@ class Coordinator:
         """
         waiting = iter(questions)
         while self._tick():
-            self._hand_out(waiting)
-            if not self._flying and all(worker.ready() for worker in self.workers):
-                return
+            if self._hand_out(waiting) and not self._flying:
+                return  # whoever is still loading has come too late
             for future in list(self._wait(list(self._flying), TICK)):
                 if future not in self._flying:  # of a worker that another of its futures has shown to be lost
                     continue
@@ -106,15 +108,16 @@ class Coordinator:
                     self._load[worker.name] -= 1
                     yield Done(worker.name, question, future.result())
 
-    def _hand_out(self, waiting: Iterator[str]) -> None:
+    def _hand_out(self, waiting: Iterator[str]) -> bool:
+        """Give every worker what it has room for; whether there was not enough for that."""
         while True:
             free = [each for each in self.workers if each.ready() and self._load[each.name] < each.room]
             if not free:
-                return
+                return False
             worker = max(free, key=lambda each: (each.room - self._load[each.name]) / each.room)
             question = self._again.popleft() if self._again else next(waiting, None)
             if question is None:
-                return
+                return True
             self._load[worker.name] += 1
             try:
                 self._flying[worker.submit(question)] = (worker, question)
