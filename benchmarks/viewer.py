@@ -1,7 +1,8 @@
 """How fast the viewer is in a real browser, and its pictures for the documentation.
 
 python -m benchmarks.viewer                     # a run of 1,000 questions x 64 samples, a tree of 2,000 nodes
-python -m benchmarks.viewer --pictures runs     # docs/viewer/*.png of the latest runs recorded there
+python -m benchmarks.viewer --pictures runs     # docs/viewer/ from runs (results/pools/gsm8k.jsonl.xz unpacked)
+python -m benchmarks.viewer --pictures runs --ask qwen2.5-coder-0.5b    # its picture of a live search
 
 Needs Chromium. Opening: from the address to all rows of the run, the server started anew and nothing cached; drawing:
 from the search's address to the last node painted. The store is made first and kept in the folder of --keep.
@@ -18,8 +19,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from flyweight.store import Store
+from flyweight.bench.graded import Recorded, read
+from flyweight.cli.view import Own
+from flyweight.store import RunInfo, Store
+from flyweight.types import Result
 from flyweight.viewer import local, searches
+from flyweight.viewer.animation import animated
+from flyweight.viewer.asking import Asking
 from flyweight.viewer.site import Site
 from tests import viewer_kit
 from tests.browser import Browser
@@ -28,9 +34,11 @@ QUESTIONS, SAMPLES, NODES = 1000, 64, 2000
 TARGETS = {"open": 2.0, "draw": 1.0}
 PAINTED = "new Promise((done) => requestAnimationFrame(() => setTimeout(done, 0, true)))"
 PICTURES = Path("docs") / "viewer"
+SETTLED = 4.0
+"""Seconds for formulas and for what moves."""
 
 
-def served(path: Path) -> tuple[str, Callable[[], None]]:
+def served(path: Path, asking: Asking | None = None) -> tuple[str, Callable[[], None]]:
     """The address of a fresh server, and what shuts it down."""
     ready = threading.Event()
     found: list[tuple[str, Callable[[], None]]] = []
@@ -39,7 +47,7 @@ def served(path: Path) -> tuple[str, Callable[[], None]]:
         found.append((address, shut))
         ready.set()
 
-    threading.Thread(target=local.serve, args=(Site(path), 0, began), daemon=True).start()
+    threading.Thread(target=local.serve, args=(Site(path, asking=asking), 0, began), daemon=True).start()
     ready.wait()
     return found[0]
 
@@ -109,43 +117,79 @@ def pictures(runs: Path) -> None:
     """Write the documentation's pictures from the runs recorded in a folder."""
     path = runs / "flyweight.db"
     with Store(path, readonly=True) as store:
-        infos = [info for info in store.runs() if info.configuration.get("strategy") == "best_of_n"]
-        run = max(infos, key=lambda info: info.problems or 0)
-        greedy = next(info for info in store.runs() if info.configuration.get("strategy") == "greedy")
-        key = searches.problem_key(next(s.result.problem.id for s in store.searches(run.id) if _telling(s.result)))
+        many, tree = (widest(store, strategy) for strategy in ("best_of_n", "beam_search"))
+        greedy = widest(store, "greedy").id
+        shown = telling(store, tree)
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        (PICTURES / "trace.svg").write_text(animated(store.events(tree.id, shown)), "utf-8")
     address, shut = served(path)
+    key = searches.problem_key(shown)
+    told = "document.querySelectorAll('.keys dd')[1]?.textContent.includes('%') && "
     seen = {
-        "runs": ("/", ".run-row .fill", 1280, 620, False),
-        "run": (f"/run/{run.id}", ".keys .main", 1280, 760, False),
-        "scaling": (f"/run/{run.id}?tab=curves", ".curve", 1280, 860, False),
-        "question": (f"/run/{run.id}/{key}", ".tree .selected", 1280, 1000, False),
-        "question-dark": (f"/run/{run.id}/{key}", ".tree .selected", 1280, 1000, True),
-        "difference": (f"/diff/{greedy.id}/{run.id}", ".diff-row", 1280, 640, False),
-        "narrow": (f"/run/{run.id}", ".question-row", 390, 760, True),
+        "runs": ("/", "document.querySelectorAll('.run-row .fill').length > 6", 1280, 620, False),
+        "run": (f"/run/{many.id}", told + "document.querySelector('.question-row')", 1280, 760, False),
+        "scaling": (f"/run/{many.id}?tab=curves", told + "document.querySelector('.curve')", 1280, 900, False),
+        "question": (f"/run/{tree.id}/{key}", "document.querySelector('.tree .selected')", 1280, 1180, False),
+        "question-dark": (f"/run/{tree.id}/{key}", "document.querySelector('.tree .selected')", 1280, 1180, True),
+        "difference": (f"/diff/{greedy}/{many.id}", "document.querySelector('.diff-row')", 1280, 640, False),
+        "narrow": (f"/run/{many.id}", told + "document.querySelector('.question-row')", 390, 760, True),
     }
-    PICTURES.mkdir(parents=True, exist_ok=True)
     with Browser() as browser:
         for name, (hash, ready, width, height, dark) in seen.items():
             browser.resize(width, height)
             browser.dark(dark)
             browser.open(f"{address}#{hash}")
-            browser.wait(f"document.querySelector({ready!r}) && !document.querySelector('.waiting')")
-            time.sleep(4)  # formulas, and what is computed in the background
-            browser.picture(PICTURES / f"{name}.png")
-            _shrink(PICTURES / f"{name}.png")
+            browser.wait(ready)
+            time.sleep(SETTLED)
+            shot(browser, name)
     shut()
 
 
-def _telling(result: object) -> bool:
-    """Whether a search is worth a picture: votes that differ, of which the selected one is not the only."""
-    votes = [c.answer_class for c in getattr(result, "candidates", ()) if c.answer_class is not None]
-    return len(votes) > 5 and 3 <= len(set(votes)) <= 4
+def live(runs: Path, model: str) -> None:
+    """Write the picture of a question asked and being searched."""
+    with Store(runs / "flyweight.db", readonly=True) as store:
+        tree = widest(store, "beam_search")
+        question = store.search(tree.id, telling(store, tree)).result.problem.prompt
+    engine = Own(model)
+    address, shut = served(runs / "flyweight.db", Asking(engine, default="beam_search"))
+    with Browser(height=1180) as browser:
+        browser.open(f"{address}#/ask")
+        browser.wait("document.querySelector('textarea')")
+        browser.write("textarea", question)
+        browser.wait("!document.querySelector('.primary').disabled")
+        browser.click(".primary")
+        wanted = "document.querySelectorAll('.votes button').length > 1 || document.querySelector('.verdict')"
+        while not browser.run(f"!!({wanted})"):
+            time.sleep(0.3)
+        shot(browser, "live")
+    shut()
+    engine.close()
 
 
-def _shrink(path: Path) -> None:
+def widest(store: Store, strategy: str) -> RunInfo:
+    """The run of a strategy on the most questions."""
+    found = [info for info in store.runs() if info.configuration.get("strategy") == strategy]
+    return max(found, key=lambda info: info.problems or 0)
+
+
+def telling(store: Store, info: RunInfo) -> str:
+    """The problem whose search is right and shows most: different answers, then a short question."""
+    graded = read(store, info.id, Recorded(store, info.configuration))
+    right = [found.result for found in graded if found.grade.value == "correct"]
+
+    def shows(result: Result) -> tuple[int, int]:
+        return len({c.answer_class for c in result.candidates}), -len(result.problem.prompt)
+
+    return max(right, key=shows).problem.id
+
+
+def shot(browser: Browser, name: str) -> None:
+    """Write a picture with few colours, so that it stays small."""
     from PIL import Image
 
-    Image.open(path).convert("P", palette=Image.Palette.ADAPTIVE, colors=128).save(path, optimize=True)
+    path = PICTURES / f"{name}.png"
+    browser.picture(path)
+    Image.open(path).convert("RGB").quantize(200).save(path, optimize=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -154,9 +198,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--keep", type=Path, help="folder of the large store, made there if it is missing")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--pictures", type=Path, metavar="RUNS", help="make the pictures from these runs instead")
+    parser.add_argument("--ask", metavar="MODEL", help="make the picture of a live search with this model alone")
     given = parser.parse_args(arguments)
     if given.pictures:
-        pictures(given.pictures)
+        live(given.pictures, given.ask) if given.ask else pictures(given.pictures)
         return
     with tempfile.TemporaryDirectory() as temporary:
         measure(given.keep or Path(temporary), given.repeats)

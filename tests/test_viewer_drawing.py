@@ -13,6 +13,7 @@ import flyweight
 from flyweight.store import Store
 from flyweight.types import Problem, Result, Stopped
 from flyweight.viewer import drawing, page
+from flyweight.viewer.animation import animated
 from tests import viewer_kit
 from tests.viewer_payloads import XSS
 
@@ -107,3 +108,23 @@ def test_payloads_are_text(text: str) -> None:
     tags = set(re.findall(r"<(\w+)", shown))
     assert tags <= {"b", "circle", "details", "div", "path", "pre", "rect", "span", "summary", "svg", "text", "title"}
     svgs(shown)
+
+
+def test_a_search_that_moves_ends_with_everything_drawn() -> None:
+    events = [event for event in viewer_kit.grown(40) if event.kind != "progress"]
+    document = animated(events)
+    assert len(document) < 40_000 and "<script" not in document
+    tree = ElementTree.fromstring(document)
+    kinds = [element.tag.rpartition("}")[2] for element in tree.iter()]
+    assert kinds.count("circle") == 40 + 1 and kinds.count("rect") == 2  # the selected one stands above its own dot
+    last = [element.text for element in tree.iter() if element.get("opacity") == "1"]
+    assert last == [f"{12 * 40} tokens"]
+    for element in tree.iter():
+        times = [float(each) for each in (element.get("keyTimes") or "0;1").split(";")]
+        assert times == sorted(times) and times[0] == 0
+        assert times[-1] == 1 or element.get("calcMode") == "discrete"
+
+
+def test_what_has_no_end_cannot_move() -> None:
+    with pytest.raises(ValueError, match="end"):
+        animated(list(viewer_kit.grown(5))[:-1])

@@ -7,6 +7,8 @@ site.py       paths to answers, the same for every server
 asking.py     questions asked in the page and the searches people watch
 local.py      a small server for one machine, of the standard library
 drawing.py    the same tree and votes without a script, for notebooks
+animation.py  a search as one SVG that moves
+export.py     a store as one file
 assets/       the built bundle; its source is viewer-src/ of the repository
 
 It reads; nothing it does writes a store. See docs/viewer.md.

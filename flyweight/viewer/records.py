@@ -23,7 +23,7 @@ Json = dict[str, Any]
 Kept = dict[tuple[str, ...], tuple[object, object]]
 T = TypeVar("T")
 
-SHOWN = 160
+SHOWN = 240
 """Characters of a question in a list."""
 BINS = 20
 """Of the histogram of scores."""
@@ -177,7 +177,7 @@ def _row(outline: Outline, grades: Grades) -> _Row:
     return _Row(
         id=problem.id,
         key=searches.problem_key(problem.id),
-        prompt=problem.prompt[:SHOWN],
+        prompt=problem.prompt if len(problem.prompt) <= SHOWN else problem.prompt[:SHOWN] + "…",
         truth=problem.answer,
         answer=result.answer,
         mark=_mark(outline, grades),

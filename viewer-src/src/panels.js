@@ -86,6 +86,7 @@ export function Settling({ search, width = 300, height = 64 }) {
       rows.push(Object.fromEntries(Object.entries(counts).map(([key, value]) => [key, value / (i + 1)])));
     });
     if (rows.length < 3 || groups.length < 2) return null;
+    rows.push(rows.at(-1)); // a step for the last one too
     const x = scaleLinear([0, rows.length - 1], [0, width]);
     const y = scaleLinear([0, 1], [height, 0]);
     const shape = area().x((_, i) => x(i)).y0((d) => y(d[0])).y1((d) => y(d[1])).curve(curveStepAfter);

@@ -42,7 +42,7 @@
         </button>
       </li>`)}
     ${a>0&&p`<li class="faint">${q(a)} more for ${r.length-8} other answers</li>`}
-  </ol>`}var Ra=t=>t.grade?Ve[t.grade[0]]??t.grade[0]:"";function uo({search:t,width:n=300,height:e=64}){let r=U(()=>{let o=t.votes.slice(0,6).map(f=>String(f.group)),i=t.votes.flatMap(f=>f.nodes.map(c=>[c.at,String(f.group)]));i.sort((f,c)=>f[0]-c[0]);let s=[],a=Object.fromEntries([...o,"rest"].map(f=>[f,0]));if(i.forEach(([,f],c)=>{a[f in a?f:"rest"]+=1,s.push(Object.fromEntries(Object.entries(a).map(([m,g])=>[m,g/(c+1)])))}),s.length<3||o.length<2)return null;let u=$t([0,s.length-1],[0,n]),l=$t([0,1],[e,0]),h=yn().x((f,c)=>u(c)).y0(f=>l(f[0])).y1(f=>l(f[1])).curve(Yr);return Kr().keys([...o,"rest"]).order(gn)(s).map(f=>h(f))},[t,n,e]);return r?p`<figure class="settling">
+  </ol>`}var Ra=t=>t.grade?Ve[t.grade[0]]??t.grade[0]:"";function uo({search:t,width:n=300,height:e=64}){let r=U(()=>{let o=t.votes.slice(0,6).map(f=>String(f.group)),i=t.votes.flatMap(f=>f.nodes.map(c=>[c.at,String(f.group)]));i.sort((f,c)=>f[0]-c[0]);let s=[],a=Object.fromEntries([...o,"rest"].map(f=>[f,0]));if(i.forEach(([,f],c)=>{a[f in a?f:"rest"]+=1,s.push(Object.fromEntries(Object.entries(a).map(([m,g])=>[m,g/(c+1)])))}),s.length<3||o.length<2)return null;s.push(s.at(-1));let u=$t([0,s.length-1],[0,n]),l=$t([0,1],[e,0]),h=yn().x((f,c)=>u(c)).y0(f=>l(f[0])).y1(f=>l(f[1])).curve(Yr);return Kr().keys([...o,"rest"]).order(gn)(s).map(f=>h(f))},[t,n,e]);return r?p`<figure class="settling">
     <svg viewBox="0 0 ${n} ${e}" preserveAspectRatio="none" role="img" aria-label="Share of each answer as candidates came in">
       ${r.map((o,i)=>p`<path class="share share-${i}" d=${o} />`)}
     </svg>
