@@ -442,7 +442,7 @@ def test_json_holds_what_was_computed(store: Store) -> None:
 
 def test_a_run_that_found_everything_recorded_tells_no_speed() -> None:
     def run(tokens: int, seconds: float) -> RunInfo:
-        facts: tuple[dict[str, object], ...] = ({"generated_tokens": tokens, "seconds": seconds},)
+        facts = ({"generated_tokens": str(tokens), "seconds": str(seconds)},)
         return RunInfo("", {"model": "m", "strategy": "greedy"}, {"m": "w"}, facts, 0.0, None, None)
 
     again, drawn = run(0, 0.3), run(90, 3.0)
