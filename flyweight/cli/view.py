@@ -58,6 +58,7 @@ def view(
     port: Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="Port; 0 takes a free one.")] = 8321,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,
 ) -> None:
+    from flyweight.api import DEFAULT_STRATEGY
     from flyweight.viewer.asking import Asking
     from flyweight.viewer.local import serve
     from flyweight.viewer.site import Site
@@ -71,7 +72,7 @@ def view(
     engine = None if model is None else Own(model)
     site = Site(
         database(folder),
-        asking=None if engine is None else Asking(engine),
+        asking=None if engine is None else Asking(engine, default=DEFAULT_STRATEGY),
         plan=None if plan is None else plan_of(plan),
         start=start or ("/ask" if engine is not None and not database(folder).is_file() else ""),
     )

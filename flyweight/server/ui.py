@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from flyweight import api
 from flyweight.errors import FlyweightError
 from flyweight.server.errors import ApiError
 from flyweight.server.job import Failed, Job
@@ -39,7 +40,7 @@ class Page:
 
     def __init__(self, store: Path, model: str) -> None:
         """`store` need not exist; `model` is what the page says answers."""
-        self._menu = asking.menu(model, "best_of_n")
+        self._menu = asking.menu(model, api.DEFAULT_STRATEGY)
         self._site = Site(store)
         self._waiting: dict[str, asyncio.Task[None]] = {}
         """Searches asked for here: the page keeps them alive, whether anybody watches or not."""

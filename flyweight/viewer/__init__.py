@@ -2,7 +2,7 @@
 
 page.py       the page: shell, policy, and the file that holds everything
 records.py    what a store says, as the page reads it
-searches.py   one search as events the page folds: recorded, live, or from a Result
+searches.py   one search as events that the page folds, recorded or live
 site.py       paths to answers, the same for every server
 asking.py     questions asked in the page and the searches people watch
 local.py      a small server for one machine, of the standard library

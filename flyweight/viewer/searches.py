@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flyweight.trace import write
-from flyweight.types import Event, Grade, Result, digest
+from flyweight.types import Event, Grade, digest
 
-__all__ = ["events", "lean", "of_result", "problem_key"]
+__all__ = ["events", "lean", "problem_key"]
 
 Json = dict[str, Any]
 
@@ -38,24 +38,6 @@ def events(found: Iterable[Event], grades: Mapping[str, Grade] | None = None) ->
     if records and grades:
         records[-1]["grades"] = {key: [grade.value, grade.reason] for key, grade in grades.items()}
     return records
-
-
-def of_result(result: Result) -> list[Json]:
-    """The events of a search of which only the result was kept: its candidates in the order drawn."""
-    problem = result.problem
-    nodes = [step for candidate in result.candidates for step in candidate.node.steps]
-    nodes += [] if result.best is None else result.best.steps
-    drawn = {node.key: node for node in nodes}
-    roots = {node.root.key: node.root for node in nodes}
-    root = next((each for each in roots.values() if each.messages == problem.conversation), None)
-    facts = {"prompt": problem.prompt, "answer": problem.answer}
-    return events(
-        [
-            Event(problem.id, "start", 0.0, root, facts),
-            *(Event(problem.id, "node", 0.0, node) for node in drawn.values()),
-            Event(problem.id, "end", result.usage.seconds, None, {"result": result}),
-        ]
-    )
 
 
 def _shorten(node: Json) -> None:

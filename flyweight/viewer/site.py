@@ -96,7 +96,7 @@ class Site:
         if self._asking is None:
             return _error(404, "this viewer only reads: flyweight serve --ui, or view --model, answer questions")
         if match := re.fullmatch(f"api/ask/({ID})/stop", path):
-            return self._stop(match[1])
+            return self._stop(self._asking, match[1])
         if path != "api/ask":
             return _error(404, "there is nothing here")
         if len(body) > LARGEST:
@@ -150,18 +150,21 @@ class Site:
 
     def _events(self, id: str) -> Reply:
         try:
-            assert self._asking is not None
-            return Reply(200, "text/event-stream", self._asking.events(id))
-        except (AssertionError, KeyError):
-            return _error(404, "that search is no longer there")
+            found = None if self._asking is None else self._asking.events(id)
+        except KeyError:
+            found = None
+        return _gone() if found is None else Reply(200, "text/event-stream", found)
 
-    def _stop(self, id: str) -> Reply:
+    def _stop(self, asking: Asking, id: str) -> Reply:
         try:
-            assert self._asking is not None
-            self._asking.stop(id)
-        except (AssertionError, KeyError):
-            return _error(404, "that search is no longer there")
+            asking.stop(id)
+        except KeyError:
+            return _gone()
         return _json({})
+
+
+def _gone() -> Reply:
+    return _error(404, "that search is no longer there")
 
 
 def _asset(name: str) -> Reply:
