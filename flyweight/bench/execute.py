@@ -20,7 +20,7 @@ from flyweight import api, stats
 from flyweight.bench.engine import CannotLoad, Engine, Load, recorded, run_of
 from flyweight.bench.graded import truncated
 from flyweight.bench.grading import Grading, Workers
-from flyweight.bench.plan import Job, Plan, check
+from flyweight.bench.plan import Job, Plan, check, filed_as
 from flyweight.errors import ConfigError, ModelError
 from flyweight.protocols import Policy, Strategy, Verifier
 from flyweight.runner import Runner
@@ -424,7 +424,9 @@ def searching(store: Store, job: Job, policy: Policy, on_event: Callable[[Event]
     # What a strategy names only once it knows the question, as `auto` does, is loaded then.
     return Searches(
         policy,
-        api.Loading(verifiers, lambda name: store.verifier(load_verifier(name))),
+        api.Loading(
+            verifiers, lambda name: store.verifier(judge := load_verifier(name), identity=filed_as(name, judge))
+        ),
         answers=job.task,
         sampling=Sampling(temperature=job.plan.temperature, max_tokens=job.plan.max_tokens),
         seed=job.plan.seed,

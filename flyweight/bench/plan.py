@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from flyweight import api, models, strategies, tasks, verifiers
+from flyweight.bench.engine import file_of
 from flyweight.bench.graded import graded_by
 from flyweight.errors import ConfigError, unknown
+from flyweight.optimal.controller import resolve
 from flyweight.protocols import Request, Response, Strategy, Task, Verifier
 from flyweight.runner import Runner
 from flyweight.strategies import Value, compose
 from flyweight.testing import BoxedAnswers, Draft, RuleVerifier, ToyPolicy
 from flyweight.types import Budget, Problem, Sampling, digest
 
-__all__ = ["Job", "Plan", "Shape", "check", "grid", "plan_of", "select", "shape"]
+__all__ = ["Job", "Plan", "Shape", "check", "filed_as", "grid", "plan_of", "select", "shape"]
 
 TRIAL = "```python\npass\n```"
 """A text every task can grade: what is missing for the first real one, such as a sandbox, is said at once."""
@@ -224,10 +226,12 @@ def _shape(name: str, parameters: tuple[tuple[str, Value], ...]) -> Shape:
     def anybody(name: str) -> Verifier:
         return RuleVerifier(lambda question, solution: 0.5)
 
+    # What was fitted for one model is tried on this one, which is none.
+    free = {"any_model": True} if any(each.name == "any_model" for each in strategies.describe(name).parameters) else {}
     for write in (alike, different):
         policy = _Rounds(write, slots=4096, fault=lambda request: steps.append(request.sampling.stop))
         runner = Runner(policy, api.Loading({"any": anybody("any")}, anybody), answers=BoxedAnswers())
-        result = runner.solve(Problem("trial", "def one(): ..."), strategies.bind(name, dict(parameters)))
+        result = runner.solve(Problem("trial", "def one(): ..."), strategies.bind(name, {**dict(parameters), **free}))
         if result.error is not None:
             raise ConfigError(result.error)
         calls.append(result.usage.policy_calls)
@@ -257,6 +261,9 @@ def _job(plan: Plan, task: Task, problems: Sequence[Problem], problems_sha256: s
     bound = strategies.bind(plan.strategy, plan.parameters)
     keywords = cast("functools.partial[object]", bound).keywords
     asks = shape(plan.strategy, plan.parameters)
+    if keywords.get("calibration"):
+        sha256 = (file_of(plan.model) or "").removeprefix("sha256:")
+        resolve(str(keywords["calibration"]), sha256, "", any_model=bool(keywords["any_model"]))
     for name, value in (("max_tokens", plan.max_tokens), ("context", plan.context)):
         if value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} {value} is not allowed: a whole number from 1")
@@ -286,8 +293,8 @@ def _job(plan: Plan, task: Task, problems: Sequence[Problem], problems_sha256: s
         "budget": {name: value for name, value in asdict(plan.budget).items() if value is not None},
         "seed": plan.seed,
     }
-    filed = {other: (judge, _identity(other, judge)) for other, judge in others.items()}
-    return Job(plan, task, problems, bound, judge, _identity(name, judge), filed, asks, configuration)
+    filed = {other: (judge, filed_as(other, judge)) for other, judge in others.items()}
+    return Job(plan, task, problems, bound, judge, filed_as(name, judge), filed, asks, configuration)
 
 
 def _normal(plan: Plan) -> Plan:
@@ -317,8 +324,11 @@ def _judge(name: str) -> Verifier:
     return judge
 
 
-def _identity(name: str, judge: Verifier | None) -> str:
-    """Of a name with parts: a Python callable's module and the files named may change, and the scores with them."""
+def filed_as(name: str, judge: Verifier | None) -> str:
+    """What a verifier's scores are filed under; empty for its own settings.
+
+    Of a name with parts: a Python callable's module and the files named may change, and the scores with them.
+    """
     if judge is None or ":" not in name:
         return ""
     held = getattr(judge, "function", type(judge))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -47,8 +46,8 @@ async def auto(
     not reached, it goes on: up to n samples, then a search, then the model `bigger`; without one asked for, `bigger`
     answers where the answer found is less than 60 % sure. `tokens` is what it plans with where there is no budget. The
     calibration is that of the model's file, of those that come with the package, unless a file is named
-    (`flyweight calibrate`); one of another model is refused without any_model. Without a calibration, or with
-    calibration=published, it does what Liu et al. found best for most models, and says so.
+    (`flyweight calibrate`); one of another model or verifier is refused without any_model. Without a calibration, or
+    with calibration=published, it does what Liu et al. found best for most models, and says so.
 
     Use: whenever you do not know how hard the questions are.
     Source: Snell et al. 2024, arXiv 2408.03314, section 3 (compute-optimal scaling); Liu et al. 2025, arXiv 2502.06703,
@@ -68,7 +67,7 @@ async def auto(
     with suppress(BudgetSpent):  # then the choice is made without scores
         await bank.score(finished(bank.leaves))
     said = [node.score for node in bank.scored() if node.score is not None]
-    if found is not None and said and said[0].kind != found.verifier:
+    if found is not None and said and said[0].kind != found.verifier and not any_model:
         if calibration:
             raise ConfigError(f"{calibration} was fitted with the verifier {found.verifier}, not {said[0].kind}")
         found = row = None
@@ -262,7 +261,7 @@ def _tell(bank: _Bank, chosen: str, best: Node | None, view: _View, groups: Sequ
     """Say what was chosen and why, on one line too."""
     lead = None if best is None else confidence(groups, best)
     sure, calibrated = (None, False) if lead is None else view.surely(lead)
-    name = re.sub(r":temperature=[0-9.]+", "", chosen).replace(":", " ")
+    name = " ".join(part for part in compose.parts(chosen, ":") if not part.startswith("temperature="))
     spent = bank.usage.generated_tokens
     parts = [f"{band(view.passed)} (p≈{view.passed:.2g}): {name}", _thousands(spent)]
     if sure is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flyweight.optimal import calibration
+from flyweight.store import Store
 from tests.bench.kit import questions
 from tests.cli_kit import QUESTION, Command, Done
 
@@ -110,6 +111,26 @@ def test_a_file_that_is_no_calibration_is_not_overwritten(calibrate: Calibrate, 
     done = calibrate()
     assert done.code == 2 and "holds no calibration" in done.err
     assert (tmp_path / "c.json").read_text("utf-8") == "notes"
+
+
+def test_a_benchmark_goes_by_it_too(flyweight: Command, tmp_path: Path) -> None:
+    """Also by a verifier that only a cell names."""
+    from tests.test_optimal_auto import fitted
+
+    word = "best_of_n:n=4:verifier=(weighted:arithmetic=3:form=1)"
+    path, runs, data = tmp_path / "c.json", str(tmp_path / "runs"), questions(tmp_path, rows=3)
+    usual = ["bench", "run", "jsonl", "--data", data, "-m", "toy", "--verifiers", "arithmetic", "--runs", runs, "-q"]
+    calibration.write(path, [fitted(word, word, sha256="", model="toy", verifier="arithmetic")])
+    done = flyweight(*usual, "-s", f"auto:calibration={path}")
+    assert done.code == 0, done.err
+    with Store(tmp_path / "runs" / "flyweight.db", readonly=True) as store:
+        (info,) = store.runs()
+        found = list(store.results(info.id))
+    assert len(found) == 3 and all(each.error is None for each in found)
+    assert all("weighted" in str(each.explained["chosen"]) for each in found), "on record with what it chose"
+    calibration.write(path, [fitted(word, word)])
+    refused = flyweight(*usual, "-s", f"auto:calibration={path}")
+    assert refused.code == 2 and "was fitted on" in refused.err
 
 
 # What solve makes of it ----------------------------------------------------------------------------------------------
