@@ -141,6 +141,7 @@ def test_the_page_is_made_of_what_is_on_record(tmp_path: Path, monkeypatch: pyte
 
 
 def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "No calibration of qwen2.5-coder-0.5b on maths comes with the package." in optimal.written(None)
     monkeypatch.setattr(optimal, "FOLDER", ROOT / "results" / "nothing")
     with pytest.raises(SystemExit, match="run with --draw"):
         optimal.recorded(optimal.PARTS[0])
