@@ -26,6 +26,7 @@ __all__ = [
     "check_named",
     "find_maps",
     "find_policy",
+    "for_kind",
     "problem",
     "solve",
 ]
@@ -78,6 +79,7 @@ class Session:
         # How often answers that are read in another way are right, nobody has counted.
         maps = find_maps(model, kind, confidence_map) if answers is None or confidence_map is not None else ()
         self.seed = seed
+        self.kind = kind
 
         def load(name: str) -> Policy:
             return find_policy(name, context=context, weights=weights, slots=slots)()
@@ -124,6 +126,8 @@ class Session:
         return self.runner.run(problems, self._strategy(strategy, parameters), budget, in_flight=in_flight)
 
     def _strategy(self, strategy: str | StrategyFunction, parameters: Mapping[str, Value]) -> Strategy:
+        if isinstance(strategy, str):
+            parameters = for_kind(strategy, parameters, self.kind)
         return _strategy(strategy, parameters, (self.policy.name, self.verifier.name))
 
     def close(self) -> None:
@@ -178,6 +182,13 @@ def _strategy(strategy: str | StrategyFunction, parameters: Mapping[str, Value],
         check_named(strategies.normal(strategy, parameters)[0], held)
         return strategies.bind(strategy, parameters)
     return cast("Callable[[Search], Coroutine[object, object, Node | None]]", functools.partial(strategy, **parameters))
+
+
+def for_kind(strategy: str, parameters: Mapping[str, Value], kind: str) -> Mapping[str, Value]:
+    """The parameters; for `auto` without a calibration where answers are read in a way that none was fitted for."""
+    name, given = strategies.normal(strategy, parameters)
+    fitted = kind in ("math", "code") or "calibration" in given or name.partition(":")[0] != "auto"
+    return parameters if fitted else {**parameters, "calibration": "published"}
 
 
 def check_named(strategy: str, held: Collection[str] = ()) -> None:

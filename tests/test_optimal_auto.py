@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from flyweight import strategies
+from flyweight import api, strategies
+from flyweight.api import Session
 from flyweight.errors import ConfigError
 from flyweight.optimal import calibration, controller
 from flyweight.optimal.calibration import Calibration
@@ -259,3 +260,13 @@ def test_an_interrupted_search_has_been_explained() -> None:
     runner.on_event = lambda event: runner.interrupt() if event.kind == "start" else None
     found.append(runner.solve(Problem("sum", "Add 1 and 2."), strategies.bind("auto")))
     assert found[0].stopped is Stopped.INTERRUPTED and found[0].explained["chosen"] == "probe"
+
+
+def test_what_was_fitted_on_numbers_says_nothing_of_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "shipped", lambda: (fitted("sample", "sample"),))
+    for kind, chosen in (("math", "sample"), ("text", "weighted_best_of_n:n=16")):
+        with Session(answering(1), verifier=RuleVerifier(right), kind=kind) as session:
+            found = session.solve("Add 1 and 2.", strategy="auto")
+        assert str(found.explained["chosen"]).startswith(chosen), kind
+    assert api.for_kind("auto:calibration=mine.json", {}, "text") == {}
+    assert api.for_kind("best_of_n", {"n": 2}, "text") == {"n": 2}

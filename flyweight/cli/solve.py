@@ -86,7 +86,7 @@ def solve(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    choice = options.choose(strategy, options.pairs(set_, n))
+    choice = options.choose(strategy, api.for_kind(strategy, options.pairs(set_, n), kind))
     if quality is not None:
         budget_tokens = planned(quality, budget_tokens, model, quiet=quiet or json)
     limits = options.budget(budget_tokens, budget_verifications, deadline, confidence)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -205,10 +206,15 @@ def read(path: Path) -> tuple[Calibration, ...]:
 
 
 def write(path: Path, calibrations: Sequence[Calibration]) -> None:
-    """Write calibrations to a file; the same ones give the same bytes. ConfigError if it cannot be written."""
+    """Write calibrations to a file; the same ones give the same bytes, and the file changes whole or not at all.
+
+    ConfigError if it cannot be written.
+    """
     text = json.dumps({"format": FORMAT, "calibrations": [asdict(each) for each in calibrations]}, indent=1) + "\n"
     try:
-        path.write_text(text, "utf-8")
+        partial = path.with_name(f"{path.name}.partial")
+        partial.write_text(text, "utf-8")
+        os.replace(partial, path)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
 
