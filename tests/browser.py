@@ -87,11 +87,17 @@ class Browser:
         """Wait until an expression in the page is true."""
         self.until(lambda: bool(self.run(f"!!({script})")), script)
 
-    def press(self, key: str) -> None:
+    def press(self, key: str, *, shift: bool = False) -> None:
         """Strike a key, as KeyboardEvent names it."""
         text = {"Enter": "\r", " ": " "}.get(key, key if len(key) == 1 else "")
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, text=text if kind == "keyDown" else "")
+            self.call(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                text=text if kind == "keyDown" else "",
+                modifiers=8 * shift,
+            )
 
     def click(self, selector: str) -> None:
         """Click the first element of that kind."""

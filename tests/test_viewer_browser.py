@@ -143,6 +143,9 @@ def test_a_search_is_played_back(browser: Browser, site: str, stores: Path) -> N
     browser.wait("document.querySelector('.tree .selected')")
     browser.click(".tree .node:nth-child(3)")
     browser.wait("location.hash.includes('?node=')")
+    before = browser.run("location.hash")
+    browser.press("ArrowDown", shift=True)
+    browser.wait(f"location.hash !== {json.dumps(before)}")
     chosen = browser.run("document.querySelector('.path .here').textContent")
     browser.open(browser.run("location.href"))
     browser.wait(f"document.querySelector('.path .here')?.textContent === {json.dumps(chosen)}")  # a link leads back

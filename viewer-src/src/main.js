@@ -144,6 +144,7 @@ const KEYS = [
   ["n / p", "next, previous question"],
   ["space", "play, pause"],
   ["← / →", "one event back, forward"],
+  ["⇧ ← ↑ → ↓", "walk through the tree"],
   ["+ / −", "larger, smaller tree"],
   ["/", "find a question"],
   ["g", "all runs"],

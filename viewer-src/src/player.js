@@ -16,6 +16,8 @@ export function Player({ events, running = false, chosen, onChoose }) {
   const whole = useMemo(() => fold(events), [events]);
   const search = useMemo(() => (at === null ? whole : fold(events, stops[place])), [whole, at === null ? -1 : place]);
 
+  const shown = chosen && search.nodes.has(chosen) ? chosen : search.result?.best?.key;
+
   useEffect(() => {
     if (!playing) return;
     const each = Math.min(400, Math.max(16, (1000 * PLAY_SECONDS) / stops.length));
@@ -40,8 +42,18 @@ export function Player({ events, running = false, chosen, onChoose }) {
     const next = Math.max(0, place + by);
     setAt(next >= stops.length - 1 ? null : next);
   };
+  // Shift and an arrow walk through the tree: to the parent, the first child, the neighbours among the children.
+  const walk = (event) => {
+    const node = search.nodes.get(shown) ?? search.roots[0];
+    const beside = node?.parent?.children ?? search.roots;
+    const at = beside.indexOf(node);
+    const to = { ArrowLeft: node?.parent, ArrowRight: node?.children[0], ArrowUp: beside[at - 1], ArrowDown: beside[at + 1] }[event.key];
+    event.preventDefault();
+    if (to) onChoose(to.key);
+  };
   useEffect(() => {
     const press = (event) => {
+      if (event.shiftKey && event.key.startsWith("Arrow")) return walk(event);
       if (event.target.closest("input:not([type=range]), textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
       const act = { " ": play, ArrowLeft: () => move(-1), ArrowRight: () => move(1), "+": () => setZoom(zoom * 1.25), "-": () => setZoom(zoom / 1.25), 0: () => setZoom(1) }[event.key];
       if (!act || (event.key === " " && event.target.closest("button, a, summary"))) return;
@@ -52,7 +64,6 @@ export function Player({ events, running = false, chosen, onChoose }) {
     return () => removeEventListener("keydown", press);
   });
 
-  const shown = chosen && search.nodes.has(chosen) ? chosen : search.result?.best?.key;
   return html`<div class="player">
     <${Meters} search=${search} running=${running} />
     <div class="stage">
