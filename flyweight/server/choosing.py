@@ -77,6 +77,7 @@ class Menu:
         self.presets = dict(presets or {})
         self.verifiers = tuple(verifiers)
         self.default = default
+        self._strategies = strategies.names()  # looked up once: that reads what is installed
         for name, preset in self.presets.items():
             if name == model or "@" in name:
                 raise ConfigError(f"preset {name!r}: that is a model's name; call it something else, without @")
@@ -88,8 +89,8 @@ class Menu:
     @property
     def names(self) -> list[str]:
         """What the list of models shows: the model itself, every strategy on it, the presets."""
-        searched = [f"{self.model}@{name}" for name in strategies.names()]
-        own = ["auto"] if "auto" in strategies.names() else []
+        searched = [f"{self.model}@{name}" for name in self._strategies]
+        own = ["auto"] if "auto" in self._strategies else []
         return [self.model, *searched, *own, *self.presets]
 
     def named(self, name: str) -> Wanted:
@@ -101,7 +102,7 @@ class Menu:
         base, at, search = name.rpartition("@")
         if at and base == self.model:
             return _spelled(search)
-        if not at and name in strategies.names():
+        if not at and name in self._strategies:
             return Wanted(strategy=name)
         allowed = [self.model, f"{self.model}@STRATEGY", *self.presets]
         raise ApiError(

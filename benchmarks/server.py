@@ -1,0 +1,374 @@
+"""The server measured: throughput, what it adds to the engine, overload, clients that leave, hostile ones, its end.
+
+python -m benchmarks.server             all of it on the toy policy; throughput and restarts on the default model
+python -m benchmarks.server overload disconnect    some of it
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import ssl
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from flyweight import api
+from flyweight.protocols import Policy, Request
+from flyweight.server import serving
+from flyweight.server.app import Server
+from flyweight.server.setup import Settings, build
+from flyweight.testing import Draft, ToyPolicy
+from flyweight.types import Message, Node, Sampling
+
+OUT = Path(__file__).resolve().parent.parent / "results" / "server.json"
+PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+QUESTIONS = [
+    f"Tom has {a} apples and buys {b} bags with {c} apples in each. He eats {d}. How many are left?"
+    for a, b, c, d in [(i + 3, i % 5 + 2, i % 7 + 4, i % 3 + 1) for i in range(16)]
+]
+Figures = dict[str, Any]
+
+
+@contextlib.contextmanager
+def served(policy: Policy, **settings: Any) -> Iterator[tuple[str, Server]]:
+    """A server over a policy, and its address."""
+    session = api.Session(policy, verifier="self", max_tokens=settings.pop("max_tokens", 512))
+    server = build(session, Settings(**{"model": policy.name, "verifiers": ("self",), **settings}))
+    with serving.bind("127.0.0.1", 0) as listening, serving.background(server, listening) as url:
+        yield url, server
+
+
+def client(url: str) -> httpx2.Client:
+    """One that keeps its connections."""
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
+    return httpx2.Client(base_url=url, timeout=600, verify=PLAIN, limits=limits)
+
+
+def chat(model: str, text: str, **more: Any) -> dict[str, Any]:
+    """A body."""
+    return {"model": model, "messages": [{"role": "user", "content": text}], **more}
+
+
+def rss() -> float:
+    """Resident memory of this process, MB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def endless(delay: float = 0.001) -> ToyPolicy:
+    """Writes until it is stopped."""
+    return ToyPolicy(lambda *_: Draft("x" * 1_000_000), delay=delay)
+
+
+def quantile(values: list[float], q: float) -> float:
+    """Of sorted values."""
+    return sorted(values)[min(len(values) - 1, int(q * len(values)))]
+
+
+def engine(model: str) -> Policy:
+    """The default engine, loaded."""
+    return api.find_policy(model, context=2048)()
+
+
+def throughput(model: str) -> Figures:
+    """16 clients that each want the best of 8: one after the other, then all at once."""
+    policy = engine(model)
+
+    def ask(http: httpx2.Client, i: int) -> int:
+        body = chat(f"{policy.name}@best_of_n:n=8", QUESTIONS[i], max_tokens=200, seed=i)
+        answer = http.post("/v1/chat/completions", json=body).raise_for_status().json()
+        return int(answer["usage"]["completion_tokens"])
+
+    with served(policy) as (url, _), client(url) as http:
+        http.post("/v1/chat/completions", json=chat(policy.name, "Warm up.", max_tokens=8)).raise_for_status()
+        began = time.perf_counter()
+        tokens = sum(ask(http, i) for i in range(16))
+        alone = time.perf_counter() - began
+        began = time.perf_counter()
+        with ThreadPoolExecutor(16) as pool:
+            together_tokens = sum(pool.map(lambda i: ask(http, i), range(16)))
+        together = time.perf_counter() - began
+    policy.close()
+    return {
+        "one_after_another_seconds": round(alone, 1),
+        "at_once_seconds": round(together, 1),
+        "times_faster": round(alone / together, 2),
+        "tokens": [tokens, together_tokens],
+        "target": ">= 3",
+    }
+
+
+def added(model: str) -> Figures:
+    """What HTTP, checks and threads add to a short answer of the bare engine, in turns."""
+    policy = engine(model) if model != "toy" else ToyPolicy()
+    root = Node(messages=(Message("user", "Say hello."),), key="root")
+    bare: list[float] = []
+    over: list[float] = []
+    with served(policy) as (url, server), client(url) as http:
+        runner = server.engine  # the bare engine is only driven while no request is under way
+        for i in range(60):
+            began = time.perf_counter()
+            answer = http.post("/v1/chat/completions", json=chat(policy.name, "Say hello.", max_tokens=4, seed=i))
+            over.append(time.perf_counter() - began)
+            assert answer.status_code == 200 and not runner._works
+            began = time.perf_counter()
+            policy.add(Request(10**9 + i, root, Sampling(max_tokens=4), i))
+            while not policy.step():
+                pass
+            bare.append(time.perf_counter() - began)
+    policy.close()
+    p50 = 1000 * (statistics.median(over[10:]) - statistics.median(bare[10:]))
+    alone = 1000 * statistics.median(bare[10:])
+    return {"added_ms_p50": round(p50, 2), "bare_ms_p50": round(alone, 2), "target": "<= 10"}
+
+
+def overload(model: str) -> Figures:
+    """R11: 200 clients at once where 32 may run and 64 wait."""
+    policy = ToyPolicy(delay=0.002)
+    with served(policy, running=32, queued=64) as (url, _), client(url) as http:
+        http.post("/v1/chat/completions", json=chat("toy", "Add 1 and 2.")).raise_for_status()
+        idle = _latency(http)
+        before = rss()
+        gate = threading.Barrier(200)
+
+        def ask(i: int) -> tuple[int, float, bool]:
+            gate.wait()
+            began = time.perf_counter()
+            answer = http.post("/v1/chat/completions", json=chat("toy@best_of_n:n=8", "Add 3 and 4.", seed=i))
+            return answer.status_code, time.perf_counter() - began, "retry-after" in answer.headers
+
+        with ThreadPoolExecutor(200) as pool:
+            found = list(pool.map(ask, range(200)))
+        grown = rss() - before
+        time.sleep(5)
+        after = _latency(http)
+    refused = [seconds for status, seconds, told in found if status == 429 and told]
+    return {
+        "answered": sum(status == 200 for status, _, _ in found),
+        "refused_with_retry_after": len(refused),
+        "refusal_ms_p50_p99": [round(1000 * quantile(refused, q), 1) for q in (0.5, 0.99)],
+        "rss_mb": round(grown, 1),
+        "latency_before_and_5s_after_ms": [round(1000 * idle, 2), round(1000 * after, 2)],
+        "target": "200 in all, p99 <= 100 ms, <= 150 MB; client and server share this process",
+    }
+
+
+def _latency(http: httpx2.Client) -> float:
+    times = []
+    for i in range(40):
+        began = time.perf_counter()
+        http.post("/v1/chat/completions", json=chat("toy", "Add 1 and 2.", max_tokens=1, seed=i)).raise_for_status()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def disconnect(model: str) -> Figures:
+    """R12: 100 streaming and 100 other clients hang up in the middle of a search."""
+    policy = endless(0.002)
+    with served(policy, running=256, queued=0, max_tokens=100_000) as (url, server):
+        host, port = url.removeprefix("http://").split(":")
+        connections = []
+        for i in range(200):
+            body = json.dumps(chat("toy", "Go on.", stream=i % 2 == 0, seed=i)).encode()
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+            connection = socket.create_connection((host, int(port)))
+            connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            connections.append(connection)
+        while len(server.engine._works) < 200:
+            time.sleep(0.01)
+        began = time.perf_counter()
+        for connection in connections:
+            connection.close()
+        while server.engine._works or server.desk.running:
+            time.sleep(0.001)
+        seconds = time.perf_counter() - began
+        time.sleep(0.3)
+        loop = server.engine._loop
+        assert loop is not None
+        tasks = len(asyncio.all_tasks(loop))
+    return {"all_200_gone_ms": round(1000 * seconds), "tasks_left": tasks, "target": "<= 500 ms"}
+
+
+def hostile(model: str) -> Figures:
+    """S1: bodies that are too large or wrong, one after the other; how late the event loop is meanwhile."""
+    deep: Any = 1
+    for _ in range(200):
+        deep = [deep]
+    bodies = [
+        json.dumps(chat("toy", "x" * 4_000_000)).encode(),
+        json.dumps(chat("toy", "x", n=10**9)).encode(),
+        json.dumps(chat("toy", "x", tools=[{"type": "function", "function": {"name": "f"}}] * 5000)).encode(),
+        json.dumps({"messages": [{"role": "user", "content": "x"}] * 9000, "model": "toy"}).encode(),
+        json.dumps(chat("toy", "x", metadata={str(i): i for i in range(100_000)})).encode(),
+        json.dumps(chat("toy", "x", stop=["y"] * 100_000)).encode(),
+        json.dumps(chat("toy", "x", logit_bias={str(i): 1 for i in range(50_000)})).encode(),
+        json.dumps(chat("toy", "x", metadata=deep)).encode(),
+        b"[" * 4_000_000,
+        b'{"a":' + b"1," * 1_500_000,
+        b"\x00" * 4_000_000,
+        b'{"model":"toy","temperature":1e999,"messages":[]}',
+        json.dumps(chat("toy@" + "(" * 400, "x")).encode(),
+        json.dumps(chat("toy", "x", flyweight={"strategy": "mcts", "n": 4096, "branch": 64})).encode(),
+    ]
+    lags: list[float] = []
+    with served(ToyPolicy()) as (url, server), client(url) as http:
+        server.service = replace(server.service, context=4096)  # the toy alone has no limit of its own
+
+        async def tick() -> None:
+            while True:
+                began = time.perf_counter()
+                await asyncio.sleep(0.005)
+                lags.append(time.perf_counter() - began - 0.005)
+
+        loop = server.engine._loop
+        assert loop is not None
+        ticking = asyncio.run_coroutine_threadsafe(tick(), loop)
+        headers = {"Content-Type": "application/json"}
+        http.post("/v1/chat/completions", content=b"{}", headers=headers)
+        before, times, statuses = rss(), [], set()
+        for body in bodies * 10:
+            began = time.perf_counter()
+            statuses.add(http.post("/v1/chat/completions", content=body, headers=headers).status_code)
+            times.append(time.perf_counter() - began)
+        grown = rss() - before
+        ticking.cancel()
+    return {
+        "requests": len(times),
+        "statuses": sorted(statuses),
+        "ms_p50_max": [round(1000 * statistics.median(times), 1), round(1000 * max(times), 1)],
+        "loop_lag_ms_max": round(1000 * max(lags), 1),
+        "rss_mb": round(grown, 1),
+        "target": "4xx, <= 50 ms, lag <= 50 ms, <= 20 MB",
+    }
+
+
+def soak(model: str, seconds: float = 180) -> Figures:
+    """R15: 30 short requests a second."""
+    statuses: dict[int, int] = {}
+    with served(ToyPolicy()) as (url, _), client(url) as http, ThreadPoolExecutor(16) as pool:
+
+        def ask(i: int) -> None:
+            body = chat("toy@best_of_n:n=2" if i % 2 else "toy", "Add 1 and 2.", max_tokens=20, stream=i % 3 == 0)
+            status = http.post("/v1/chat/completions", json=body).status_code
+            statuses[status] = statuses.get(status, 0) + 1
+
+        began, marks = time.perf_counter(), []
+        for i in range(int(30 * seconds)):
+            pool.submit(ask, i)
+            if i % 300 == 0:
+                marks.append((time.perf_counter() - began, rss(), len(os.listdir("/proc/self/fd"))))
+            time.sleep(max(0.0, began + (i + 1) / 30 - time.perf_counter()))
+        pool.shutdown(wait=True)
+    warm = [mark for mark in marks if mark[0] > seconds / 3]
+    slope = 60 * statistics.linear_regression([t for t, _, _ in warm], [mb for _, mb, _ in warm]).slope
+    fds = [count for _, _, count in warm]
+    return {
+        "seconds": seconds,
+        "statuses": statuses,
+        "rss_mb_per_minute": round(slope, 3),
+        "fds_min_max": [min(fds), max(fds)],
+        "target": "< 1 MB/min, fds within 5, no 5xx",
+    }
+
+
+def restart(model: str) -> Figures:
+    """S11: from start to ready, kill -9 and ready again, SIGTERM with a request under way; in other processes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "flyweight", "serve", "--model", model, "--port", str(port), "--quiet"]
+    url = f"http://127.0.0.1:{port}"
+    ready = []
+    with client(url) as http:
+        for end in ("kill", "kill", "drain"):
+            began = time.perf_counter()
+            process = subprocess.Popen(command)
+            while not _answers(http):
+                time.sleep(0.02)
+                assert process.poll() is None and time.perf_counter() - began < 120, "the server did not start"
+            ready.append(round(time.perf_counter() - began, 2))
+            if end == "kill":
+                process.kill()
+                process.wait()
+                continue
+            body = chat(f"{model}@best_of_n:n=4", QUESTIONS[0], max_tokens=60)
+            with ThreadPoolExecutor(1) as pool:
+                under_way = pool.submit(http.post, "/v1/chat/completions", json=body)
+                time.sleep(1.0)
+                process.send_signal(signal.SIGTERM)
+                began = time.perf_counter()
+                time.sleep(0.1)
+                refused = _status(url)
+                code = process.wait()
+                drained = time.perf_counter() - began
+                status = under_way.result().status_code
+    return {
+        "ready_seconds": ready,
+        "drained_seconds": round(drained, 2),
+        "exit_code": code,
+        "request_under_way": status,
+        "new_request_meanwhile": refused,
+        "target": "drain <= 10 s, ready <= 3 s",
+    }
+
+
+def _answers(http: httpx2.Client) -> bool:
+    try:
+        return http.get("/health").status_code == 200
+    except httpx2.HTTPError:
+        return False
+
+
+def _status(url: str) -> int | str:
+    try:
+        with client(url) as http:
+            return http.post("/v1/chat/completions", json=chat("any", "x")).status_code
+    except httpx2.HTTPError as error:
+        return type(error).__name__
+
+
+PARTS: dict[str, Callable[[str], Figures]] = {
+    "throughput": throughput,
+    "added": added,
+    "overload": overload,
+    "disconnect": disconnect,
+    "hostile": hostile,
+    "soak": soak,
+    "restart": restart,
+}
+
+
+def main() -> None:
+    """Measure and add what was found to results/server.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--model", default=api.DEFAULT_MODEL)
+    parser.add_argument("--no-save", action="store_true", help="only print")
+    options = parser.parse_args()
+    for name in options.parts or PARTS:
+        if name not in PARTS:
+            parser.error(f"no part {name!r}: choose from {', '.join(PARTS)}")
+        print(f"{name}: {(PARTS[name].__doc__ or '').strip()}", flush=True)
+        found = PARTS[name](options.model)
+        print(json.dumps(found, indent=2), flush=True)
+        if not options.no_save:
+            kept = json.loads(OUT.read_text()) if OUT.exists() else {}
+            OUT.write_text(json.dumps({**kept, name: found}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
