@@ -64,7 +64,11 @@ def unpacked(file: Path, folder: Path) -> Path:
     (folder / "model.gguf").symlink_to(file.resolve())
     told = {"gguf_file": "model.gguf", "local_files_only": True}
     out = folder / "unpacked"
-    transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **told).save_pretrained(out)
+    read = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **told)
+    read.config.__dict__.pop("quantization_config", None)  # it is none any more, and such a one cannot be saved
+    plain = transformers.AutoModelForCausalLM.from_config(read.config, dtype=torch.float32)
+    plain.load_state_dict(read.state_dict())
+    plain.save_pretrained(out)
     transformers.AutoTokenizer.from_pretrained(folder, **told).save_pretrained(out)
     return out
 
