@@ -33,6 +33,7 @@ export function Run({ id, tab = "questions" }) {
   if (!data) return html`<div class="waiting-page" aria-busy="true"></div>`;
   const { run, questions, accuracy } = data;
   const row = report?.report?.rows?.[0];
+  const none = report ? "–" : "…";
   return html`<div class="run">
     <header class="title">
       <p class="crumbs"><a href="#/">Runs</a> / ${visible(run.task ?? "run")}</p>
@@ -41,11 +42,11 @@ export function Run({ id, tab = "questions" }) {
     </header>
     <dl class="keys">
       <div class="main"><dt>accuracy</dt><dd>${accuracy ? percent(accuracy[1]) : "–"}</dd><small>${accuracy ? `95 % interval ${between(accuracy)}` : "not graded"}</small></div>
-      <div><dt>coverage</dt><dd>${row?.coverage ? percent(row.coverage.value) : "–"}</dd><small>any candidate right</small></div>
-      <div><dt>random choice</dt><dd>${row?.random ? percent(row.random.value) : "–"}</dd><small>a candidate blindly</small></div>
+      <div><dt>coverage</dt><dd>${row?.coverage ? percent(row.coverage.value) : none}</dd><small>any candidate right</small></div>
+      <div><dt>random choice</dt><dd>${row?.random ? percent(row.random.value) : none}</dd><small>a candidate blindly</small></div>
       <div><dt>tokens</dt><dd>${compact(data.tokens)}</dd><small>drawn per question</small></div>
-      <div><dt>FLOPs</dt><dd>${row ? operations(row.flops) : "–"}</dd><small>per question</small></div>
-      <div><dt>time</dt><dd>${row?.seconds ? seconds(row.seconds) : "–"}</dd><small>per question</small></div>
+      <div><dt>FLOPs</dt><dd>${row ? operations(row.flops) : none}</dd><small>per question</small></div>
+      <div><dt>time</dt><dd>${row?.seconds ? seconds(row.seconds) : none}</dd><small>per question</small></div>
     </dl>
     <nav class="tabs" aria-label="Parts of the run">
       ${Object.entries(TABS).map(([key, name]) => html`<a key=${key} href="#/run/${id}${key === "questions" ? "" : `?tab=${key}`}" aria-current=${tab === key ? "page" : null}>${name}</a>`)}
