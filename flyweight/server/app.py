@@ -67,16 +67,16 @@ class Server:
 
     async def chat(self, request: Request) -> Response:
         """`POST /v1/chat/completions`"""
-        body = await _body(request, self.service.limits)
+        body, key = await self._read(request)
         asked = checked(ChatRequest, parsed(body, self.service.limits))
-        return await self._answer(request, body, self.service.chat(asked, request.scope["headers"]), reply.chat)
+        return await self._answer(request, key, self.service.chat(asked, request.scope["headers"]), reply.chat)
 
     async def completions(self, request: Request) -> Response:
         """`POST /v1/completions`"""
-        body = await _body(request, self.service.limits)
+        body, key = await self._read(request)
         asked = checked(CompletionRequest, parsed(body, self.service.limits))
         plan = self.service.completion(asked, request.scope["headers"])
-        return await self._answer(request, body, plan, reply.completion)
+        return await self._answer(request, key, plan, reply.completion)
 
     async def runs(self, request: Request) -> Response:
         """`GET /runs`: searches under way and lately ended, the newest first."""
@@ -114,9 +114,15 @@ class Server:
     def _model(self, name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": int(self.born), "owned_by": "flyweight"}
 
-    async def _answer(self, request: Request, body: bytes, plan: Plan, whole: Callable[..., Any]) -> Response:
-        owner = request.scope["state"]["owner"]
-        job = self.desk.take(plan, owner, _key(request, owner, body) if plan.coalesce else "")
+    async def _read(self, request: Request) -> tuple[bytes, str]:
+        """The body, and what identical requests share. ApiError 429 where nothing can come of it."""
+        body = await _body(request, self.service.limits)
+        key = _key(request, request.scope["state"]["owner"], body)
+        self.desk.hurry(key)
+        return body, key
+
+    async def _answer(self, request: Request, key: str, plan: Plan, whole: Callable[..., Any]) -> Response:
+        job = self.desk.take(plan, request.scope["state"]["owner"], key if plan.coalesce else "")
         headers = {"X-Flyweight-Run-Id": job.id}
         try:
             if plan.stream:

@@ -99,10 +99,9 @@ class Menu:
             return Wanted()
         if name in self.presets:
             return self.presets[name]
-        base, at, search = name.rpartition("@")
-        if at and base == self.model:
-            return _spelled(search)
-        if not at and name in self._strategies:
+        if name.startswith(f"{self.model}@"):
+            return _spelled(name.removeprefix(f"{self.model}@"))
+        if name in self._strategies:
             return Wanted(strategy=name)
         allowed = [self.model, f"{self.model}@STRATEGY", *self.presets]
         raise ApiError(

@@ -59,6 +59,12 @@ class Desk:
         self._idle = asyncio.Event()
         self._idle.set()
 
+    def hurry(self, key: str) -> None:
+        """ApiError 429 now rather than after the work of reading the request, where there will be no place for it."""
+        if key not in self._same and self._full and not self.draining:
+            self._count("rejected")
+            raise too_much(self.patience())
+
     def take(self, plan: Plan, owner: str, key: str) -> Job:
         """The job that answers a request: a new one, or that of an identical request under way.
 
@@ -71,7 +77,7 @@ class Desk:
             self._count("coalesced")
             same.waiters += 1
             return same
-        if len(self.running) >= self.most_running and len(self.queue) >= self.most_queued:
+        if self._full:
             self._count("rejected")
             raise too_much(self.patience())
         job = Job(plan, owner, key, waiters=1)
@@ -130,6 +136,10 @@ class Desk:
             else:
                 self.queue.remove(job)
             job.tell(Failed(stopping()))
+
+    @property
+    def _full(self) -> bool:
+        return len(self.running) >= self.most_running and len(self.queue) >= self.most_queued
 
     def _next(self) -> None:
         while self.queue and len(self.running) < self.most_running:
