@@ -13,8 +13,13 @@ export function Question({ run: id, problem, node, go }) {
   useEffect(() => {
     setError(null);
     let gone = false;
-    load(`run/${id}/question/${problem}`).then((found) => gone || setData(found), (failure) => gone || setError(failure.message));
-    load(`run/${id}`).then((found) => gone || setKeys(found.questions.key), () => {});
+    // The neighbours can wait until the search stands there.
+    const neighbours = () => load(`run/${id}`).then((found) => gone || setKeys(found.questions.key), () => {});
+    load(`run/${id}/question/${problem}`).then((found) => {
+      if (gone) return;
+      setData(found);
+      setTimeout(neighbours);
+    }, (failure) => gone || setError(failure.message));
     return () => (gone = true);
   }, [id, problem]);
   const at = keys.indexOf(problem);
