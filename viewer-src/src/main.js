@@ -1,7 +1,7 @@
 // The page: where it is (the hash), what stands there, and the keys that move around in it.
 import { Failure, load, setSecret } from "./data.js";
 import { visible } from "./format.js";
-import { html, render, useEffect, useState } from "./html.js";
+import { html, render, useEffect, useLayoutEffect, useState } from "./html.js";
 import { Ask } from "./pages/ask.js";
 import { Diff } from "./pages/diff.js";
 import { Plan } from "./pages/plan.js";
@@ -81,7 +81,7 @@ function App() {
     scrollTo(0, 0);
     document.title = `${where || "Runs"} · Flyweight`;
   }, [where]);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const press = (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
       if (event.target.closest("input, textarea, select")) {

@@ -1,7 +1,7 @@
 // One search: its tree with everything beside it, played back with a slider or growing live.
 import { fold, moments } from "./fold.js";
 import { seconds } from "./format.js";
-import { html, useEffect, useMemo, useState } from "./html.js";
+import { html, useEffect, useLayoutEffect, useMemo, useState } from "./html.js";
 import { Meters, Path, Scores, Settling, Votes } from "./panels.js";
 import { Tree } from "./tree.js";
 
@@ -51,7 +51,8 @@ export function Player({ events, running = false, chosen, onChoose }) {
     event.preventDefault();
     if (to) onChoose(to.key);
   };
-  useEffect(() => {
+  // With the picture, not after it: a key struck at once must know where the slider stands.
+  useLayoutEffect(() => {
     const press = (event) => {
       if (event.shiftKey && event.key.startsWith("Arrow")) return walk(event);
       if (event.target.closest("input:not([type=range]), textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;

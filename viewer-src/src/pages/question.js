@@ -1,7 +1,7 @@
 // One question of a run: what was asked, what was answered, and the search that led there.
 import { load } from "../data.js";
 import { label, score, visible } from "../format.js";
-import { html, useEffect, useMemo, useState } from "../html.js";
+import { html, useEffect, useLayoutEffect, useState } from "../html.js";
 import { Mark } from "../panels.js";
 import { Player } from "../player.js";
 import { Answer, Prose } from "../text.js";
@@ -23,7 +23,7 @@ export function Question({ run: id, problem, node, go }) {
     return () => (gone = true);
   }, [id, problem]);
   const at = keys.indexOf(problem);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const press = (event) => {
       if (event.target.closest("input, textarea, select") || event.ctrlKey || event.metaKey) return;
       const to = { n: keys[at + 1], p: keys[at - 1] }[event.key];
