@@ -130,14 +130,14 @@ def test_cost_along_curves(store: Store) -> None:
     """2 P (prompt + k generated / n + k verifier / n); seconds at the speed of the run, or else of the model."""
     small(store)
     section = only(report(store))
-    for kind, verifier, flops, speed in (
+    for kind, verifier, flops, rate in (
         ("majority", None, (60_000, 100_000), 20),
         ("best", "v", (90_000, 160_000), 24),
     ):
         points = curve(section, kind, verifier).points
         assert tuple(point.flops for point in points) == pytest.approx(flops)
         assert [point.tokens for point in points] == [20, 40]
-        assert [point.seconds for point in points] == pytest.approx([20 / speed, 40 / speed])
+        assert [point.seconds for point in points] == pytest.approx([20 / rate, 40 / rate])
 
 
 def test_seconds_are_those_of_the_same_strategy_if_any(store: Store) -> None:
