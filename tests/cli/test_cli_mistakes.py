@@ -36,7 +36,7 @@ MISTAKES = [
     (["solve", "   "], "the question is empty"),
     (["solve"], "the question is empty"),
     (["solve", QUESTION, "--modle", "toy"], "--model"),
-    (["slove", QUESTION], "Did you mean 'solve'?"),
+    (["slove", QUESTION], "Did you mean 'solve', 'serve'?"),
     (["compare", QUESTION, "--strategies", "greedy,self_consistncy"], "did you mean 'self_consistency'?"),
     (["compare", QUESTION, "--strategies", "greedy", "-n", "4"], "unknown parameter of greedy 'n'"),
     (["compare", QUESTION, "--strategies", ","], "names no strategy"),
