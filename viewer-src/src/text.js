@@ -50,7 +50,7 @@ function Formula({ source, display = false }) {
   useEffect(() => {
     const span = element.current;
     span.textContent = visible(source);
-    if (source.length > LONGEST) return;
+    if (source.length > LONGEST || visible(source) !== source) return; // KaTeX would set what must not be obeyed
     span.typeset = async () => {
       const typeset = await maths();
       if (!typeset || !span.isConnected) return;

@@ -12,6 +12,7 @@ export function Question({ run: id, problem, node, go }) {
   const [keys, setKeys] = useState([]);
   useEffect(() => {
     setError(null);
+    setData(null); // never one question under the address of another
     let gone = false;
     // The neighbours can wait until the search stands there.
     const neighbours = () => load(`run/${id}`).then((found) => gone || setKeys(found.questions.key), () => {});
