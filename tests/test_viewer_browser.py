@@ -262,7 +262,7 @@ def visit(browser: Browser, own: str, run: str) -> None:
     for index in range(0, len(XSS), 9):
         key = searches.problem_key(f"{index}: {XSS[index]}")
         go(browser, f"#/run/{run}/{key}", f"document.querySelector('.path .here') && location.hash.endsWith('{key}')")
-        browser.wait(f"document.querySelector('.asked').textContent.includes('question {index}')")
+        browser.wait(f"document.querySelector('.asked')?.textContent.includes('question {index}')")
     unharmed(browser, own)
 
 
@@ -282,7 +282,7 @@ def test_hostile_strings_are_shown_as_what_they_are(browser: Browser, tmp_path: 
                 f"#/run/{run}/{key}",
                 f"document.querySelector('.path .here') && location.hash.endsWith('{key}')",
             )
-            browser.wait(f"document.querySelector('.asked').textContent.includes('question {index}')")
+            browser.wait(f"document.querySelector('.asked')?.textContent.includes('question {index}')")
             browser.wait("globalThis.flyweightMaths")
             shown = browser.run("document.body.innerText")
             assert [c for c in "\x00\x07\x08\x1b\x9b\u202e\u2066\x7f" if c in shown] == [], texts[index]
