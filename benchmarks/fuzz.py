@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.server import OUT, served
+from benchmarks.server import keep, served
 from flyweight.testing import ToyPolicy
 
 __all__ = ["main"]
@@ -43,8 +43,7 @@ def main() -> int:
     }
     print(json.dumps(found, indent=2))
     if not options.no_save:
-        kept = json.loads(OUT.read_text()) if OUT.exists() else {}
-        OUT.write_text(json.dumps({**kept, "fuzz": found}, indent=2) + "\n")
+        keep("fuzz", found)
     return int(done.returncode != 0 or any(status >= 500 for status in statuses))
 
 

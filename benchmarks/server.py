@@ -35,6 +35,8 @@ from flyweight.testing import Draft, ToyPolicy
 from flyweight.types import Message, Node, Sampling
 
 OUT = Path(__file__).resolve().parent.parent / "results" / "server.json"
+PAGE = OUT.parent.parent / "docs" / "security.md"
+BEGIN, END = "<!-- figures -->", "<!-- end -->"
 PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 QUESTIONS = [
     f"Tom has {a} apples and buys {b} bags with {c} apples in each. He eats {d}. How many are left?"
@@ -357,6 +359,24 @@ def _status(url: str) -> int | str:
         return type(error).__name__
 
 
+def keep(name: str, found: Figures) -> None:
+    """Add figures to the file, and write all of them into docs/security.md."""
+    kept = {**(json.loads(OUT.read_text()) if OUT.exists() else {}), name: found}
+    OUT.write_text(json.dumps(kept, indent=2) + "\n")
+    before, mark, rest = PAGE.read_text("utf-8").partition(BEGIN)
+    rows = [
+        f"| {part} | {', '.join(f'{k}: {_shown(v)}' for k, v in figures.items() if k != 'target')} "
+        f"| {figures['target'].replace('<', '&lt;')} |"
+        for part, figures in kept.items()
+    ]
+    table = "\n".join(["| part | measured | target |", "|---|---|---|", *rows])
+    PAGE.write_text(f"{before}{mark}\n{table}\n{END}{rest.partition(END)[2]}", "utf-8")
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value).replace('"', "").replace("_", " ")
+
+
 PARTS: dict[str, Callable[[str], Figures]] = {
     "throughput": throughput,
     "added": added,
@@ -382,8 +402,7 @@ def main() -> None:
         found = PARTS[name](options.model)
         print(json.dumps(found, indent=2), flush=True)
         if not options.no_save:
-            kept = json.loads(OUT.read_text()) if OUT.exists() else {}
-            OUT.write_text(json.dumps({**kept, name: found}, indent=2) + "\n")
+            keep(name, found)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class Limits:
 def parsed(body: bytes, limits: Limits) -> dict[str, Any]:
     """The JSON object in a body. ApiError 400 for anything else, or for one too deep or with too many values."""
     # Every value but the first follows one of these. Counting them is cheap, making millions of objects is not.
-    if sum(map(body.count, (b",", b"[", b"{"))) > 16 * limits.values:
+    if sum(map(body.count, (b",", b"[", b"{"))) > 4 * limits.values:
         raise _too_many(limits)
     try:
         found = from_json(body, allow_inf_nan=False)
