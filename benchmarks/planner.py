@@ -94,7 +94,8 @@ def main() -> None:
         compare(arguments)
     if arguments.tables or (not arguments.only and arguments.questions == QUESTIONS):
         text = compared(json.loads(RESULTS.read_text("utf-8")))
-        example = f"```text\n$ flyweight {' '.join(EXAMPLE)}\n{shown_example()}```\n\n![How often right against how long](plan.svg)"
+        picture = "![How often right against how long](plan.svg)"
+        example = f"```text\n$ flyweight {' '.join(EXAMPLE)}\n{shown_example()}```\n\n{picture}"
         if not publish(PAGE, "planner", text) or not publish(PAGE, "example", example):
             raise SystemExit(f"{PAGE} has no <!-- planner --> or <!-- example --> to write between")
 
