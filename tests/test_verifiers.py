@@ -100,7 +100,7 @@ def path(*steps: tuple[str, Sequence[float]] | str, finish: Finish = Finish.END,
 def test_every_name_loads_and_describes_itself() -> None:
     names = verifiers.names()
     free = ["form", "units", "regex", "schema", "length", "repetition", "instructions"]
-    models = ["prm", "reward", "judge", "critique", "all", "weighted", "tests", "written-tests", "oracle"]
+    models = ["prm", "reward", "remote", "judge", "critique", "all", "weighted", "tests", "written-tests", "oracle"]
     own = ["self", "probe", "lora", "confidence", "confidence-window", "self-certainty", "p_true", "arithmetic"]
     assert names == [*own, *free, *models]
     needed: dict[str, dict[str, object]] = {
@@ -109,6 +109,7 @@ def test_every_name_loads_and_describes_itself() -> None:
         "weighted": {"parts": [("form", 1)]},
         "prm": {"recipe": "math-shepherd"},
         "reward": {"recipe": "chat"},
+        "remote": {"url": "http://127.0.0.1:9", "api": "classify"},
     }
     rows = verifiers.describe()
     assert [row.name for row in rows] == [*names, "module:function"]

@@ -84,9 +84,14 @@ class Engine(LlamaCpp):
         while len(came) < len(numbers):
             came |= {response.id: response for response in self.step()}
         responses = [came[number] for number in numbers]
-        for response in responses:
+        for path, response in zip(paths, responses, strict=True):
             if response.error is not None:
                 raise BackendError(f"{self.name}: {response.error}")
+            if not response.choices:
+                raise BackendError(
+                    f"{self.name}: question and solution have {len(path)} tokens, the context only {self._length}: "
+                    f"raise context={1 << len(path).bit_length()}"
+                )
         return responses
 
     def _vocabulary(self) -> Vocabulary:

@@ -113,7 +113,7 @@ def test_what_a_run_costs_does_not_depend_on_what_ran_before(plan: Plan, tmp_pat
 def test_a_policy_of_a_third_party_is_known_by_what_it_was_asked_for_as(
     store: Store, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(policies, "plugin", lambda model: ToyPolicy if model.startswith("mine") else None)
+    monkeypatch.setattr(policies, "plugin", lambda model, **_: ToyPolicy if model.startswith("mine") else None)
     plans = [replace(plan, model=model) for model in ("mine:big", "mine:small", "mine:big")]
     assert [summary.calls for summary in bench.execute(store, plans)] == [24, 24]
     assert [run.models for run in store.runs()] == [
@@ -286,10 +286,10 @@ def test_an_interrupted_run_goes_on_to_the_same_end(plan: Plan, tmp_path: Path) 
 
 def test_tokens_end_it_where_it_can_go_on(store: Store, plan: Plan) -> None:
     plans = [plan, replace(plan, seed=1)]
-    summaries = bench.execute(store, plans, load=Counting(slots=2), in_flight=2, limits=Limits(tokens=150))
+    summaries = bench.execute(store, plans, load=Counting(slots=2), in_flight=2, limits=Limits(tokens=140))
     summary = only(summaries)
     assert summary.ending == "tokens"
-    assert 150 <= summary.generated <= 150 + 2
+    assert 140 <= summary.generated <= 150  # it is looked at when a search ends, and now and then
     assert summary.tally.searched < 6
     rest = bench.execute(store, plans, load=Counting())
     assert [each.ending for each in rest] == ["finished", "finished"]

@@ -23,8 +23,8 @@ SETTINGS = {
     "weighted": "weighted:arithmetic=2:form=1",
 }
 """How a verifier is written that does not do without settings."""
-ELSEWHERE = {"probe", "lora", "prm", "reward", "tests", "oracle"}
-"""Need weights, a sandbox or known answers, and are tested where those are."""
+ELSEWHERE = {"probe", "lora", "prm", "reward", "remote", "tests", "oracle"}
+"""Need weights, a server, a sandbox or known answers, and are tested where those are."""
 PLAIN = [name for name in verifiers.names() if name not in ELSEWHERE]
 
 

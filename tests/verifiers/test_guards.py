@@ -39,6 +39,8 @@ NEEDED = {
     "probe": ":head={folder}/probe.npz",
     "lora": ":adapter={folder}/lora.gguf:model={folder}/tiny.gguf",
 }
+HERE = [name for name in verifiers.names() if name != "remote"]
+"""All but the one whose model is elsewhere: tests/test_remote_verifiers.py has a server for it."""
 ACCEPTS_EMPTY_WORDS = {
     *("confidence", "confidence-window", "self-certainty", "p_true"),  # how sure the model was, whatever it said
     *("regex", "length", "repetition", "instructions", "weighted"),  # the form they were told to look for
@@ -73,7 +75,7 @@ TORCH = [
     *(pytest.mark.filterwarnings(f"ignore::{kind}Warning") for kind in ("Deprecation", "Future")),
 ]
 each_verifier = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=TORCH if name == "reward" else []) for name in verifiers.names()]
+    "name", [pytest.param(name, marks=TORCH if name == "reward" else []) for name in HERE]
 )
 
 
@@ -262,7 +264,7 @@ def test_whatever_stands_behind_form_is_not_asked_about_answers_that_say_nothing
     assert judge.scored == []
 
 
-@pytest.mark.parametrize("name", [name for name in verifiers.names() if name not in TINY])
+@pytest.mark.parametrize("name", [name for name in HERE if name not in TINY])
 def test_answers_that_say_nothing_are_accepted_by_none_that_claims_to_notice(name: str, made: Make) -> None:
     """Accepting is more than the 1/2 of those who cannot tell. Judges of their own prompts are not even asked."""
     verifier = made(name)
@@ -466,7 +468,7 @@ def choice(nodes: Sequence[Node], scores: dict[str, Score]) -> tuple[str, str]:
 
 def test_two_answers_compare_the_same_whichever_comes_first(made: Make) -> None:
     a, b = node(TEXTS[0]), node(TEXTS[1], 1)
-    comparing = [v for name in verifiers.names() if name not in TINY and hasattr(v := made(name), "compare")]
+    comparing = [v for name in HERE if name not in TINY and hasattr(v := made(name), "compare")]
     assert comparing
     for verifier in comparing:
         compare: Any = verifier.compare
