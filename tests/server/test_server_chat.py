@@ -273,8 +273,10 @@ def test_what_breaks_is_told_without_its_insides() -> None:
     with running(ToyPolicy(broken)) as own:
         answers = [own.ask({}), own.ask({"stream": True})]
         fine = own.get("/health")
-    assert [answer.status_code for answer in answers] == [500, 200], "a stream has begun by then"
-    for error in (answers[0].json(), events(answers[1])[-1]):
+    assert answers[0].status_code == 500
+    began = answers[1].status_code == 200  # whether a stream has begun by then is a race
+    assert began or answers[1].status_code == 500
+    for error in (answers[0].json(), events(answers[1])[-1] if began else answers[1].json()):
         assert error["error"]["type"] == "server_error"
         assert "secret" not in str(error) and "Traceback" not in str(error)
     assert fine.json() == {"status": "ok"} and any("secret.gguf" in line for line in own.log)
