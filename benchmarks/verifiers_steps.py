@@ -25,7 +25,7 @@ from benchmarks.cassette import Recorded as Replayed
 from benchmarks.rig import Figures, table
 from benchmarks.verifiers_scores import IN_FLIGHT, KEPT, Kept, development, keep, late, sound
 from flyweight import models, stats, tasks, verifiers
-from flyweight.protocols import Search
+from flyweight.protocols import Policy, Search
 from flyweight.runner import Runner
 from flyweight.select import aggregate
 from flyweight.stats import Interval
@@ -109,16 +109,19 @@ def score(names: Sequence[str], runs: Path) -> None:
     )
     cassette = Cassette(runs / NAME / f"{dev.SMALL}.jsonl.gz")
     make = late(dev.SMALL, CONTEXT, "auto")
-    policy = Replayed(dev.SMALL, models.catalog()[dev.SMALL].parameters, cassette, make)
+    recorded: Policy = Replayed(dev.SMALL, models.catalog()[dev.SMALL].parameters, cassette, make)
+    reading = [name for name in names if getattr(verifiers.load(name), "reads_states", False)]
+    own = make() if reading else recorded  # hidden states are on no record
     try:
         for name in names:
-            if wrong := walk(kept, solutions, name, policy):
+            if wrong := walk(kept, solutions, name, own if name in reading else recorded):
                 print(f"{name} left out: {wrong}")
     finally:
-        policy.close()
+        for policy in {recorded, own}:
+            policy.close()
 
 
-def walk(kept: Kept, solutions: Mapping[str, Solution], name: str, policy: Replayed) -> str:
+def walk(kept: Kept, solutions: Mapping[str, Solution], name: str, policy: Policy) -> str:
     """Have one verifier score them; what is wrong if it cannot, else nothing."""
     judge = verifiers.load(name)
     strategy = Walk(solutions)
