@@ -19,7 +19,7 @@ from flyweight.policies.openai.probe import size
 from flyweight.protocols import Growth, Request, Response
 from flyweight.runner import Runner
 from flyweight.testing import BoxedAnswers, check_policy
-from flyweight.types import Budget, Finish, Message, Node, Problem, Result, Sampling
+from flyweight.types import Budget, Finish, Message, Node, Problem, Result, Sampling, ToolMessage
 from flyweight.verifiers.arithmetic import Arithmetic
 from flyweight.verifiers.remote import Remote
 from flyweight.wire import backoff
@@ -414,7 +414,7 @@ def test_a_deadline_is_kept_and_the_server_is_let_go() -> None:
         ("openai:localhost:8000", "not an endpoint"),
         ("openai:ftp://host/v1", "not an endpoint"),
         ("openai:file:///etc/passwd", "not an endpoint"),
-        ("openai:http://user:secret@host/v1", "FLYWEIGHT_API_KEY"),
+        ("openai:http://user:secret@host/v1", "OPENAI_API_KEY"),
         ("openai:http://host/v1?key=1", "query"),
         ("openai:http://host:99999/v1", "not a URL"),
         ("openai:http://a/v1,http://a/v1", "twice"),
@@ -476,3 +476,37 @@ def test_doctor_asks_endpoints_and_remote_verifiers(monkeypatch: pytest.MonkeyPa
         told = {check.name: check for check in checks if check.name in ("endpoint", "verifier")}
     assert told["endpoint"].status == "ok" and server.url in told["endpoint"].detail
     assert told["verifier"].status == "ok" and "0.900 > a wrong one 0.200" in told["verifier"].detail
+
+
+def test_tools_calls_and_results_reach_a_server_in_words() -> None:
+    messages = (
+        ToolMessage("user", "What is 3 + 4?", tools='[{"type": "function", "function": {"name": "add"}}]'),
+        ToolMessage("assistant", "", calls='[{"name": "add", "arguments": {"a": 3, "b": 4}}]'),
+        Message("tool", "7"),
+    )
+    with Endpoint() as server:
+        policy = OpenAI(f"openai:{server.url}")
+        serve(policy, request(Node(messages=messages, key="tools")))
+        policy.close()
+        sent = server.drawn()[-1].body["messages"]
+    assert [turn["role"] for turn in sent] == ["system", "user", "assistant", "user"]
+    assert '"name": "add"' in sent[0]["content"] and '"a": 3' in sent[2]["content"] and "7" in sent[3]["content"]
+
+
+def test_text_without_a_template_needs_an_endpoint_that_completes_text() -> None:
+    bare = Node(messages=(Message("text", "3 + 4 ="),), key="bare")
+    with Endpoint() as server:
+        policy = OpenAI(f"openai:{server.url}:continues=no")
+        [response] = serve(policy, request(bare))
+        policy.close()
+    assert "conversations only" in str(response.error)
+
+
+def test_the_key_of_a_servers_own_clients_is_sent_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setenv("FLYWEIGHT_API_KEY", "for-clients")
+    with Endpoint() as server:
+        policy = OpenAI(f"openai:{server.url}")
+        serve(policy, request())
+        policy.close()
+        assert server.calls and not any("for-clients" in str(call.headers) for call in server.calls)

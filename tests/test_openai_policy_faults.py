@@ -285,7 +285,7 @@ def test_counts_that_cannot_be_are_not_believed() -> None:
 
 
 def test_redirects_are_not_followed_and_the_key_goes_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLYWEIGHT_API_KEY", "sk-very-secret")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     with Endpoint() as trap, Endpoint(key="sk-very-secret") as server:
         server.fault = everything(f"redirect {trap.url}/chat/completions")
         policy = OpenAI(f"openai:{server.url}")
@@ -296,7 +296,7 @@ def test_redirects_are_not_followed_and_the_key_goes_nowhere_else(monkeypatch: p
 
 
 def test_the_key_shows_in_no_message(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setenv("FLYWEIGHT_API_KEY", "sk-very-secret")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     with Endpoint() as server, caplog.at_level(logging.DEBUG):
         policy = OpenAI(f"openai:{server.url}")
         server.routes = {"/v1/chat/completions": lambda body: {"error": {"message": "no: Bearer sk-very-secret"}}}
@@ -313,10 +313,9 @@ def test_a_key_without_encryption_is_warned_of(caplog: pytest.LogCaptureFixture)
 
 
 def test_a_key_is_named_by_its_variable_and_a_wrong_one_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("FLYWEIGHT_API_KEY", raising=False)
     monkeypatch.setenv("OPENAI_API_KEY", "another")
     monkeypatch.setenv("CLUSTER_KEY", "right")
     with Endpoint(key="right") as server:
-        with pytest.raises(BackendError, match="FLYWEIGHT_API_KEY"):
+        with pytest.raises(BackendError, match="OPENAI_API_KEY"):
             OpenAI(f"openai:{server.url}")
         OpenAI(f"openai:{server.url}:key=CLUSTER_KEY").close()

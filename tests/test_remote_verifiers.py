@@ -312,7 +312,7 @@ def test_a_server_that_fails_is_tried_again_then_told(fault: str) -> None:
         ("remote:http://h:api=score:recipe=chat", "use classify"),
         ("remote:http://h:api=classify:recipe=pair", "use score"),
         ("remote:gopher://h:api=score", "not an endpoint"),
-        ("remote:http://k:s@h:api=score", "FLYWEIGHT_API_KEY"),
+        ("remote:http://k:s@h:api=score", "OPENAI_API_KEY"),
         ("remote:http://h:api=score:batch=0", "whole number"),
         ("remote:http://h:api=score:first=0", "seconds above 0"),
         ("remote:http://h:api=score:squash=cube", "unknown squash"),

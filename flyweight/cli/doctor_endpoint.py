@@ -34,7 +34,7 @@ def findings(model: str) -> Iterator[Finding]:
         try:
             policy = OpenAI(replace(spec, urls=(url,)))
         except FlyweightError as error:
-            fix = "start the server, check the URL, or set FLYWEIGHT_API_KEY to its key"
+            fix = "start the server, check the URL, or set OPENAI_API_KEY to its key"
             yield Finding("endpoint", "fail", str(error), fix)
             continue
         policy.close()

@@ -50,7 +50,10 @@ class Settings:
 
     @property
     def name(self) -> str:
-        """What clients call the model: of a file its name alone, for nobody has to know where it lies."""
+        """What clients call the model: nobody has to know where its file lies, or which server it runs on."""
+        if "://" in self.model:  # openai:URL[#NAME][:settings]
+            before, _, named = self.model.partition("#")
+            return named.partition(":")[0] or before.partition(":")[0]
         return Path(self.model).stem if self.model.endswith(".gguf") and ":" not in self.model else self.model
 
     @property

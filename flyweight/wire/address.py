@@ -5,15 +5,15 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from flyweight.errors import ConfigError
 
-__all__ = ["KEYS", "addresses", "key", "loopback"]
+__all__ = ["KEY", "addresses", "key", "loopback"]
 
-KEYS = ("FLYWEIGHT_API_KEY", "OPENAI_API_KEY")
-"""Environment variables a key is taken from, the first that is set."""
+KEY = "OPENAI_API_KEY"
+"""The environment variable a key is taken from. FLYWEIGHT_API_KEY, which clients of `flyweight serve` show, goes to no
+other server."""
 MOST = 256
 """Endpoints of one policy."""
 
@@ -44,7 +44,7 @@ def _address(text: str, form: str) -> str:
     except ValueError as error:
         raise ConfigError(f"{text!r} is not a URL ({error}): write {form}") from None
     if parts.username is not None or parts.password is not None:
-        raise ConfigError(f"a key does not belong in a URL, which ends up in logs: set {KEYS[0]} instead")
+        raise ConfigError(f"a key does not belong in a URL, which ends up in logs: set {KEY} instead")
     if parts.scheme not in ("http", "https") or not host:
         raise ConfigError(f"{text!r} is not an endpoint: write {form}, with http:// or https://")
     if parts.query or parts.fragment:
@@ -55,14 +55,13 @@ def _address(text: str, form: str) -> str:
 
 
 def key(variable: str = "", environment: dict[str, str] | None = None) -> str:
-    """The key from the environment variable named, else from the first of KEYS that is set; empty without one.
+    """The key from the environment variable named, else from KEY; empty without one.
 
     ConfigError for a variable that was named and is not set, or a key that cannot stand in a header.
     """
     held = os.environ if environment is None else environment
-    names: Sequence[str] = (variable,) if variable else KEYS
-    name = next((each for each in names if held.get(each)), "")
-    if variable and not name:
+    name = variable or KEY
+    if variable and not held.get(name):
         raise ConfigError(f"key={variable}: that environment variable is not set, and it is to hold the key")
     found = held.get(name, "").strip()
     if not re.fullmatch(r"[\x21-\x7e]*", found):

@@ -35,8 +35,8 @@ RETRIED = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 SICK = {500, 502, 503, 504, 529}
 """Those of them that say something about the endpoint's health."""
 HINTS = {
-    401: "; is FLYWEIGHT_API_KEY (or OPENAI_API_KEY) set to a key of this server?",
-    403: "; is FLYWEIGHT_API_KEY (or OPENAI_API_KEY) set to a key of this server?",
+    401: "; is OPENAI_API_KEY (or the variable that key= names) set to a key of this server?",
+    403: "; is OPENAI_API_KEY (or the variable that key= names) set to a key of this server?",
     404: "; is the path right, and the model served there?",
 }
 

@@ -419,5 +419,6 @@ def test_closed_is_closed(tiny_path: Path) -> None:
     engine.step()
     engine.close()
     engine.close()
+    engine.add(draw(1, ROOT))  # the model it would be read with has gone
     with pytest.raises(FlyweightError, match="closed"):
         engine.step()

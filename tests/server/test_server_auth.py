@@ -9,6 +9,7 @@ import pytest
 
 from flyweight.errors import ConfigError
 from flyweight.server.auth import Keys, is_loopback, refuse_open_door
+from flyweight.server.setup import Settings
 from tests.server.kit import SUM, Running, running
 
 KEY, OTHER = "sk-correct-horse-battery", "sk-another-one-entirely"
@@ -197,3 +198,16 @@ def test_two_requests_never_mix_their_settings(server: Running) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(one, range(40)))
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("qwen2.5-coder-0.5b", "qwen2.5-coder-0.5b"),
+        ("/models/own-1b.gguf", "own-1b"),
+        ("openai:http://10.0.0.7:8000", "openai"),
+        ("openai:https://inside.example/v1#org/model:in_flight=4:key=MINE", "org/model"),
+    ],
+)
+def test_clients_are_not_told_where_the_model_is(model: str, name: str) -> None:
+    assert Settings(model=model).name == name

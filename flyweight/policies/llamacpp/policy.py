@@ -170,6 +170,8 @@ class LlamaCpp:
     def add(self, request: Request) -> None:
         """Queue a request."""
         first = self._queue.add(request)
+        if self._closed:
+            return  # `step` says so; the tokenizer has gone with the model
         with suppress(Exception):  # what is wrong with its path is said when it is admitted
             if first and not (
                 request.choices or request.reread

@@ -19,7 +19,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from flyweight.errors import ModelError
 from flyweight.types import Message, ToolMessage
 
-__all__ = ["ChatTemplate"]
+__all__ = ["ChatTemplate", "in_words"]
 
 LONGEST_SOURCE = 1 << 16
 LONGEST_TEXT = 1 << 20
@@ -69,7 +69,7 @@ class ChatTemplate:
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt up to where the assistant speaks; a template that refuses these messages is a ModelError."""
         if not self._has_tools:
-            messages = _in_words(messages)
+            messages = in_words(messages)
         if self._template is None:
             return "".join(f"{message.content}\n\n" for message in messages)
         tools = next((json.loads(m.tools) for m in messages if isinstance(m, ToolMessage) and m.tools), None)
@@ -87,7 +87,7 @@ def _turn(message: Message) -> dict[str, Any]:
     return turn
 
 
-def _in_words(messages: Sequence[Message]) -> list[Message]:
+def in_words(messages: Sequence[Message]) -> list[Message]:
     """The same conversation for a model that was never told of tools."""
     turns: list[Message] = []
     for message in messages:

@@ -53,15 +53,20 @@ def body(
         made |= {"stop": stops, "include_stop_str_in_output": True, "no_stop_trim": True}
     if sampling.grammar:
         made |= _grammar(able, sampling.grammar)
+    messages = turns(node)
+    bare = bool(messages) and messages[0].role == "text"
     if able.api == "chat":
-        made["messages"] = conversation(turns(node), said)
+        if bare:
+            raise BackendError("this endpoint takes conversations only, not text to go on with: use /completions")
+        made["messages"] = conversation(messages, said)
         if said and able.extras:
             made |= {"continue_final_message": True, "add_generation_prompt": False}
         if able.logprobs:
             made |= {"logprobs": True, "top_logprobs": top}
     else:
-        messages = turns(node)
-        if able.template is not None:
+        if bare:
+            prompt = plain(messages[0].content)
+        elif able.template is not None:
             prompt = able.template.render(messages)
         else:
             prompt = "".join(f"{plain(message.content)}\n\n" for message in messages)

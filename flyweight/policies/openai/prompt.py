@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flyweight import textfile
 from flyweight.errors import ConfigError
-from flyweight.policies.llamacpp.template import ChatTemplate
+from flyweight.policies.llamacpp.template import ChatTemplate, in_words
 from flyweight.types import Message, Node
 
 __all__ = ["SPECIAL", "Template", "begun", "plain", "turns"]
@@ -53,9 +53,9 @@ def begun(node: Node) -> str:
 
 
 def turns(node: Node) -> tuple[Message, ...]:
-    """The conversation before that."""
+    """The conversation before that; tools, their calls and results are put into words, which every server takes."""
     messages = node.root.messages
-    return messages[:-1] if messages and messages[-1].role == "assistant" else messages
+    return tuple(in_words(messages[:-1] if messages and messages[-1].role == "assistant" else messages))
 
 
 def plain(text: str) -> str:

@@ -41,7 +41,7 @@ class Spec:
     patience: float = 30.0
     """Seconds for which all endpoints may be down before what waits fails."""
     key: str = ""
-    """Environment variable that holds the key, instead of FLYWEIGHT_API_KEY or OPENAI_API_KEY."""
+    """Environment variable that holds the key, instead of OPENAI_API_KEY."""
     template: str = ""
     """Chat template for /v1/completions: a Jinja file, or a tokenizer_config.json."""
     continues: Continues = "auto"
