@@ -324,7 +324,7 @@ def restart(model: str) -> Figures:
                 process.send_signal(signal.SIGTERM)
                 began = time.perf_counter()
                 time.sleep(0.1)
-                refused = _status(url)
+                refused = _status(url, model)
                 code = process.wait()
                 drained = time.perf_counter() - began
                 status = under_way.result().status_code
@@ -351,10 +351,10 @@ def _answers(http: httpx2.Client) -> bool:
         return False
 
 
-def _status(url: str) -> int | str:
+def _status(url: str, model: str) -> int | str:
     try:
         with client(url) as http:
-            return http.post("/v1/chat/completions", json=chat("any", "x")).status_code
+            return http.post("/v1/chat/completions", json=chat(model, "x")).status_code
     except httpx2.HTTPError as error:
         return type(error).__name__
 
