@@ -31,10 +31,10 @@ class Combination:
     """By the verifier's name, as `verifiers.load` takes it."""
     offset: float
 
-    def value(self, scores: Mapping[str, float]) -> float:
-        """Probability that the solution is right, from the parts' scores."""
-        total = self.offset + math.fsum(weight * logit(scores[name]) for name, weight in self.weights.items())
-        return heads.probability(total)
+    def value(self, scores: Sequence[float]) -> float:
+        """Probability that the solution is right, from the parts' scores in the order of `weights`."""
+        weighed = (weight * logit(score) for weight, score in zip(self.weights.values(), scores, strict=True))
+        return heads.probability(self.offset + math.fsum(weighed))
 
 
 class SelfVerifier:
@@ -79,8 +79,16 @@ class SelfVerifier:
             return [Score(score.value, score.steps, self.name) for score in scores]
         parts = self._load(combined.weights)
         said = [await part.score(problem, nodes, models) for part in parts]
-        rows = zip(*([score.value for score in scores] for scores in said), strict=True)
-        return [Score(combined.value(dict(zip(combined.weights, row, strict=True))), (), self.name) for row in rows]
+        return [
+            Score(combined.value([score.value for score in row]), self._steps(combined, row), self.name)
+            for row in zip(*said, strict=True)
+        ]
+
+    def _steps(self, combined: Combination, row: Sequence[Score]) -> tuple[float, ...]:
+        """Of each step, where every part says something about each; a part that runs whole programs does not."""
+        if len({len(score.steps) for score in row}) != 1:
+            return ()
+        return tuple(map(combined.value, zip(*(score.steps for score in row), strict=True)))
 
     def _combination(self, sha256: str, kind: str) -> Combination | None:
         if self.combination:

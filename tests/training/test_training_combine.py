@@ -72,7 +72,7 @@ def test_probabilities_are_calibrated() -> None:
     fitted = combine.fit(pool(400))
     whole = Combination(fitted.weights, fitted.offset)
     fresh = pool(400, seed=9)
-    values = [whole.value({name: each.scores[name][i] for name in fitted.weights}) for each in fresh for i in range(8)]
+    values = [whole.value([each.scores[name][i] for name in fitted.weights]) for each in fresh for i in range(8)]
     right = [r for each in fresh for r in each.right]
     for low in (0.0, 0.25, 0.5, 0.75):
         inside = [(v, r) for v, r in zip(values, right, strict=True) if low <= v < low + 0.25]
@@ -119,6 +119,19 @@ def test_saved_it_is_what_self_computes(tmp_path: Path) -> None:
         [free] = drive(verifier.score(Problem("p", "q"), [node], NoModels()))
         assert free.value == 0.75 and free.kind == "self"
     assert kind_of(Problem("p", "q", meta={"public": ""})) == "code"
+
+
+def test_steps_are_combined_where_all_parts_say_something_of_each(tmp_path: Path) -> None:
+    one = Node(Node(), "2 + 2 = 4.", tokens=(1,), logprobs=(-0.1,), finish=Finish.STOP)
+    two = Node(one, "3 + 3 = 7.", tokens=(2,), logprobs=(-2.0,), finish=Finish.END)
+    combine.save(tmp_path / "a.json", "", {"maths": combine.Fitted({"arithmetic": 1.0}, 0.0, {})})
+    [score] = drive(SelfVerifier(combination=str(tmp_path / "a.json")).score(Problem("p", "q"), [two], NoModels()))
+    assert score.steps == pytest.approx((2 / 3, 1 / 4)) and score.steps[-1] == score.value
+    # repetition speaks of whole paths alone, so nothing can be said of the steps.
+    both = combine.Fitted({"arithmetic": 1.0, "repetition": 1.0}, 0.0, {})
+    combine.save(tmp_path / "b.json", "", {"maths": both})
+    [score] = drive(SelfVerifier(combination=str(tmp_path / "b.json")).score(Problem("p", "q"), [two], NoModels()))
+    assert score.steps == () and 0 < score.value < 1
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 1, "sha256": "a", "kinds": {"maths": {}}}'])
