@@ -103,13 +103,13 @@ def train_verifier(
     if draw_only:
         return
     if lora:
-        _adapter(file, sha256, _mixed(files), folder, out or folder / "adapter.gguf", epochs, seed)
+        _adapter(file, sha256, files, folder, out or folder / "adapter.gguf", epochs, seed)
     else:
         _head(sha256, files, out or folder / "head.npz", curve, seed)
 
 
 def _mixed(files: Mapping[str, Sequence[Path]]) -> list[Path]:
-    """Tasks take turns, so that every tenth file is of all of them."""
+    """Tasks take turns."""
     return [path for row in itertools.zip_longest(*files.values()) for path in row if path is not None]
 
 
@@ -201,11 +201,21 @@ def _head(sha256: str, files: Mapping[str, Sequence[Path]], out: Path, curve: bo
     typer.echo(f"{out}: {out.stat().st_size / 1e3:.0f} kB; use it with --verifier probe:head={out}")
 
 
-def _adapter(file: Path, sha256: str, files: Sequence[Path], folder: Path, out: Path, epochs: int, seed: int) -> None:
+def _adapter(
+    file: Path,
+    sha256: str,
+    files: Mapping[str, Sequence[Path]],
+    folder: Path,
+    out: Path,
+    epochs: int,
+    seed: int,
+) -> None:
     from flyweight.training import lora
 
     plan = lora.Plan(epochs=epochs, seed=seed)
-    held, used = files[::10], [path for index, path in enumerate(files) if index % 10]
+    # Every tenth question of each task is held out.
+    held = _mixed({task: own[::10] for task, own in files.items()})
+    used = _mixed({task: [path for index, path in enumerate(own) if index % 10] for task, own in files.items()})
     verifier = lora.Verifier(file, plan)
     say = _Lines("training")
     for progress in lora.train(verifier, used, folder / "lora.pt", plan):

@@ -2,8 +2,8 @@
 
 The lower layers are not computed again: the states that the first tapped layer handed on while the policy wrote are the
 input, and only the layers above it are run, with low-rank changes to their weights and one number read at the end.
-Training is cheaper by the same factor. The chains of a question share its prompt in one sequence, each seeing the
-prompt and itself.
+Training is cheaper by the same factor. The chains of a question are one batch, each behind the prompt: in one sequence
+that shares it, the masked attention costs what the prompts save.
 
 Loss: cross-entropy of the outcome at the last token and, weighted by `steps`, at the ends of inner steps (their
 Monte-Carlo value where there is one, else the outcome); and `rank` times the logistic loss of right-wrong pairs.
