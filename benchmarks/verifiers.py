@@ -7,9 +7,9 @@
     python -m benchmarks.verifiers --only gsm8k          # pools whose name contains this; prints, writes no page
 
 Every verifier is measured on the same samples: recordings of development questions (results/dev60) and of test
-questions (results/pools), and solutions of other models with the first error marked (verifiers_steps.py). Scoring goes
-on where it was stopped; what it found is kept in results/verifiers. Nothing here is fitted; a threshold is chosen on
-development questions.
+questions (results/pools), and solutions of other models with the first error marked (verifiers_steps.py) or with steps
+rated (verifiers_ratings.py). Scoring goes on where it was stopped; what it found is kept in results/verifiers. Nothing
+here is fitted; a threshold is chosen on development questions.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from types import ModuleType
 
 from benchmarks import verifiers_cost as costs
+from benchmarks import verifiers_ratings as ratings
 from benchmarks import verifiers_steps as steps
 from benchmarks.rig import ROOT, Figures, publish, table
 from benchmarks.verifiers_scores import DEV, FREE, KEPT, Kept, free, names, opened, score, score_states
@@ -36,6 +38,8 @@ from flyweight.verifiers import load
 
 PAGE = ROOT / "docs" / "verifiers.md"
 MARK = "measured"
+JUDGED = (steps, ratings)
+"""Solutions of other models whose steps people have judged."""
 RESAMPLES = 2000
 ORACLE = "oracle"
 """Scores 1 what is right: the most any verifier can get out of these samples."""
@@ -51,22 +55,22 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/verifiers"), help="folder of stores")
     arguments = parser.parse_args()
     pools = [name for name in names() if arguments.only in name]
-    with_steps = arguments.only in steps.NAME
+    judged = [part for part in JUDGED if arguments.only in part.NAME]
     if arguments.score is not None:
         try:
             for name in pools:
                 print(name)
                 scored(name, listed(arguments.score), arguments.runs)
-            if with_steps:
-                print(steps.NAME)
-                steps.score(listed(arguments.score) or steps.FREE, arguments.runs)
+            for part in judged:
+                print(part.NAME)
+                part.score(listed(arguments.score) or steps.FREE, arguments.runs)
         except KeyboardInterrupt:
             raise SystemExit("\nstopped: what was scored is kept") from None
     if arguments.cost is not None:
         for name in pools:
             if name != DEV:
                 costs.measure(name, listed(arguments.cost), arguments.runs)
-    text = page(pools, with_steps)
+    text = page(pools, judged)
     print(text)
     if not arguments.only and not publish(PAGE, MARK, text):
         raise SystemExit(f"{PAGE} has no <!-- {MARK} --> to write between")
@@ -222,7 +226,7 @@ HEAD = (
 )
 
 
-def page(pools: Sequence[str], with_steps: bool) -> str:
+def page(pools: Sequence[str], judged: Sequence[ModuleType]) -> str:
     """Every table."""
     cost = json.loads(costs.COST.read_text("utf-8")) if costs.COST.exists() else {"rows": {}}
     pieces = [INTRODUCTION]
@@ -230,8 +234,7 @@ def page(pools: Sequence[str], with_steps: bool) -> str:
         kept = Kept(KEPT / f"{pool}.json.gz")
         if kept.questions:
             pieces.append(section(pool, kept, cost["rows"]))
-    if with_steps:
-        pieces.append(steps.section())
+    pieces += filter(None, (part.section() for part in judged))
     if "setting" in cost:
         machine = cost["setting"]["machine"]
         pieces.append(

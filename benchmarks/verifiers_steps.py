@@ -1,6 +1,7 @@
 """Where is the first error? Verifiers on solutions of other models, whose first wrong step people have marked.
 
     python -m benchmarks.verifiers_steps gsm8k.json math.json    # takes the rows from ProcessBench's own files
+    python -m benchmarks.verifiers_steps phase2_test.jsonl       # and from PRM800K's (verifiers_ratings.py)
 
 A verifier says of every step how good the path up to its end is; the first step below a threshold is called wrong, none
 if no step is. As ProcessBench defines it (Zheng et al. 2024, 2412.06559, section 4): the accuracy on solutions with an
@@ -11,20 +12,20 @@ at telling wrong from right answers among recorded answers to development questi
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from benchmarks import default_strategy as dev
 from benchmarks.cassette import Cassette
 from benchmarks.cassette import Recorded as Replayed
-from benchmarks.rig import Figures, table
+from benchmarks.rig import ROOT, Figures, table
+from benchmarks.verifiers_rows import PROCESSBENCH, file, stored, take
 from benchmarks.verifiers_scores import IN_FLIGHT, KEPT, Kept, development, keep, late, sound
 from flyweight import models, stats, tasks, verifiers
+from flyweight.errors import ConfigError
 from flyweight.protocols import Policy, Search
 from flyweight.runner import Runner
 from flyweight.select import aggregate
@@ -33,16 +34,14 @@ from flyweight.tasks import maths
 from flyweight.types import Node, Problem, Sampling, digest
 from flyweight.verifiers.self_verifier import combination
 
-__all__ = ["FREE", "NAME", "ROWS", "Solution", "f1", "located", "score", "section", "threshold"]
+__all__ = ["FREE", "NAME", "ROWS", "Solution", "ask", "f1", "located", "score", "section", "threshold"]
 
-NAME = "processbench"
-ROWS = KEPT / f"{NAME}.jsonl.gz"
+NAME = PROCESSBENCH
+ROWS = file(NAME)
 SCORES = KEPT / f"{NAME}-scores.json.gz"
 SELF = "self"
 FREE = ("arithmetic",)
 """Verifiers that need no model and say something about a step."""
-EACH = 100
-"""Rows taken of every file: the first by the hash of their ids."""
 DEVELOPMENT = "development"
 ANSWERS = 4
 """Recorded answers to every development question that a threshold is chosen on."""
@@ -58,6 +57,16 @@ class Solution(NamedTuple):
     steps: tuple[str, ...]
     wrong: int
     """The first wrong step, -1 for none; of an answer to a development question, 0 where it is wrong somewhere."""
+
+
+class Reading(Protocol):
+    """A strategy that draws nothing and has texts scored that are there already."""
+
+    values: dict[str, list[float]]
+    """What was said last, by problem id."""
+
+    async def __call__(self, search: Search) -> Node | None:
+        """Has the texts of a problem scored; selects none."""
 
 
 class Walk:
@@ -84,13 +93,13 @@ class Walk:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="+", type=Path, help="JSON lists of rows, as ProcessBench has them")
-    ROWS.parent.mkdir(parents=True, exist_ok=True)
-    with ROWS.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:
-        for path in parser.parse_args().files:
-            found = sorted(json.loads(path.read_text("utf-8")), key=lambda row: digest(row["id"]))
-            for row in found[:EACH]:
-                packed.write((json.dumps({"subset": path.stem, **row}, ensure_ascii=False) + "\n").encode("utf-8"))
+    parser.add_argument("files", nargs="+", type=Path, help="as ProcessBench (JSON lists) and PRM800K (JSON lines) are")
+    try:
+        taken = take(parser.parse_args().files)
+    except ConfigError as mistake:
+        raise SystemExit(f"Error: {mistake}") from None
+    for name, count in taken.items():
+        print(f"{file(name).relative_to(ROOT)}: {count} rows")
 
 
 def score(names: Sequence[str], runs: Path) -> None:
@@ -109,7 +118,13 @@ def score(names: Sequence[str], runs: Path) -> None:
             for id, solution in solutions.items()
         },
     )
-    cassette = Cassette(runs / NAME / f"{dev.SMALL}.jsonl.gz")
+    problems = [solution.problem for solution in solutions.values()]
+    ask(kept, problems, Walk(solutions), names, runs / NAME)
+
+
+def ask(kept: Kept, problems: Sequence[Problem], strategy: Reading, names: Sequence[str], folder: Path) -> None:
+    """Have verifiers say what they have not said; what a model told one that asks it is kept in the folder."""
+    cassette = Cassette(folder / f"{dev.SMALL}.jsonl.gz")
     make = late(dev.SMALL, CONTEXT, "auto")
     recorded: Policy = Replayed(dev.SMALL, models.catalog()[dev.SMALL].parameters, cassette, make)
     reading = [name for name in names if getattr(verifiers.load(name), "reads_states", False)]
@@ -118,7 +133,8 @@ def score(names: Sequence[str], runs: Path) -> None:
         for name in names:
             if name == SELF and stacked(kept):
                 continue
-            if wrong := walk(kept, solutions, name, own if name in reading else recorded):
+            missing = [problem for problem in problems if name not in kept.questions[problem.id]["scores"]]
+            if wrong := walk(kept, missing, strategy, name, own if name in reading else recorded):
                 print(f"{name} left out: {wrong}")
     finally:
         for policy in {recorded, own}:
@@ -137,20 +153,16 @@ def stacked(kept: Kept) -> bool:
     return True
 
 
-def walk(kept: Kept, solutions: Mapping[str, Solution], name: str, policy: Policy) -> str:
+def walk(kept: Kept, problems: Sequence[Problem], strategy: Reading, name: str, policy: Policy) -> str:
     """Have one verifier score them; what is wrong if it cannot, else nothing."""
     judge = verifiers.load(name)
-    strategy = Walk(solutions)
     runner = Runner(policy, {judge.name: judge}, answers=tasks.load("gsm8k"), sampling=Sampling(max_tokens=512))
-    missing = [solution.problem for id, solution in solutions.items() if name not in kept.questions[id]["scores"]]
-    results = runner.run(missing, strategy, in_flight=IN_FLIGHT)
+    results = runner.run(problems, strategy, in_flight=IN_FLIGHT)
     return keep(kept, {name: lambda result: strategy.values.pop(result.problem.id)}, results)
 
 
 def marked() -> list[Solution]:
     """The rows of ProcessBench."""
-    with gzip.open(ROWS, "rt", encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines]
     return [
         Solution(
             replace(maths.problem(row["id"], row["problem"], "", {}), answer=None),
@@ -158,7 +170,7 @@ def marked() -> list[Solution]:
             tuple(row["steps"]),
             row["label"],
         )
-        for row in rows
+        for row in stored(NAME)
     ]
 
 
