@@ -66,7 +66,7 @@ ABOVE_ALL = {"cli", "server"}
 SEE_EVERYTHING = {"api", "bench", "cli", "distributed", "optimal", "server", "testing"}
 
 OPEN = ("abstain", "api", "errors", "models", "protocols", "runner", "select", "stats", "testing", "trace", "types")
-PUBLIC = {f"flyweight/{name}.py" for name in OPEN}
+PUBLIC = {name for name in NAMES if Path(name).parts[1].removesuffix(".py") in OPEN}
 """Modules whose every name is public or starts with an underscore; elsewhere `__all__` may leave helpers out."""
 
 INSIDE = "flyweight/sandbox/inside.py"

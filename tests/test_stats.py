@@ -71,7 +71,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     values = [float(i % 7) for i in range(50)]
     counts = (3, 333)  # of three, a fourth mean would be seen in the limits
     whole = [bootstrap_mean(values, resamples=count) for count in counts]
-    monkeypatch.setattr("flyweight.stats._CHUNK", 120)  # two rows at a time, and one left over
+    monkeypatch.setattr("flyweight.stats.intervals.CHUNK", 120)  # two rows at a time, and one left over
     assert [bootstrap_mean(values, resamples=count) for count in counts] == whole
 
 

@@ -74,9 +74,9 @@ def test_clustered_auc_equals_resampling_whole_problems() -> None:
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, correct = [[0.1, 0.9], [0.6, 0.4], [0.3, 0.7]], [[False, True]] * 3
-    monkeypatch.setattr("flyweight.stats._CHUNK", 10)
+    monkeypatch.setattr("flyweight.stats.intervals.CHUNK", 10)
     split = clustered_auc(scores, correct, resamples=50), calibrated([0.2, 0.7, 0.9], draws=50)
-    monkeypatch.setattr("flyweight.stats._CHUNK", 1 << 20)
+    monkeypatch.setattr("flyweight.stats.intervals.CHUNK", 1 << 20)
     assert split[0].value == clustered_auc(scores, correct, resamples=50).value
     whole = calibrated([0.2, 0.7, 0.9], draws=50)
     assert split[1].ece == pytest.approx(whole.ece, abs=1e-12)
