@@ -7,9 +7,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from flyweight.errors import BackendError, ConfigError, FlyweightError, ModelError
+from flyweight.errors import BackendError, ConfigError, ModelError
 from flyweight.policies.llamacpp.admission import admitted
-from flyweight.policies.llamacpp.row import Row
+from flyweight.policies.llamacpp.row import Row, reason
 from flyweight.policies.llamacpp.sampler import Drawn
 from flyweight.policies.llamacpp.tokens import Tokens
 from flyweight.policies.transformers.vocabulary import HuggingFace
@@ -75,7 +75,7 @@ class VLLM:
             )
             self._engine: Any = vllm.LLMEngine.from_engine_args(arguments)
         except Exception as error:  # vLLM raises whatever its parts do
-            raise ModelError(f"vLLM cannot run {reference}: {_line(error)}") from error
+            raise ModelError(f"vLLM cannot run {reference}: {reason(error)}") from error
         config = self._engine.model_config
         dtype = str(config.dtype).removeprefix("torch.")
         self.name = f"{os.path.basename(model.rstrip('/')) if os.path.isdir(model) else model} {dtype} vllm"
@@ -109,7 +109,7 @@ class VLLM:
             self._engine.add_request(id, {"prompt_token_ids": path}, self._params(row))
             self._rows[id] = row
         except Exception as error:  # of one request, so its own alone
-            self._finished.append(Response(request.id, error=_line(error)))
+            self._finished.append(Response(request.id, error=reason(error)))
 
     def step(self) -> list[Response]:
         """One pass of vLLM over everything it has scheduled; what has finished."""
@@ -188,7 +188,7 @@ class VLLM:
             try:
                 finish = row.write(Drawn(token, logprob, certainty), self._tokens.piece(token), self._length)
             except Exception as error:  # an `until` predicate may raise anything; it fails its own request only
-                self._finish(row, Finish.CUT, error=_line(error))
+                self._finish(row, Finish.CUT, error=reason(error))
                 return
             if finish is not None:
                 self._finish(row, finish)
@@ -230,8 +230,3 @@ def _certainty(table: Mapping[int, Any], vocabulary: int) -> float:
     left = max(1e-12, 1.0 - math.fsum(map(math.exp, known)))
     total = math.fsum(known) + (rest * math.log(left / rest) if rest else 0.0)
     return max(0.0, -total / vocabulary - math.log(vocabulary))
-
-
-def _line(error: Exception) -> str:
-    text = " ".join(str(error).split())[:300]
-    return text if isinstance(error, FlyweightError) else f"{type(error).__name__}: {text}"

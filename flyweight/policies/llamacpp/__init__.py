@@ -1,8 +1,10 @@
 """The embedded engine: many sequences of one small model in one llama.cpp context (see docs/engine.md).
 
-policy.py    LlamaCpp: queue, prefill, one token for every row, finish
+policy.py    LlamaCpp: queue, paths, one token for every row, finish
 schedule.py  whose turn it is
-admission.py a request is checked, tokenised and becomes a row
+admission.py a request is checked, tokenised and becomes a row in a slot
+prefill.py   whose paths are computed next, and how much of them
+profile.py   where the time goes
 row.py       one request while it is served: text, stop strings, cost
 seats.py     which row stands on which stream
 streams.py   which stream holds which tokens; prefixes found, forked, parked, evicted
@@ -13,7 +15,7 @@ kernels/     our own CPU kernels, in C++
 depths.py    which layers hidden states are taken of
 machine.py   what the engine asks of the machine
 sampler.py   from logits to a drawn token, its log-probability and certainty
-drawing.py   what a decode gives to each of its rows
+drawing.py   what a decode computes ahead for its rows, and what it gives to each
 lookup.py    tokens that are likely to come next
 grammar.py   GBNF constraints
 template.py  chat templates from model files, rendered in a sandbox
@@ -28,7 +30,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flyweight.policies.llamacpp.policy import LlamaCpp, Profile
+    from flyweight.policies.llamacpp.policy import LlamaCpp
+    from flyweight.policies.llamacpp.profile import Profile
 
 __all__ = ["LlamaCpp", "Profile"]
 

@@ -1,23 +1,72 @@
-"""From a request to a row: checked, tokenised, with its own random numbers. What cannot be served raises."""
+"""From a request to a row in a slot: checked, tokenised, with its own random numbers. And out of the slot again."""
 
 from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from flyweight.errors import BackendError
-from flyweight.policies.llamacpp.row import Row, Writer, unfinished_bytes
+from flyweight.policies.llamacpp.row import Row, Writer, reason, unfinished_bytes
 from flyweight.policies.llamacpp.tokens import Tokens
-from flyweight.protocols import Request
+from flyweight.protocols import Request, Response
 from flyweight.types import Finish, Sampling
 
 if TYPE_CHECKING:
     from flyweight.policies.llamacpp.context import Model
     from flyweight.policies.llamacpp.grammar import Grammar
 
-__all__ = ["admitted"]
+__all__ = ["admit", "admitted", "leave"]
+
+
+def admit(
+    waiting: Iterator[Request],
+    rows: list[Row],
+    slots: int,
+    *,
+    model: Model | None,
+    tokens: Tokens,
+    context: int,
+    twins: bool = True,
+) -> list[Response]:
+    """Fill `rows` up to `slots`, taking no more from `waiting` than that needs; what of it has ended already.
+
+    Consecutive requests for one node become twins of the first, unless what was computed cannot be shared (`twins`).
+    """
+    ended: list[Response] = []
+    leader: Row | None = None
+    while len(rows) < slots and (request := next(waiting, None)) is not None:
+        same = twins and leader is not None and request.node is leader.request.node
+        twin_of = leader if same and not request.reread else None
+        try:
+            path = tokens.path(request.node) if twin_of is None else twin_of.path
+            row = admitted(request, path, model=model, tokens=tokens, context=context)
+        except Exception as error:  # what a tokenizer or a chat template raises fails its own request only
+            ended.append(Response(request.id, error=reason(error)))
+            continue
+        if row is None:  # its path had already grown to the end of the context
+            ended.append(Response(request.id, finish=Finish.LENGTH))
+            continue
+        rows.append(row)
+        if twin_of is not None:
+            row.leader = twin_of
+            twin_of.twins.append(row)
+        elif row.reread is None:
+            leader = row
+    return ended
+
+
+def leave(row: Row, rows: list[Row]) -> list[Request]:
+    """Free a row's slot. Twins that still wait for it lose theirs: their requests, to be queued again."""
+    rows.remove(row)
+    if row.leader is not None:
+        row.leader.twins.remove(row)
+    for twin in row.twins:
+        rows.remove(twin)
+        twin.close()
+    return [twin.request for twin in row.twins]
 
 
 def admitted(request: Request, path: list[int], *, model: Model | None, tokens: Tokens, context: int) -> Row | None:

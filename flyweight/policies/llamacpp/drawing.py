@@ -1,4 +1,4 @@
-"""What a decode gives to each of its rows: a token, the log-probabilities of its choices, or the reason for neither."""
+"""What a decode computes ahead for its rows, and what it gives to each: a token, log-probabilities, or why neither."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from flyweight.errors import BackendError
 from flyweight.policies.llamacpp.row import Row
 from flyweight.policies.llamacpp.sampler import Drawn, Rows, Wanted
 
-__all__ = ["Outcome", "Place", "draw"]
+__all__ = ["Outcome", "Place", "drafts", "draw"]
 
 Outcome = Drawn | tuple[float, ...] | Exception
+"""A token, the log-probabilities of choices, or the reason for neither."""
+DRAFTS = {1: 3, 2: 1}
+"""Tokens drafted for each row, by how many rows there are: four rows cost little more than one, eight do not."""
 
 
 class Place(NamedTuple):
@@ -22,6 +25,17 @@ class Place(NamedTuple):
     """Which of the decode's rows of logits."""
     ahead: int = 0
     """Drafted tokens before it."""
+
+
+def drafts(rows: Sequence[Row], context: int) -> list[list[int]]:
+    """For each row the same number of tokens that may follow its next one; none where that could not pay."""
+    most = DRAFTS.get(len(rows), 0)
+    if not most or any(row.twins or row.choices or row.grammar is not None for row in rows):
+        return [[] for _ in rows]
+    found = [row.draft(most, context) for row in rows]
+    width = max(map(len, found))
+    # A row that knows nothing computes along: streams of one length make one batch.
+    return [(draft + [row.next_token] * width)[:width] for draft, row in zip(found, rows, strict=True)]
 
 
 def draw(places: Sequence[Place], logits: Rows) -> list[Outcome]:

@@ -7,17 +7,17 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from flyweight import models
 from flyweight.errors import BackendError, ConfigError, FlyweightError, unknown
-from flyweight.policies.llamacpp.admission import admitted
+from flyweight.policies.llamacpp.admission import admit, leave
 from flyweight.policies.llamacpp.context import KV_TYPES, Blob, Context, Model
-from flyweight.policies.llamacpp.drawing import Outcome, Place, draw
-from flyweight.policies.llamacpp.history import common_prefix
+from flyweight.policies.llamacpp.drawing import Outcome, Place, drafts, draw
 from flyweight.policies.llamacpp.kernels import Kernels, kernels
 from flyweight.policies.llamacpp.machine import default_threads
-from flyweight.policies.llamacpp.row import Row
+from flyweight.policies.llamacpp.prefill import Part, packs
+from flyweight.policies.llamacpp.profile import Profile
+from flyweight.policies.llamacpp.row import Row, reason
 from flyweight.policies.llamacpp.sampler import Drawn, Rows, Scratch
 from flyweight.policies.llamacpp.schedule import Queue
 from flyweight.policies.llamacpp.seats import arrange, beside, dense
@@ -27,37 +27,12 @@ from flyweight.policies.llamacpp.weights import WEIGHTS, encoded
 from flyweight.protocols import Counters, Request, Response
 from flyweight.types import Finish, Message
 
-__all__ = ["LlamaCpp", "Profile"]
+__all__ = ["LlamaCpp"]
 
 SLOTS_MAX = 256
 """llama.cpp's LLAMA_MAX_SEQ."""
 PREFILL_FLOP = 0.55e12
 """Work of one step's prefill: about a second on a small machine. Fixed, so that batch shapes don't depend on timing."""
-DRAFTS = {1: 3, 2: 1}
-"""Tokens drafted for each row, by how many rows there are: four rows cost little more than one, eight do not."""
-SHARED_WORTH = 32
-"""Common tokens for which a prompt waits until another one's prefill can be shared."""
-
-
-class Profile(NamedTuple):
-    """Where an engine's time has gone since it was made; seconds of wall time."""
-
-    steps: int = 0
-    """Decodes of one token for every row that was ready, at least one."""
-    row_steps: int = 0
-    """Rows of all these decodes: row_steps / steps / slots is the occupancy."""
-    prefill_seconds: float = 0.0
-    """In llama.cpp, computing paths."""
-    decode_seconds: float = 0.0
-    """In llama.cpp, in the decodes counted by `steps`."""
-    sampling_seconds: float = 0.0
-    """Drawing from their logits."""
-    step_seconds: float = 0.0
-    """The whole of `step`: beyond the three above, copies of KV and Python."""
-    drafted: int = 0
-    """Tokens computed because they might come next."""
-    kept: int = 0
-    """Those of them that did."""
 
 
 class LlamaCpp:
@@ -249,32 +224,11 @@ class LlamaCpp:
     # Admission -----------------------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        """Give free slots to the queue, in order; consecutive requests for one node become twins of the first."""
-        leader: Row | None = None
-        while self._queue and len(self._rows) < self._slots:
-            request = self._queue.pop()
-            same = leader is not None and request.node is leader.request.node
-            twin_of = leader if same and not request.reread else None
-            try:
-                row = admitted(
-                    request,
-                    self._tokens.path(request.node) if twin_of is None else twin_of.path,
-                    model=self._model,
-                    tokens=self._tokens,
-                    context=self._length,
-                )
-            except Exception as error:
-                self._finished.append(Response(request.id, error=_line(error)))
-                continue
-            if row is None:  # its path had already grown to the end of the context
-                self._finished.append(Response(request.id, finish=Finish.LENGTH))
-                continue
-            self._rows.append(row)
-            if twin_of is None:
-                leader = row if row.reread is None else leader
-            else:
-                row.leader = twin_of
-                twin_of.twins.append(row)
+        """Give free slots to the queue, and every row its stream."""
+        waiting = (self._queue.pop() for _ in range(len(self._queue)))
+        self._finished += admit(
+            waiting, self._rows, self._slots, model=self._model, tokens=self._tokens, context=self._length
+        )
         seated = self._seated()
         if seated and not dense(seated):
             for row, origin in arrange(seated, self._streams):
@@ -288,14 +242,8 @@ class LlamaCpp:
         return [row for row in self._rows if row.leader is None]
 
     def _leave(self, row: Row) -> None:
-        """Free a row's slot. Twins that still wait for it go back to the queue."""
-        self._rows.remove(row)
-        if row.leader is not None:
-            row.leader.twins.remove(row)
-        for twin in row.twins:
-            self._rows.remove(twin)
-            twin.close()
-            self._queue.put(twin.request)
+        for request in leave(row, self._rows):
+            self._queue.put(request)
 
     def _finish(self, row: Row, finish: Finish, *, choices: Iterable[float] = (), error: str | None = None) -> None:
         self._leave(row)
@@ -304,31 +252,12 @@ class LlamaCpp:
     # Prefill -------------------------------------------------------------------------------------------------
 
     def _prefill(self) -> None:
-        """Compute paths up to their last token, `_chunk` tokens a step at most; the last one joins the token batch."""
-        budget = self._chunk
-        waiting = [row for row in self._rows if row.leader is None and not row.ready]
-        while budget > 0 and waiting:
-            pack: list[Row] = []
-            for row in waiting:
-                if any(self._shares(row, other) for other in pack) or (pack and row.reread is not None):
-                    continue
-                if not row.started:
-                    self._start(row)
-                if row.started and not row.ready:
-                    pack.append(row)
-                if row.reread is not None or sum(row.left for row in pack) >= budget:
-                    break
-            if pack:
-                budget -= self._prefill_pack(pack, budget)
-            waiting = [row for row in waiting if row in self._rows and not row.ready]
+        """Compute paths, `_chunk` tokens a step at most."""
+        for parts in packs(self._rows, self._chunk, start=self._start, resident=self._resident, alone=True):
+            self._compute(parts)
 
-    def _shares(self, row: Row, other: Row) -> bool:
-        """Whether `row` would do well to wait for what `other` is about to compute."""
-        limit = row.reusable
-        common = common_prefix(row.path, other.path, limit)
-        if row.started or common - other.done < SHARED_WORTH:
-            return False
-        return common - self._streams.find(row.path, limit)[0] >= SHARED_WORTH
+    def _resident(self, row: Row) -> int:
+        return self._streams.find(row.path, row.reusable)[0]
 
     def _start(self, row: Row) -> None:
         try:
@@ -340,38 +269,31 @@ class LlamaCpp:
         row.done = row.cached_tokens = taken.cached
         self._count(cached_tokens=taken.cached, recomputed_tokens=taken.evicted)
 
-    def _prefill_pack(self, pack: list[Row], budget: int) -> int:
-        """One decode over the next tokens of several paths; how many."""
-        pack.sort(key=lambda row: row.stream)
-        tokens: list[int] = []
-        positions: list[int] = []
-        streams: list[int] = []
-        parts: list[tuple[Row, int]] = []
-        for row in pack:
-            n = min(row.left, budget - len(tokens))
-            if n > 0:
-                tokens += row.path[row.done : row.done + n]
-                positions += range(row.done, row.done + n)
-                streams += [row.stream] * n
-                parts.append((row, n))
+    def _compute(self, parts: list[Part]) -> None:
+        """One decode over the next tokens of several paths."""
+        first = parts[0][0]
         began = time.perf_counter()
         try:
-            alone = pack[0] if pack[0].reread is not None else None  # the order of states is that of a batch of one row
-            self._context.decode(tokens, positions, streams, outputs=False, hidden=alone is not None)
-            if alone is not None and alone.reread is not None:
-                alone.hidden.append(self._context.hidden()[max(0, alone.reread.start - alone.done) :])
+            self._context.decode(
+                [token for _, tokens in parts for token in tokens],
+                [row.done + ahead for row, tokens in parts for ahead in range(len(tokens))],
+                [row.stream for row, tokens in parts for _ in tokens],
+                outputs=False,
+                hidden=first.reread is not None,
+            )
+            if first.reread is not None:  # it is alone: only then are the states in order of the tokens
+                first.hidden.append(self._context.hidden()[max(0, first.reread.start - first.done) :])
         except BackendError as error:
             self._fail([row for row, _ in parts], error)
-        else:
-            for row, n in parts:
-                self._streams.held[row.stream] += row.path[row.done : row.done + n]
-                row.done += n
-                row.prompt_tokens += n
-                if row.reread is not None and not row.left:
-                    self._finish(row, Finish.CUT)
-            self._count(prompt_tokens=len(tokens))
-            self._clock(prefill_seconds=time.perf_counter() - began)
-        return len(tokens)
+            return
+        for row, tokens in parts:
+            self._streams.held[row.stream] += tokens
+            row.done += len(tokens)
+            row.prompt_tokens += len(tokens)
+            if row.reread is not None and not row.left:
+                self._finish(row, Finish.CUT)
+        self._count(prompt_tokens=sum(len(tokens) for _, tokens in parts))
+        self._clock(prefill_seconds=time.perf_counter() - began)
 
     # One token for every row ---------------------------------------------------------------------------------
 
@@ -379,8 +301,9 @@ class LlamaCpp:
         rows = sorted((row for row in self._rows if row.leader is None and row.ready), key=lambda row: row.stream)
         if not rows:
             return
-        hidden = any(row.request.hidden for row in rows) or any(t.request.hidden for r in rows for t in r.twins)
-        computed = [[row.next_token, *draft] for row, draft in zip(rows, self._drafts(rows), strict=True)]
+        hidden = any(member.request.hidden for row in rows for member in (row, *row.twins))
+        guesses = drafts(rows, self._length) if self._drafting else [[] for _ in rows]
+        computed = [[row.next_token, *guess] for row, guess in zip(rows, guesses, strict=True)]
         width = len(computed[0])
         began = time.perf_counter()
         try:
@@ -430,7 +353,7 @@ class LlamaCpp:
             try:
                 self._write(row, outcome)
             except Exception as error:  # an `until` predicate may raise anything; it fails its own request only
-                self._finish(row, Finish.CUT, error=_line(error))
+                self._finish(row, Finish.CUT, error=reason(error))
         for row in rows if width > 1 else ():
             self._streams.rewind(row.stream, row.done)
         self._clock(
@@ -441,16 +364,6 @@ class LlamaCpp:
             drafted=(width - 1) * len(rows),
             kept=kept,
         )
-
-    def _drafts(self, rows: list[Row]) -> list[list[int]]:
-        """For each row the same number of tokens that may follow its next one; none where that could not pay."""
-        most = DRAFTS.get(len(rows), 0) if self._drafting else 0
-        if not most or any(row.twins or row.choices or row.grammar is not None for row in rows):
-            return [[] for _ in rows]
-        drafts = [row.draft(most, self._length) for row in rows]
-        width = max(map(len, drafts))
-        # A row that knows nothing computes along: streams of one length make one batch.
-        return [(draft + [row.next_token] * width)[:width] for draft, row in zip(drafts, rows, strict=True)]
 
     def _join(self, leader: Row) -> list[Row]:
         """Twins whose path has just been computed, each on a copy of it, next to the streams in use."""
@@ -501,7 +414,7 @@ class LlamaCpp:
         """End the requests of a batch that could not be computed; what their streams hold is no longer certain."""
         for row in rows:
             for member in [*row.twins, row]:
-                self._finish(member, Finish.CUT, error=_line(error))
+                self._finish(member, Finish.CUT, error=reason(error))
             if row.stream >= 0:
                 self._streams.forget(row.stream)
 
@@ -510,9 +423,3 @@ class LlamaCpp:
 
     def _clock(self, **more: float) -> None:
         self._profile = self._profile._replace(**{k: getattr(self._profile, k) + v for k, v in more.items()})
-
-
-def _line(error: Exception) -> str:
-    """An error as one line."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, FlyweightError) else f"{type(error).__name__}: {text}"

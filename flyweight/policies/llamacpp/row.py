@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flyweight.errors import FlyweightError
 from flyweight.policies.llamacpp.lookup import Lookup
 from flyweight.policies.llamacpp.sampler import Drawn
 from flyweight.protocols import Growth, Request, Response
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from flyweight.policies.llamacpp.context import States
     from flyweight.policies.llamacpp.grammar import Grammar
 
-__all__ = ["Row", "Writer", "unfinished_bytes"]
+__all__ = ["Row", "Writer", "reason", "unfinished_bytes"]
 
 _DECODER = codecs.getincrementaldecoder("utf-8")
 
@@ -175,3 +176,9 @@ class Row:
             cached_tokens=cost[1],
             generated_tokens=cost[2],
         )
+
+
+def reason(error: Exception) -> str:
+    """Why a request failed, on one line: our own words whole, of anybody else's 300 characters behind their type."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, FlyweightError) else f"{type(error).__name__}: {text[:300]}"

@@ -5,7 +5,8 @@ network.py     the model over padded rows, with KV or without
 resident.py    KV of paths that were computed, kept to be continued
 vocabulary.py  the tokenizer as the engine's Tokens want it
 
-What is not about torch is shared with the embedded engine: requests, tokens of a path, chat templates, sampling.
+What is not about torch is shared with the embedded engine: who has a slot, whose path is computed next, chat templates,
+tokens of a path, sampling.
 """
 
 from __future__ import annotations

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flyweight import huggingface, models
-from flyweight.errors import BackendError, ConfigError, FlyweightError
-from flyweight.policies.llamacpp.admission import admitted
+from flyweight.errors import BackendError, ConfigError
+from flyweight.policies.llamacpp.admission import admit, leave
 from flyweight.policies.llamacpp.drawing import Outcome, Place, draw
-from flyweight.policies.llamacpp.history import common_prefix
-from flyweight.policies.llamacpp.row import Row
+from flyweight.policies.llamacpp.prefill import Part, packs
+from flyweight.policies.llamacpp.row import Row, reason
 from flyweight.policies.llamacpp.sampler import Drawn, Rows, Scratch
 from flyweight.policies.llamacpp.tokens import Tokens
 from flyweight.policies.transformers.network import Batch, Network
@@ -26,8 +26,6 @@ __all__ = ["Transformers"]
 
 PREFILL_FLOP = {"cpu": 0.55e12, "cuda": 50e12}
 """Work of one step's prefill: below a second. Fixed, so that batch shapes do not depend on timing."""
-SHARED_WORTH = 32
-"""Common tokens for which a prompt waits until another one's prefill can be shared."""
 
 
 class Transformers:
@@ -153,38 +151,19 @@ class Transformers:
     # Admission -----------------------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        """Give free slots to the queue, in order; consecutive requests for one node become twins of the first."""
-        leader: Row | None = None
-        while self._queue and len(self._rows) < self._slots:
-            request = self._queue.pop(0)
-            same = leader is not None and request.node is leader.request.node
-            twin_of = leader if same and not request.reread and self._network.forks else None
-            try:
-                path = self._tokens.path(request.node) if twin_of is None else twin_of.path
-                row = admitted(request, path, model=None, tokens=self._tokens, context=self._length)
-            except Exception as error:  # what a tokenizer or a chat template raises fails its own request only
-                self._finished.append(Response(request.id, error=_line(error)))
-                continue
-            if row is None:  # its path had already grown to the end of the context
-                self._finished.append(Response(request.id, finish=Finish.LENGTH))
-                continue
-            self._rows.append(row)
-            if twin_of is None:
-                leader = row if row.reread is None else leader
-            else:
-                row.leader = twin_of
-                twin_of.twins.append(row)
-            if not self._network.forks and row.reread is None:  # there is nothing that could be computed ahead
+        """Give free slots to the queue, in order."""
+        waiting = (self._queue.pop(0) for _ in range(len(self._queue)))
+        forks = self._network.forks
+        self._finished += admit(
+            waiting, self._rows, self._slots, model=None, tokens=self._tokens, context=self._length, twins=forks
+        )
+        for row in self._rows if not forks else ():
+            if not row.started and row.reread is None:  # there is nothing that could be computed ahead
                 row.started, row.done = True, len(row.path) - 1
 
     def _leave(self, row: Row) -> None:
-        """Free a row's slot; what was computed for it stays. Twins that still wait for it go back to the queue."""
-        self._rows.remove(row)
-        if row.leader is not None:
-            row.leader.twins.remove(row)
-        for twin in row.twins:
-            self._rows.remove(twin)
-        self._queue[:0] = [twin.request for twin in row.twins]
+        """Free a row's slot; what was computed for it stays."""
+        self._queue[:0] = leave(row, self._rows)
         kv = self._kv.pop(row, None)
         if self._batch is not None and row in self._seated:
             kv = self._batch.kv(self._seated.index(row))
@@ -198,30 +177,12 @@ class Transformers:
     # Prefill -------------------------------------------------------------------------------------------------
 
     def _prefill(self) -> None:
-        """Compute paths up to their last token, `_chunk` tokens a step at most; the last one joins the token batch."""
-        budget = self._chunk
-        waiting = [row for row in self._rows if row.leader is None and not row.ready]
-        while budget > 0 and waiting:
-            pack: list[Row] = []
-            for row in waiting:
-                if any(self._shares(row, other) for other in pack):
-                    continue
-                if not row.started:
-                    self._start(row)
-                if row.left:
-                    pack.append(row)
-                if sum(row.left for row in pack) >= budget:
-                    break
-            if pack:
-                budget -= self._prefill_pack(pack, budget)
-            waiting = [row for row in waiting if row in self._rows and not row.ready]
+        """Compute paths, `_chunk` tokens a step at most."""
+        for parts in packs(self._rows, self._chunk, start=self._start, resident=self._known):
+            self._compute(parts)
 
-    def _shares(self, row: Row, other: Row) -> bool:
-        """Whether `row` would do well to wait for what `other` is about to compute."""
-        common = common_prefix(row.path, other.path, row.reusable)
-        if row.started or common - other.done < SHARED_WORTH:
-            return False
-        return common - self._resident.length(row.path, row.reusable) >= SHARED_WORTH
+    def _known(self, row: Row) -> int:
+        return self._resident.length(row.path, row.reusable)
 
     def _start(self, row: Row) -> None:
         """Take what is resident of its path."""
@@ -232,14 +193,8 @@ class Transformers:
             self._kv[row] = found.kv
         self._count(cached_tokens=found.length, recomputed_tokens=found.evicted)
 
-    def _prefill_pack(self, pack: list[Row], budget: int) -> int:
-        """One pass over the next tokens of several paths; how many."""
-        parts: list[tuple[Row, list[int]]] = []
-        for row in pack:
-            done = sum(len(tokens) for _, tokens in parts)
-            tokens = row.path[row.done : row.done + min(row.left, budget - done)]
-            if tokens:
-                parts.append((row, tokens))
+    def _compute(self, parts: list[Part]) -> None:
+        """One pass over the next tokens of several paths."""
         rows = [row for row, _ in parts]
         reread = any(row.reread is not None for row in rows)
         try:
@@ -252,7 +207,7 @@ class Transformers:
                 states = [self._network.alone(path, states=True).states[0][done:] for done, path in paths]
         except Exception as error:  # out of memory, and whatever else a model of somebody else's raises
             self._fail(rows, error)
-            return sum(len(tokens) for _, tokens in parts)
+            return
         for index, (row, tokens) in enumerate(parts):
             if row.reread is not None:
                 row.hidden.append(states[index][max(0, row.reread.start - row.done) :])
@@ -265,9 +220,7 @@ class Transformers:
                     self._resident.keep(row.path[: row.done], self._kv[row])
             if row.reread is not None and not row.left:
                 self._finish(row, Finish.CUT)
-        done = sum(len(tokens) for _, tokens in parts)
-        self._count(prompt_tokens=done)
-        return done
+        self._count(prompt_tokens=sum(len(tokens) for _, tokens in parts))
 
     # One token for every row ---------------------------------------------------------------------------------
 
@@ -296,7 +249,7 @@ class Transformers:
             try:
                 self._write(row, outcome)
             except Exception as error:  # an `until` predicate may raise anything; it fails its own request only
-                self._finish(row, Finish.CUT, error=_line(error))
+                self._finish(row, Finish.CUT, error=reason(error))
 
     def _computed(self, rows: list[Row], hidden: bool) -> tuple[Rows, list[NDArray[np.float16]]]:
         """Logits behind every row's next token, and the states at it where they are wanted."""
@@ -354,13 +307,7 @@ class Transformers:
         for row in rows:
             self._kv.pop(row, None)
             for member in [*row.twins, row]:
-                self._finish(member, Finish.CUT, error=_line(error))
+                self._finish(member, Finish.CUT, error=reason(error))
 
     def _count(self, **more: int) -> None:
         self._totals = self._totals._replace(**{k: getattr(self._totals, k) + v for k, v in more.items()})
-
-
-def _line(error: Exception) -> str:
-    """An error as one line."""
-    text = " ".join(str(error).split())[:300]
-    return text if isinstance(error, FlyweightError) else f"{type(error).__name__}: {text}"
