@@ -26,7 +26,7 @@ def packs(
     """Paths up to their last token, which joins the token batch: pass after pass, `room` tokens in all.
 
     Each pass has to be computed, or its rows taken out of `rows`, before the next is asked for. Its parts stand in the
-    order of their streams. `start` gives a row what it can reuse of its path, or takes the row out; `resident` tells how
+    order of their streams. `start` gives a row what it can reuse of its path, or takes it out; `resident` tells how
     many tokens that would be. `alone`: a path that is read again gets a pass of its own.
     """
     waiting = [row for row in rows if row.leader is None and not row.ready]
