@@ -17,9 +17,11 @@ from typing import Any
 from flyweight.abstain import ConfidenceMap
 from flyweight.calls import Draw, Fork, Outside, Task
 from flyweight.errors import BackendError, BudgetSpent, FlyweightError
-from flyweight.live import Live, Setting
+from flyweight.live import Live
 from flyweight.protocols import Answers, Policy, Response, Strategy, Verifier
+from flyweight.setting import Setting
 from flyweight.types import Budget, Event, Node, Problem, Result, Sampling, Stopped
+from flyweight.vocabulary import Vocabulary
 
 __all__ = ["Runner"]
 
@@ -132,6 +134,7 @@ class Runner:
         the problem cannot be told apart without a sandbox.
         """
         search = Live(problem, strategy, budget or Budget(), setting or self.setting)
+        search.begin(Vocabulary(search))
         self._live.append(search)
         self._resume(search, search.main, None)
         return search

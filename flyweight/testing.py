@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 from flyweight.errors import BackendError
-from flyweight.protocols import Counters, Growth, Hidden, Models, Policy, Request, Response, Strategy, Verifier
+from flyweight.protocols import Counters, Growth, Hidden, Models, Policy, Request, Response, Search, Strategy, Verifier
 from flyweight.runner import Runner
 from flyweight.types import Budget, Finish, Message, Node, Problem, Result, Sampling, Score
 
@@ -428,10 +428,7 @@ def check_verifier(verifier: Verifier, *, policy: Policy | None = None, toleranc
     problem = Problem("check", "What is 3 + 4?", answer="7")
     found: dict[str, float] = {}
 
-    async def strategy(search: object) -> None:
-        from flyweight.live import Live
-
-        assert isinstance(search, Live)
+    async def strategy(search: Search) -> None:
         nodes = []
         for text in texts:
             logprobs = (-0.5,) * len(text)

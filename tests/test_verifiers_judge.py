@@ -295,10 +295,7 @@ def test_compare_reaches_the_strategy() -> None:
     policy = ToyPolicy(read=lambda text, choice: LN(0.8) if choice == "A" else LN(0.2))
     seen: list[float] = []
 
-    async def strategy(search: object) -> None:
-        from flyweight.live import Live
-
-        assert isinstance(search, Live)
+    async def strategy(search: Search) -> None:
         a, b = (Node(search.root, text, (), finish=Finish.END, key=text) for text in (GOOD, BAD))
         seen.append(await search.compare(a, b))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from flyweight import api
 from flyweight.errors import FlyweightError, SandboxError
-from flyweight.live import Live, Setting
+from flyweight.live import Live
 from flyweight.protocols import Policy, Strategy, Verifier
 from flyweight.server import reply
 from flyweight.server.errors import ApiError, failed, stopping
@@ -19,6 +19,7 @@ from flyweight.server.job import Delta, Failed, Finished, Job, Piece, Plan, Star
 from flyweight.server.passing import passing
 from flyweight.server.tokens import Pieces
 from flyweight.server.watch import Watch
+from flyweight.setting import Setting
 from flyweight.types import Message, Node, Result, Usage
 
 __all__ = ["Engine"]

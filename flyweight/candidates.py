@@ -1,0 +1,93 @@
+"""What one search has found so far: its candidates, the answers they state, which is best, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flyweight import select
+from flyweight.abstain import ConfidenceMap
+from flyweight.protocols import Answers
+from flyweight.types import Finish, Node, Problem
+
+__all__ = ["Candidates"]
+
+
+class Candidates:
+    """The nodes that may be chosen, each as it was last seen, with its score if it has one."""
+
+    def __init__(self, problem: Problem, answers: Answers, map: ConfidenceMap | None) -> None:
+        """`map` is the confidence map that holds, if any. Raises what `Answers.classes` raises about no answers."""
+        answers.classes((), problem)  # where answers cannot be told apart, nothing is spent on them
+        self._problem = problem
+        self._answers = answers
+        self._map = map
+        self._nodes: dict[str, Node] = {}
+        self._stated: dict[str, str | None] = {}
+        """The answer of each node that was asked for it."""
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def __contains__(self, node: Node) -> bool:
+        return node.key in self._nodes
+
+    def keep(self, node: Node) -> None:
+        """Add a node, or take its score."""
+        self._nodes[node.key] = node
+
+    def clear(self) -> None:
+        """Forget them all."""
+        self._nodes.clear()
+
+    def answer(self, node: Node) -> str | None:
+        """The answer a node states; None for truncated text."""
+        if node.finish in (Finish.LENGTH, Finish.CUT):
+            return None
+        if node.key not in self._stated:
+            self._stated[node.key] = self._answers.extract(node.solution)
+        return self._stated[node.key]
+
+    def groups(self, nodes: Sequence[Node]) -> list[list[Node]]:
+        """Nodes by equal answer, largest group first, each in draw order; truncated and answerless ones left out."""
+        ordered = sorted(nodes, key=_drawn)
+        groups = self._answers.classes([self.answer(node) for node in ordered], self._problem)
+        return [[ordered[i] for i in group] for group in groups]
+
+    def best(self) -> Node | None:
+        """Best complete candidate so far: heaviest class by score, else by votes, else the most confident text."""
+        complete = select.finished(list(self._nodes.values()))
+        scored = [n for n in complete if n.score is not None]
+        if scored:
+            return select.weighted_vote(self.groups(scored)) or select.top(scored, 1)[0]
+        return select.majority(self.groups(complete)) or max(complete, key=lambda n: n.mean_logprob, default=None)
+
+    def confidence(self, groups: Sequence[Sequence[Node]], chosen: Node) -> tuple[float | None, bool]:
+        """How sure `chosen` is, and whether that is calibrated: it is not where the map's verifier had no say."""
+        value = select.confidence(groups, chosen)
+        said = "" if chosen.score is None else chosen.score.kind
+        if value is None or self._map is None or said != self._map.verifier:
+            return value, False
+        return self._map(value), True
+
+    def sure(self, wanted: float) -> bool:
+        """Whether the leading answer has reached a confidence."""
+        groups = self.groups(list(self._nodes.values()))
+        value, calibrated = self.confidence(groups, groups[0][0]) if groups else (None, False)
+        # Where a map holds, what it does not hold for yet is not compared with the dial.
+        return value is not None and calibrated == (self._map is not None) and value >= wanted
+
+    def settle(self, chosen: Node) -> Node:
+        """The chosen node with the score it has here; a candidate from now on."""
+        known = self._nodes.setdefault(chosen.key, chosen)
+        return known if chosen.score is None else chosen
+
+    def ends(self, chosen: Node | None) -> list[Node]:
+        """Those that no other one continues, in draw order."""
+        continued = {step.key for node in self._nodes.values() for step in node.steps[:-1]}
+        if chosen is not None:
+            continued.discard(chosen.key)  # a beam may end at a node that others went on from
+        return sorted((node for key, node in self._nodes.items() if key not in continued), key=_drawn)
+
+
+def _drawn(node: Node) -> tuple[tuple[int, ...], str]:
+    return node.order, node.key
