@@ -30,11 +30,8 @@ from flyweight.store.parcel import Parcels, copy, take
 from flyweight.store.portable import Precision, dump, load
 from flyweight.store.replay import Fresh, StoredPolicy
 from flyweight.store.runs import (
-    Outline,
     Run,
     RunInfo,
-    Sample,
-    Search,
     known_run,
     list_runs,
     read_outlines,
@@ -43,6 +40,7 @@ from flyweight.store.runs import (
     start_run,
 )
 from flyweight.store.salvage import Salvaged, salvage
+from flyweight.store.searches import Outline, Sample, Search
 from flyweight.store.units import Units, mark
 from flyweight.types import Event, Grade, Node, Problem, Result, Stopped
 

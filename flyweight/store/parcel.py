@@ -18,7 +18,8 @@ from typing import Any
 
 from flyweight.errors import StoreError
 from flyweight.store.database import Batch, Database
-from flyweight.store.runs import KEEP, unpack_record
+from flyweight.store.runs import KEEP
+from flyweight.store.searches import unpack_record
 from flyweight.store.units import TOGETHER, Content, Units, mark
 from flyweight.types import Stopped
 

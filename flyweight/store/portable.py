@@ -26,7 +26,8 @@ from typing import Any, Literal, get_args
 from flyweight.errors import ConfigError, unknown
 from flyweight.store.database import FAILURES, Batch, Database
 from flyweight.store.files import replacing
-from flyweight.store.runs import AGAIN, KEEP, pack_record, read_record, unpack_record
+from flyweight.store.runs import AGAIN, KEEP
+from flyweight.store.searches import pack_record, read_record, unpack_record
 from flyweight.store.units import TOGETHER, Content, Kind, Units, mark, pack, unpack
 from flyweight.types import Finish, Stopped, digest
 
