@@ -93,7 +93,7 @@ class Live:
         whole: bool = False,
         verifying: bool = False,
     ) -> list[Node]:
-        """`n` continuations of each node; fewer where the token budget ran out. `Draw` says what the rest is."""
+        """`n` continuations of each node; fewer where the token budget ran out. Flags as in `Draw`."""
         task = self.task
         requests: list[Request] = []
         blanks: list[Node | None] = []
