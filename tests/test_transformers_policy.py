@@ -29,7 +29,7 @@ from flyweight.testing import BoxedAnswers, check_policy  # noqa: E402
 from flyweight.types import Finish, Node, Problem, Sampling  # noqa: E402
 from tests import tiny, tiny_hf  # noqa: E402
 from tests.engine.conftest import EXACT, quantised, tiny_path  # noqa: E402
-from tests.engine_kit import child, cost, draw, drawn, forced, prompt, run, totals  # noqa: E402
+from tests.engine_kit import child, cost, draw, drawn, finish, forced, prompt, run, totals  # noqa: E402
 from tests.verifiers import prm_kit as kit  # noqa: E402
 
 __all__ = ["quantised", "tiny_path"]
@@ -149,6 +149,20 @@ def test_long_prompts_are_read_in_pieces(policy: Transformers, engine: LlamaCpp)
     requests = [draw(i, prompt("x" * (40 * i + 40))) for i in range(3)]
     for ours, theirs in zip(run(policy, requests), run(engine, requests), strict=True):
         close(ours, theirs)
+
+
+def test_cancelling_the_first_of_many_samples_leaves_the_others_before_who_waits(policy: Transformers) -> None:
+    policy._chunk = 32
+    requests = [*(draw(i, prompt("w" * 180), max_tokens=8) for i in range(4)), draw(4, QUESTIONS[0])]
+    for request in requests:
+        policy.add(request)
+    assert policy.step() == []
+    first = policy.cancel(0)
+    assert first.finish is Finish.CUT and first.prompt_tokens == 32
+    assert policy.step() == [] and [row.request.id for row in policy._rows] == [1, 2, 3, 4]
+    rest = finish(policy, 4)
+    assert totals(policy.counters) == cost([first, *rest])
+    assert [drawn(r) for r in rest] == [drawn(r) for r in run(policy, requests[1:])]
 
 
 def test_what_goes_wrong_is_said_by_its_own_request(policy: Transformers) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 
 from flyweight.policies.llamacpp import LlamaCpp
+from flyweight.policies.llamacpp.drawing import drafts
 from flyweight.policies.llamacpp.lookup import Lookup
+from flyweight.policies.llamacpp.row import Row, Writer
 from flyweight.protocols import Request, Response, Until
 from flyweight.types import Finish, Message, Node, Sampling
 from tests.engine.test_engine_kernels import needs_kernels
@@ -40,6 +43,19 @@ def test_learning_bit_by_bit_equals_learning_at_once() -> None:
     for token in text[3:]:
         lookup.learn([token])
     assert lookup.draft(3) == Lookup(text).draft(3) == [4, 1, 2]
+
+
+def test_rows_compute_as_much_ahead_as_any_of_few_can_use() -> None:
+    def row(path: list[int]) -> Row:
+        return Row(question("", 0, 0.0), path, Writer(()), random.Random(0))
+
+    known, new = row([1, 2, 3, 1]), row([1, 2, 3])
+    assert drafts([known], 100) == [[2, 3, 1]] and drafts([known], 6) == [[2]], "no more than the context has room for"
+    assert drafts([known, new], 100) == [[2], [3]]
+    assert drafts([new], 100) == [[]] and drafts([known] * 3, 100) == [[], [], []]
+    asked, joined = row([1, 2, 3, 1]), row([1, 2, 3, 1])
+    asked.choices, joined.twins = [5], [known]
+    assert drafts([known, asked], 100) == drafts([known, joined], 100) == [[], []]
 
 
 @pytest.fixture(scope="module")
