@@ -153,7 +153,8 @@ def test_long_prompts_are_read_in_pieces(policy: Transformers, engine: LlamaCpp)
 
 def test_cancelling_the_first_of_many_samples_leaves_the_others_before_who_waits(policy: Transformers) -> None:
     policy._chunk = 32
-    requests = [*(draw(i, prompt("w" * 180), max_tokens=8) for i in range(4)), draw(4, QUESTIONS[0])]
+    long = prompt("w" * 180)
+    requests = [*(draw(i, long, max_tokens=8) for i in range(4)), draw(4, QUESTIONS[0])]
     for request in requests:
         policy.add(request)
     assert policy.step() == []
