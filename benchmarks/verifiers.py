@@ -23,6 +23,7 @@ from pathlib import Path
 from statistics import fmean
 from types import ModuleType
 
+from benchmarks import verifiers_beam as beam
 from benchmarks import verifiers_cost as costs
 from benchmarks import verifiers_ratings as ratings
 from benchmarks import verifiers_steps as steps
@@ -234,7 +235,7 @@ def page(pools: Sequence[str], judged: Sequence[ModuleType]) -> str:
         kept = Kept(KEPT / f"{pool}.json.gz")
         if kept.questions:
             pieces.append(section(pool, kept, cost["rows"]))
-    pieces += filter(None, (part.section() for part in judged))
+    pieces += filter(None, (part.section() for part in (beam, *judged)))
     if "setting" in cost:
         machine = cost["setting"]["machine"]
         pieces.append(

@@ -58,7 +58,7 @@ def train_verifier(
         "runs/train-verifier"
     ),
     lora: Annotated[bool, typer.Option("--lora", help="Fine-tune the upper layers instead of fitting a head.")] = False,
-    epochs: Annotated[int, typer.Option(metavar="N", help="Of --lora.")] = 2,
+    epochs: Annotated[int, typer.Option(metavar="N", help="Of --lora.")] = 1,
     curve: Annotated[bool, typer.Option("--curve", help="Fit on fewer questions too: the learning curve.")] = False,
     combine: Annotated[
         bool,

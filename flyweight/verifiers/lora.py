@@ -46,7 +46,7 @@ class Adapter(NamedTuple):
     layer: int
     """The first of the model's layers that is run."""
     head: NDArray[np.float32]
-    """[width] read off the last layer's state after its norm"""
+    """[2, width] read off the last layer's states after its norm: off a path's last one, and off the mean of all"""
     offset: float
     facts: dict[str, Any]
 
@@ -62,7 +62,7 @@ class Adapter(NamedTuple):
                 path,
                 str(found["sha256"]),
                 int(found["layer"]),
-                np.array(found["head"], np.float32),
+                np.array(found["head"], np.float32).reshape(2, -1),
                 float(found["offset"]),
                 json.loads(found["facts"]),
             )
@@ -155,11 +155,14 @@ class _Segment:
 
 @dataclass(eq=False, slots=True)
 class _Path:
-    """A path that has been read: its sequence, the states it holds, and the probability after each of its steps."""
+    """A path that has been read: its sequence, the states it holds, what was read off them, and the probability after
+    each of its steps."""
 
     sequence: int
     last: _Segment
     length: int
+    total: float
+    """Of what the head's second row says of each state behind the prompt."""
     values: tuple[float, ...]
 
 
@@ -215,7 +218,7 @@ class _Reader:
         return [self._paths[node.key].values if node.key in self._paths else () for node in nodes]
 
     def _append(self, wanted: Sequence[tuple[Node, _Path | None, Any, list[int]]]) -> None:
-        """Read states behind a path that is there, or behind nothing, and remember the value at each end."""
+        """Read states behind a path that is there, or a prompt's behind nothing, and remember the value at each end."""
         kept = {id(base) for _, base, _, _ in wanted}
         parts: list[Any] = []
         positions: list[int] = []
@@ -228,26 +231,31 @@ class _Reader:
             self._make_room(len(states), kept)
             begin = base.length if base is not None else 0
             segment = _Segment(base.last if base is not None else None, len(states))
-            path = _Path(self._free.pop(), segment, begin + len(states), base.values if base is not None else ())
+            path = _Path(self._free.pop(), segment, begin + len(states), 0.0, ())
             if base is not None:
                 self.layers.share(base.sequence, path.sequence, base.length)
+                path.total, path.values = base.total, base.values
             self._hold(path)
             kept.add(id(path))
             self._paths[node.key] = path
-            ends = sorted({end for end in ends if 0 < end <= len(states)})
-            mark = np.zeros(len(states), bool)
-            mark[[end - 1 for end in ends]] = True
             parts.append(np.asarray(states)[:, 0])
             positions += range(begin, begin + len(states))
             sequences += [path.sequence] * len(states)
-            marks.append(mark)
-            paths.append((path, len(ends)))
+            marks.append(np.full(len(states), base is not None))  # nothing is read off a prompt
+            if base is not None:
+                drawn = begin - self._paths[node.root.key].length
+                paths.append((path, drawn, len(states), sorted({end for end in ends if 0 < end <= len(states)})))
         if parts:
-            logits = self.layers.read(np.concatenate(parts), positions, sequences, np.concatenate(marks))
+            read = self.layers.read(np.concatenate(parts), positions, sequences, np.concatenate(marks))
             self._spent += len(positions)
-            values = iter(heads.probability(float(logit) + self.adapter.offset) for logit in logits)
-            for path, count in paths:
-                path.values = (*path.values, *(next(values) for _ in range(count)))
+            at = 0
+            for path, drawn, count, ends in paths:
+                last, each = read[at : at + count, 0], read[at : at + count, 1]
+                sums = path.total + np.cumsum(each, dtype=np.float64)
+                logits = [last[end - 1] + sums[end - 1] / (drawn + end) + self.adapter.offset for end in ends]
+                path.values = (*path.values, *(heads.probability(float(logit)) for logit in logits))
+                path.total = float(sums[-1])
+                at += count
 
     def _make_room(self, states: int, kept: set[int]) -> None:
         """Forget what was used longest ago until so many states and a sequence fit."""

@@ -36,11 +36,12 @@ class Tuned(tiny.Reference):
             self.w[key] = self.w[key] + (ALPHA / RANK) * b @ a
         self.head, self.offset = head, offset
 
-    def values(self, states: Any) -> Any:
-        """Probability at every position of a sequence of states that layer 0 handed on."""
+    def value(self, states: Any, prompt: int) -> float:
+        """Probability of a sequence of states that layer 0 handed on, the first `prompt` of them the prompt's."""
         x = self.layers(np.asarray(states, np.float32), range(1, 2))
         normed = x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + tiny.EPSILON)
-        return 1 / (1 + np.exp(-(normed @ self.head + self.offset)))
+        logit = normed[-1] @ self.head[0] + normed[prompt:].mean(axis=0) @ self.head[1] + self.offset
+        return float(1 / (1 + np.exp(-logit)))
 
 
 @pytest.fixture
@@ -55,8 +56,8 @@ def adapter(tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")
     writer.add_float32("adapter.lora.alpha", ALPHA)
-    head = rng.standard_normal(tiny.WIDTH).astype(np.float32) / 4
-    writer.add_array("flyweight.head", [float(x) for x in head])
+    head = rng.standard_normal((2, tiny.WIDTH)).astype(np.float32) / 4
+    writer.add_array("flyweight.head", [float(x) for x in head.ravel()])
     writer.add_float32("flyweight.offset", -0.25)
     writer.add_uint32("flyweight.layer", 1)
     writer.add_string("flyweight.sha256", "of the tiny model")
@@ -103,12 +104,11 @@ def scored(verifier: lora.Lora, nodes: list[Node], models: Held) -> list[Score]:
 
 
 def naive(reference: Tuned, models: Held, node: Node) -> list[float]:
-    """The probability after each step: its last state's, in one pass over prompt and path."""
+    """The probability after each step, each from a pass over prompt and path up to there."""
     before = models.prompt(node.root)
     states = np.concatenate([before, models.path(node)])[:, 0]
-    values = reference.values(states)
-    ends = np.cumsum([len(cast(Any, step.hidden)) for step in node.steps]) + len(before) - 1
-    return [float(values[end]) for end in ends]
+    ends = np.cumsum([len(cast(Any, step.hidden)) for step in node.steps]) + len(before)
+    return [reference.value(states[:end], len(before)) for end in ends]
 
 
 def test_equal_to_a_naive_pass(engines: Any, verifier: lora.Lora, adapter: tuple[Path, Tuned]) -> None:

@@ -23,12 +23,12 @@ from flyweight.policies.llamacpp.context import Batch, Floats, Model, log_errors
 __all__ = ["Layers", "cut"]
 
 ROWS = 32
-"""Of the head: a block's worth, all but the first zero."""
+"""Of the head: a block's worth, those beyond its own zero."""
 BATCH = 512
 
 
 def cut(source: Path, target: Path, *, first: int, head: Floats) -> None:
-    """Write the layers from `first` on, with `head` as what is read off the last state. ModelError as of reading."""
+    """Write the layers from `first` on, with `head` [numbers, width] as what is read off a state; errors of reading."""
     reader = gguf.GGUFReader(source)
     architecture = str(reader.fields["general.architecture"].contents())
     partial = target.with_suffix(".partial")
@@ -42,9 +42,9 @@ def cut(source: Path, target: Path, *, first: int, head: Floats) -> None:
     writer.add_uint32(blocks, int(reader.fields[blocks].contents()) - first)
     writer.add_uint32(f"{architecture}.vocab_size", ROWS)
     writer.add_string("tokenizer.ggml.model", "none")
-    rows = np.zeros((ROWS, len(head)), np.float32)
+    rows = np.zeros((ROWS, head.shape[1]), np.float32)
     writer.add_tensor("token_embd.weight", rows)
-    writer.add_tensor("output.weight", np.concatenate([head[None], rows[1:]]))
+    writer.add_tensor("output.weight", np.concatenate([head, rows[len(head) :]]))
     for tensor in reader.tensors:
         name = str(tensor.name)
         if name.startswith("blk."):
@@ -105,7 +105,7 @@ class Layers:
     def read(
         self, states: Floats, positions: Sequence[int], sequences: Sequence[int], wanted: NDArray[np.bool_]
     ) -> Floats:
-        """Append states to their sequences; the number read off each wanted one, in order."""
+        """Append states to their sequences; what the head's rows read off each wanted one, [wanted, ROWS], in order."""
         found = []
         for start in range(0, len(states), BATCH):
             part = slice(start, start + BATCH)
@@ -123,8 +123,8 @@ class Layers:
             if outputs:
                 logits = llama.llama_get_logits(self.pointer)
                 array = np.ctypeslib.as_array(logits, shape=(outputs * self.model.n_vocab,))
-                found.append(array.reshape(outputs, -1)[:, 0].copy())
-        return cast(Floats, np.concatenate(found)) if found else np.zeros(0, np.float32)
+                found.append(array.reshape(outputs, -1).copy())
+        return cast(Floats, np.concatenate(found)) if found else np.zeros((0, ROWS), np.float32)
 
     def share(self, source: int, target: int, length: int) -> None:
         """Let `target` begin with the first `length` states of `source`."""
