@@ -66,6 +66,9 @@ def encoded(path: Path, weights: str, *, slots: int, threads: int, cache_dir: Pa
             known = _recall(folder, key) if weights == "auto" else None
             if known == "file":
                 return Encoded("file", path)
+            if known == kind == "packed":  # then it is quantised, which would take loading it to see
+                _room(path)
+                return Encoded("packed", path)
             other = _packed(path) if kind == "packed" else _bf16(path, folder, threads)
             if other is None:
                 return Encoded("file", path)
@@ -106,10 +109,15 @@ def _is_quantised(path: Path) -> bool:
 
 def _packed(path: Path) -> Encoded | None:
     """The file for our kernels; None where nothing is quantised. OSError where there is no memory to unpack it."""
+    _room(path)
+    return Encoded("packed", path) if _is_quantised(path) else None
+
+
+def _room(path: Path) -> None:
+    """OSError where there is no memory to unpack the file."""
     need = 2 * path.stat().st_size  # 4-bit blocks take hardly more room unpacked, 5-bit blocks up to 1.6 times as much
     if (memory := free_memory()) < need:
         raise OSError(f"{need / 1e9:.1f} GB of memory needed, {memory / 1e9:.1f} GB free")
-    return Encoded("packed", path) if _is_quantised(path) else None
 
 
 def _bf16(path: Path, folder: Path, threads: int) -> Encoded | None:
