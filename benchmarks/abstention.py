@@ -80,7 +80,7 @@ def main() -> None:
 def development() -> list[Question]:
     """The development questions of results/dev60 with their 16 samples, replayed."""
     task = tasks.load("gsm8k")
-    tape = Cassette(default_strategy.RECORDINGS / f"{SMALL}-pool.jsonl.gz")
+    tape = Cassette(default_strategy.RECORDINGS / f"{SMALL}-pool.jsonl.xz")
     policy = Recorded(SMALL, models.catalog()[SMALL].parameters, tape)
     runner = Runner(policy, answers=task, sampling=Sampling(max_tokens=default_strategy.MAX_TOKENS))
     problems = task.problems()[: default_strategy.QUESTIONS]

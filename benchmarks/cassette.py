@@ -7,8 +7,8 @@ arrive, so an interrupted recording goes on where it stopped.
 
 from __future__ import annotations
 
-import gzip
 import json
+import lzma
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +19,7 @@ from flyweight.types import Finish, digest
 
 
 class Cassette:
-    """Recorded responses in a gzipped JSONL file, one line each."""
+    """Recorded responses in a JSONL file packed with xz, one line each."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -27,11 +27,11 @@ class Cassette:
         self.recorded = 0
         if path.exists():
             try:
-                with gzip.open(path, "rt", encoding="utf-8") as lines:
+                with lzma.open(path, "rt", encoding="utf-8") as lines:
                     for line in lines:
                         row = json.loads(line)
                         self.rows[row["key"]] = row
-            except (EOFError, json.JSONDecodeError):
+            except (EOFError, lzma.LZMAError, json.JSONDecodeError):
                 pass  # the tail of an interrupted recording; everything before it counts
 
     def save(self, key: str, response: Response) -> None:
@@ -50,7 +50,7 @@ class Cassette:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_suffix(".partial")
-        with partial.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:
+        with lzma.open(partial, "wb", preset=9) as packed:
             for key in sorted(self.rows):
                 packed.write((json.dumps(self.rows[key], ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass"))
         partial.replace(self.path)

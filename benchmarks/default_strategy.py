@@ -102,7 +102,7 @@ def measure(plan: Plan, task: Task, problems: list[Problem], record: bool) -> li
     """Run one plan over all questions at once; the pool of samples also gives random choice and coverage."""
     name = " ".join([plan.strategy, *(f"{key}={value}" for key, value in plan.parameters.items())])
     tape = "pool" if "width" not in plan.parameters else f"{plan.strategy}-{plan.verifier}"
-    cassette = Cassette(RECORDINGS / f"{plan.model}-{tape}.jsonl.gz")
+    cassette = Cassette(RECORDINGS / f"{plan.model}-{tape}.jsonl.xz")
     policy = Recorded(
         plan.model, models.catalog()[plan.model].parameters, cassette, load(plan.model) if record else None
     )

@@ -119,7 +119,7 @@ def questions() -> list[Question]:
     model = Model(models.resolve(SMALL))
     tokenizer = Tokenizer(model, SMALL)
     task = tasks.load("gsm8k")
-    policy = Recorded(SMALL, 0, Cassette(RECORDINGS / f"{SMALL}-pool.jsonl.gz"))
+    policy = Recorded(SMALL, 0, Cassette(RECORDINGS / f"{SMALL}-pool.jsonl.xz"))
     runner = Runner(policy, answers=task, sampling=Sampling(max_tokens=MAX_TOKENS))
     found = []
     for result in runner.run(task.problems()[:QUESTIONS], strategies.bind("self_consistency", {"n": SAMPLES})):

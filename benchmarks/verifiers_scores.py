@@ -236,7 +236,7 @@ def opened(name: str, runs: Path, *, draw: bool) -> Iterator[Source]:
 def development() -> Source:
     """The recording of development questions; what it lacks is not drawn."""
     task = tasks.load("gsm8k")
-    policy = Replayed(dev.SMALL, 0, Cassette(dev.RECORDINGS / f"{dev.SMALL}-pool.jsonl.gz"))
+    policy = Replayed(dev.SMALL, 0, Cassette(dev.RECORDINGS / f"{dev.SMALL}-pool.jsonl.xz"))
     sampling = Sampling(max_tokens=dev.MAX_TOKENS)
     about = {
         "task": "gsm8k",

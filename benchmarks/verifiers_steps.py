@@ -124,7 +124,7 @@ def score(names: Sequence[str], runs: Path) -> None:
 
 def ask(kept: Kept, problems: Sequence[Problem], strategy: Reading, names: Sequence[str], folder: Path) -> None:
     """Have verifiers say what they have not said; what a model told one that asks it is kept in the folder."""
-    cassette = Cassette(folder / f"{dev.SMALL}.jsonl.gz")
+    cassette = Cassette(folder / f"{dev.SMALL}.jsonl.xz")
     make = late(dev.SMALL, CONTEXT, "auto")
     recorded: Policy = Replayed(dev.SMALL, models.catalog()[dev.SMALL].parameters, cassette, make)
     reading = [name for name in names if getattr(verifiers.load(name), "reads_states", False)]
