@@ -112,6 +112,7 @@ def test_what_is_drawn_is_kept_and_not_drawn_again(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("flyweight.bench.engine._find", toy)
     monkeypatch.setattr("flyweight.bench.engine.file_of", lambda model: None)
     monkeypatch.setattr(benchmark, "machine", dict)
+    monkeypatch.setattr(benchmark, "POOL_FILE", tmp_path / "none.jsonl.xz")
     kept = benchmark.Kept(tmp_path / "outcomes.json.gz")
     blocks = benchmark.blocks(2)
     wanted = list(benchmark.missing(kept, blocks, "consistency"))

@@ -143,9 +143,12 @@ def test_a_search_is_played_back(browser: Browser, site: str, stores: Path) -> N
     browser.wait("document.querySelector('.tree .selected')")
     browser.click(".tree .node:nth-child(3)")
     browser.wait("location.hash.includes('?node=')")
+    browser.wait("document.querySelector('.path .here')")
     before = browser.run("location.hash")
+    shown = browser.run("document.querySelector('.path .here').textContent")
     browser.press("ArrowDown", shift=True)
     browser.wait(f"location.hash !== {json.dumps(before)}")
+    browser.wait(f"document.querySelector('.path .here').textContent !== {json.dumps(shown)}")  # it has been drawn
     chosen = browser.run("document.querySelector('.path .here').textContent")
     browser.open(browser.run("location.href"))
     browser.wait(f"document.querySelector('.path .here')?.textContent === {json.dumps(chosen)}")  # a link leads back

@@ -340,7 +340,7 @@ def export(verifier: Verifier, path: Path, held: Sequence[Path], *, sha256: str,
     writer.add_string("adapter.type", "lora")
     writer.add_float32("adapter.lora.alpha", float(config.lora_alpha))
     weights, offset = verifier.head()
-    writer.add_array("flyweight.head", [float(x) for x in weights * slope])
+    writer.add_array("flyweight.heads", [float(x) for x in weights * slope])
     writer.add_float32("flyweight.offset", slope * offset + shift)
     writer.add_uint32("flyweight.layer", verifier.first)
     writer.add_string("flyweight.sha256", sha256)

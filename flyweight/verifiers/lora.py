@@ -56,13 +56,13 @@ class Adapter(NamedTuple):
         try:
             fields = gguf.GGUFReader(path).fields
             found = {
-                name: fields[f"flyweight.{name}"].contents() for name in ("sha256", "layer", "head", "offset", "facts")
+                name: fields[f"flyweight.{name}"].contents() for name in ("sha256", "layer", "heads", "offset", "facts")
             }
             return cls(
                 path,
                 str(found["sha256"]),
                 int(found["layer"]),
-                np.array(found["head"], np.float32).reshape(2, -1),
+                np.array(found["heads"], np.float32).reshape(2, -1),
                 float(found["offset"]),
                 json.loads(found["facts"]),
             )

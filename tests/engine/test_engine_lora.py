@@ -57,7 +57,7 @@ def adapter(tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     writer.add_string("adapter.type", "lora")
     writer.add_float32("adapter.lora.alpha", ALPHA)
     head = rng.standard_normal((2, tiny.WIDTH)).astype(np.float32) / 4
-    writer.add_array("flyweight.head", [float(x) for x in head.ravel()])
+    writer.add_array("flyweight.heads", [float(x) for x in head.ravel()])
     writer.add_float32("flyweight.offset", -0.25)
     writer.add_uint32("flyweight.layer", 1)
     writer.add_string("flyweight.sha256", "of the tiny model")

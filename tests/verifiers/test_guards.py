@@ -157,7 +157,7 @@ def tiny_lora(folder: Path) -> None:
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")
     writer.add_float32("adapter.lora.alpha", 4.0)
-    writer.add_array("flyweight.head", [float(x) for x in rng.standard_normal(WIDTH) / 4])
+    writer.add_array("flyweight.heads", [float(x) for x in rng.standard_normal(2 * WIDTH) / 4])
     writer.add_float32("flyweight.offset", 0.0)
     writer.add_uint32("flyweight.layer", 1)
     writer.add_string("flyweight.sha256", WEIGHTS)
