@@ -21,8 +21,8 @@ INTRODUCTION = """### Beam gain
 
 What scores are worth when they decide which steps go on, rather than which answer is taken: searches by `self`
 against its best of n and against majority, on the same questions at about as many tokens (docs/strategies.md has every
-setting). In points, question by question, with 95 % intervals by paired bootstrap. Twenty questions are a first look: which
-way it goes on other questions, the runs on test questions have to show.
+setting). In points, question by question, with 95 % intervals by paired bootstrap. Twenty questions are a first look:
+which way it goes on others, the runs on test questions have to show.
 """
 HEAD = (
     "questions",
