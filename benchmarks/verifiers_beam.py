@@ -22,7 +22,7 @@ INTRODUCTION = """### Beam gain
 What scores are worth when they decide which steps go on, rather than which answer is taken: searches by `self`
 against its best of n and against majority, on the same questions at about as many tokens (docs/strategies.md has every
 setting). In points, question by question, with 95 % intervals by paired bootstrap. Twenty questions are a
-first look, and a lucky one: on the 150 questions recorded for a calibration (GSM8K's split `calibration`, 101 to 250, by
+first look, and a lucky one: on 150 questions recorded for a calibration (GSM8K's split `calibration`, 101 to 250,
 `flyweight calibrate`) beam search n=8 had 34.7 %, best of 8 44.7 %, majority 34.0 %: 10.0 points below best of n.
 """
 HEAD = (
