@@ -1,29 +1,42 @@
-"""What `self` is worth inside a search: beam search against choosing among whole answers, from results/strategies.
+"""What `self` is worth inside a search: searches by steps against choosing among whole answers, on the same questions.
 
-Nothing is drawn here: `python -m benchmarks.strategies --draw` made the searches.
+    flyweight calibrate --task gsm8k --data train.jsonl --questions 101-250 -n 16 \\
+        --searches beam_search:n=8:width=4 --out gsm8k.json --runs runs/optimal      # fifty minutes
+    python -m benchmarks.verifiers_beam --runs runs/optimal   # takes what that recorded into results/strategies
+
+The other searches are those of `python -m benchmarks.strategies --draw`. Of whole answers the first `N` count.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from statistics import fmean
+from typing import NamedTuple
 
 from benchmarks.rig import table
-from benchmarks.strategies import BASELINE, OUTCOMES, Kept, Outcome
-from flyweight import stats
+from benchmarks.strategies import BASELINE, FOLDER, OUTCOMES, Kept
+from flyweight import bench, stats
+from flyweight.abstain import Sample
+from flyweight.bench.graded import Recorded
+from flyweight.cli.calibrate import samples
 from flyweight.report.words import between, difference
+from flyweight.store import Store
 
-__all__ = ["section"]
+__all__ = ["Searched", "section", "taken"]
 
-VOTE = "self_consistency"
+CALIBRATION = FOLDER / "calibration.json"
 SEARCHES = ("beam_search", "dvts")
-PARTS = {"gsm8k": "GSM8K, development", "final": "GSM8K, test"}
+VOTE = "self_consistency"
+N = 8
 INTRODUCTION = """### Beam gain
 
 What scores are worth when they decide which steps go on, rather than which answer is taken: searches by `self`
-against its best of n and against majority, on the same questions at about as many tokens (docs/strategies.md has every
-setting). In points, question by question, with 95 % intervals by paired bootstrap. Twenty questions are a
-first look, and a lucky one: on 150 questions recorded for a calibration (GSM8K's split `calibration`, 101 to 250,
-`flyweight calibrate`) beam search n=8 had 34.7 %, best of 8 44.7 %, majority 34.0 %: 10.0 points below best of n.
+against its best of {n} and against majority of {n}, on the same questions at about as many tokens. In points, question
+by question, with 95 % intervals by paired bootstrap. Development: docs/strategies.md; calibration: what
+`flyweight calibrate` recorded (benchmarks/verifiers_beam.py). Where the two disagree, the larger sample weighs more.
 """
 HEAD = (
     "questions",
@@ -36,31 +49,90 @@ HEAD = (
 )
 
 
+class Searched(NamedTuple):
+    """What one strategy came to on one question."""
+
+    right: bool
+    tokens: int
+    """Generated."""
+
+
+By = Mapping[str, Mapping[str, Searched]]
+"""Strategy -> question -> outcome."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs/optimal"), help="folder of the calibration's store")
+    with Store(parser.parse_args().runs / "flyweight.db", readonly=True) as store:
+        found = taken(store)
+    CALIBRATION.write_text(json.dumps(found, sort_keys=True, separators=(",", ":")) + "\n", "utf-8")
+
+
+def taken(store: Store) -> dict[str, dict[str, Searched]]:
+    """Searches on record, and what choosing among the first `N` samples of the same questions comes to."""
+    found: dict[str, dict[str, Searched]] = {}
+    for info in store.runs():
+        name = str(info.configuration["strategy"])
+        if name not in (BASELINE, *SEARCHES):
+            continue
+        for search in bench.read(store, info.id, Recorded(store, info.configuration)):
+            id, result = search.result.problem.id, search.result
+            if name == BASELINE:
+                drawn = samples(search)[:N]
+                tokens = sum(each.node.drawn for each in result.candidates[:N])
+                found.setdefault(BASELINE, {})[id] = Searched(_best(drawn), tokens)
+                found.setdefault(VOTE, {})[id] = Searched(_majority(drawn), tokens)
+            else:
+                right = search.grade.value == "correct"
+                found.setdefault(name, {})[id] = Searched(right, result.usage.generated_tokens)
+    return found
+
+
+def _best(drawn: list[Sample]) -> bool:
+    able = [each for each in drawn if each.group is not None]
+    return bool(able) and max(able, key=lambda each: (each.score, each.logprob)).right
+
+
+def _majority(drawn: list[Sample]) -> bool:
+    """Of equally large classes the one drawn first."""
+    groups = [each.group for each in drawn if each.group is not None]
+    return bool(groups) and next(each.right for each in drawn if each.group == max(groups, key=groups.count))
+
+
 def section() -> str:
     """The table; nothing as long as no search is on record."""
     kept = Kept(OUTCOMES)
+    developed = {
+        name: {id: Searched(one.right, one.tokens) for id, one in kept.outcomes("gsm8k", name).items()}
+        for name in (BASELINE, VOTE, *SEARCHES)
+    }
+    lines = _rows("GSM8K, development", developed)
+    if CALIBRATION.exists():
+        read = json.loads(CALIBRATION.read_text("utf-8"))
+        found = {name: {id: Searched(*row) for id, row in rows.items()} for name, rows in read.items()}
+        lines += _rows("GSM8K, calibration", found)
+    return INTRODUCTION.format(n=N) + "\n" + table(HEAD, lines) + "\n" if lines else ""
+
+
+def _rows(words: str, found: By) -> list[list[str]]:
     lines = []
-    for part, words in PARTS.items():
-        best, vote = kept.outcomes(part, BASELINE), kept.outcomes(part, VOTE)
-        for search in SEARCHES:
-            ours = kept.outcomes(part, search)
-            if ours and best.keys() >= ours.keys():
-                lines.append([f"{len(ours)} of {words}", f"`{search}`", *_cells(ours, best, vote)])
-    return INTRODUCTION + "\n" + table(HEAD, lines) + "\n" if lines else ""
+    for name in SEARCHES:
+        ours = found.get(name, {})
+        best, vote = found.get(BASELINE, {}), found.get(VOTE, {})
+        if ours and best.keys() & vote.keys() >= ours.keys():
+            right = between(stats.wilson(sum(one.right for one in ours.values()), len(ours)))
+            tokens = [f"{fmean(each[id].tokens for id in ours):,.0f}" for each in (ours, best)]
+            gains = [_gain(ours, each) for each in (best, vote)]
+            lines.append([f"{len(ours)} of {words}", f"`{name}`", right, *gains, *tokens])
+    return lines
 
 
-def _cells(ours: dict[str, Outcome], best: dict[str, Outcome], vote: dict[str, Outcome]) -> list[str]:
-    right = sum(one.right for one in ours.values())
-    return [
-        between(stats.wilson(right, len(ours))),
-        _gain(ours, best),
-        _gain(ours, vote) if vote.keys() >= ours.keys() else "–",
-        f"{fmean(one.tokens for one in ours.values()):,.0f}",
-        f"{fmean(best[id].tokens for id in ours):,.0f}",
-    ]
-
-
-def _gain(ours: dict[str, Outcome], theirs: dict[str, Outcome]) -> str:
+def _gain(ours: Mapping[str, Searched], theirs: Mapping[str, Searched]) -> str:
     return difference(
         stats.paired_bootstrap([float(one.right) for one in ours.values()], [float(theirs[id].right) for id in ours])
     )
+
+
+if __name__ == "__main__":
+    main()
