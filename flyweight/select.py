@@ -17,6 +17,7 @@ __all__ = [
     "AGGREGATIONS",
     "Aggregation",
     "aggregate",
+    "alike",
     "confidence",
     "finished",
     "lead",
@@ -49,6 +50,15 @@ def aggregate(score: Score | None, how: str = "last") -> float:
     if how == "prod":
         return math.prod(steps)
     return math.fsum(steps) / len(steps)
+
+
+def alike(keys: Sequence[str | None]) -> list[list[int]]:
+    """Indices of equal keys, the largest class first, then by smallest index; None is in no class."""
+    groups: dict[str, list[int]] = {}
+    for index, key in enumerate(keys):
+        if key is not None:
+            groups.setdefault(key, []).append(index)
+    return sorted(groups.values(), key=lambda group: (-len(group), group[0]))
 
 
 def top(nodes: Sequence[Node], k: int, *, aggregation: str = "last") -> list[Node]:

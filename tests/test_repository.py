@@ -43,7 +43,7 @@ ARROWS: dict[str, set[str]] = {
     "viewer": {"bench", "errors", "report", "stats", "store", "strategies", "trace", "types"},
     "runner": {"abstain", "calls", "errors", "live", "protocols", "setting", "types", "vocabulary"},
     "sandbox": {"errors", "textfile"},
-    "answers": {"errors", "sandbox", "types"},
+    "answers": {"errors", "sandbox", "select", "types"},
     "fetch": {"errors"},
     "wire": {"errors"},
     "huggingface": {"errors"},

@@ -16,6 +16,7 @@ from flyweight.errors import ConfigError
 from flyweight.select import (
     AGGREGATIONS,
     aggregate,
+    alike,
     confidence,
     finished,
     lead,
@@ -83,6 +84,11 @@ def test_aggregations_are_ordered_and_stay_in_the_unit_interval(steps: list[floa
 
 
 # Top
+
+
+def test_equal_keys_stand_together_the_largest_class_first() -> None:
+    assert alike(["b", None, "a", "c", "a", None, "c"]) == [[2, 4], [3, 6], [0]]
+    assert alike([None]) == alike([]) == []
 
 
 def test_top_orders_by_the_aggregation_asked_for() -> None:

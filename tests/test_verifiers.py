@@ -8,11 +8,11 @@ import math
 import re
 import sys
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy
 import pytest
@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from flyweight import select, verifiers
 from flyweight.errors import BackendError, ConfigError
 from flyweight.protocols import Models, Verifier
-from flyweight.testing import NoModels
+from flyweight.testing import NoModels, drive
 from flyweight.types import Finish, Node, Problem, Score
 from flyweight.verifiers import equations as equations_module
 from flyweight.verifiers import tokens as tokens_module
@@ -31,7 +31,6 @@ from flyweight.verifiers.equations import Equation, equations
 from flyweight.verifiers.function import Function
 
 DATA = Path(__file__).parent / "data"
-T = TypeVar("T")
 
 
 class FakeModels(NoModels):
@@ -55,16 +54,6 @@ class FakeModels(NoModels):
 
     def spent(self, tokens: int) -> None:
         raise AssertionError("no verifier here computes")
-
-
-def drive(coroutine: Coroutine[object, None, T]) -> T:
-    """Result of a coroutine that never suspends."""
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
-    raise AssertionError("it suspended")
 
 
 PROBLEM = Problem("p", "What is 2 + 2?")

@@ -16,6 +16,7 @@ from flyweight.answers.canonical import canonical
 from flyweight.answers.extract import extract
 from flyweight.sandbox import Call, Outcome, Statements, Stdin, Test
 from flyweight.sandbox.wire import printed
+from flyweight.select import alike
 from flyweight.types import Problem, digest
 
 __all__ = ["Behaviour", "inputs"]
@@ -79,12 +80,7 @@ class Behaviour:
         with ThreadPoolExecutor(min(len(codes), os.cpu_count() or 1) or 1) as pool:
             signatures = pool.map(lambda code: _signature(problem, code, given), codes)
             self._seen.update(zip(((setting, code) for code in codes), signatures, strict=True))
-        groups: dict[str, list[int]] = {}
-        for index, code in enumerate(answers):
-            signature = None if code is None else self._seen[setting, code]
-            if signature is not None:
-                groups.setdefault(signature, []).append(index)
-        return sorted(groups.values(), key=lambda group: (-len(group), group[0]))
+        return alike([None if code is None else self._seen[setting, code] for code in answers])
 
 
 def _signature(problem: Problem, code: str, given: Sequence[Input]) -> str | None:

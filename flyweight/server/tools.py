@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from flyweight.select import alike
 from flyweight.server.errors import ApiError
 from flyweight.server.schema import ToolChoice, Turn
 from flyweight.types import Message, Problem, ToolMessage
@@ -82,11 +83,7 @@ class CallAnswers:
 
     def classes(self, answers: Sequence[str | None], problem: Problem) -> list[list[int]]:
         """Equal calls together, the largest class first."""
-        groups: dict[str, list[int]] = {}
-        for index, answer in enumerate(answers):
-            if answer is not None:
-                groups.setdefault(answer, []).append(index)
-        return sorted(groups.values(), key=lambda group: (-len(group), group[0]))
+        return alike(answers)
 
 
 def conversation(turns: Sequence[Turn], offered: Sequence[Mapping[str, Any]], system: str | None) -> list[Message]:

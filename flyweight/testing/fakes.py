@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from flyweight.errors import BackendError
 from flyweight.protocols import Hidden, Models
+from flyweight.select import alike
 from flyweight.types import Message, Node, Problem, Score
 
 __all__ = ["BoxedAnswers", "NoModels", "RuleVerifier", "drive"]
@@ -104,11 +105,7 @@ class BoxedAnswers:
         return found[-1] if found else None
 
     def classes(self, answers: Sequence[str | None], problem: Problem) -> list[list[int]]:
-        groups: dict[str, list[int]] = {}
-        for index, answer in enumerate(answers):
-            if answer is not None:
-                groups.setdefault(answer, []).append(index)
-        return sorted(groups.values(), key=lambda group: (-len(group), group[0]))
+        return alike(answers)
 
 
 def drive(coroutine: Coroutine[object, object, T]) -> T:

@@ -9,6 +9,7 @@ import pytest
 from flyweight import strategies, verifiers
 from flyweight.policies.llamacpp import LlamaCpp
 from flyweight.runner import Runner
+from flyweight.select import alike
 from flyweight.testing import check_policy, check_verifier
 from flyweight.types import Problem, Result, Sampling
 from tests.engine_kit import Engines
@@ -21,11 +22,7 @@ class Letters:
         return next((c for c in text if c.isalpha()), None)
 
     def classes(self, answers: Sequence[str | None], problem: Problem) -> list[list[int]]:
-        groups: dict[str, list[int]] = {}
-        for index, answer in enumerate(answers):
-            if answer is not None:
-                groups.setdefault(answer, []).append(index)
-        return sorted(groups.values(), key=lambda group: (-len(group), group[0]))
+        return alike(answers)
 
 
 def test_the_tiny_model_keeps_the_contract_exactly(engines: Engines) -> None:
