@@ -19,7 +19,7 @@ import pytest
 from flyweight import strategies, verifiers
 from flyweight.errors import ConfigError, StoreError
 from flyweight.runner import Runner
-from flyweight.store import Store, portable
+from flyweight.store import Store, portable, values
 from flyweight.store.units import Content, halves, pack, unpack
 from flyweight.testing import BoxedAnswers, Draft, RuleVerifier, ToyPolicy, arithmetic
 from flyweight.types import Grade, Problem, Result, Sampling, Stopped
@@ -210,12 +210,12 @@ def test_hostile_texts_and_numbers(store: Store, other: Store, tmp_path: Path) -
 def test_numbers_in_planes() -> None:
     """-0.5 is 0xb800 as float16 and 0xbf000000 as float32; 1.0 is 0x3c00 and 0x3f800000: high bytes first."""
     data = pack("f", (-0.5, 1.0))
-    assert portable._floats(data, "float16") == "float16 uDwAAA=="
-    assert portable._floats(data, "float32") == "float32 vz8AgAAAAAA="
-    for precision in get_args(portable.Precision):
-        assert portable._read_floats(portable._floats(data, precision)) == data
+    assert values.floats_value(data, "float16") == "float16 uDwAAA=="
+    assert values.floats_value(data, "float32") == "float32 vz8AgAAAAAA="
+    for precision in get_args(values.Precision):
+        assert values.floats_bytes(values.floats_value(data, precision)) == data
     large = pack("f", (70000.0, -0.1))
-    assert portable._read_floats(portable._floats(large, "float16")) == large
+    assert values.floats_bytes(values.floats_value(large, "float16")) == large
 
 
 def test_paths_are_told_apart_as_coarsely_as_float16() -> None:

@@ -20,9 +20,10 @@ counted.py   how many were right, beside random choice, coverage and another run
 """
 
 from flyweight.bench.engine import Load
-from flyweight.bench.execute import Limits, Progress, Summary, Tally, execute, regrade, summaries
+from flyweight.bench.execute import execute, regrade, summaries
 from flyweight.bench.graded import GradedSample, GradedSearch, identity, read
 from flyweight.bench.plan import Job, Plan, check, grid, plan_of
+from flyweight.bench.tally import Limits, Progress, Summary, Tally
 
 __all__ = [
     "GradedSample",

@@ -8,8 +8,9 @@ from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from flyweight.bench.engine import recorded
-from flyweight.bench.execute import Bench, Interruptible, Limits, Progress, Summary, carried_out
+from flyweight.bench.execute import Bench, carried_out
 from flyweight.bench.plan import Job
+from flyweight.bench.tally import Interruptible, Limits, Progress, Summary
 from flyweight.distributed.coordinator import Coordinator, Worker
 from flyweight.distributed.searcher import Order, Status
 from flyweight.protocols import Strategy

@@ -27,7 +27,7 @@ from flyweight.store.database import Database
 from flyweight.store.grades import Grader
 from flyweight.store.judgements import StoredVerifier, identify, stored_verifier
 from flyweight.store.parcel import Parcels, copy, take
-from flyweight.store.portable import Precision, dump, load
+from flyweight.store.portable import dump, load
 from flyweight.store.replay import Fresh, StoredPolicy
 from flyweight.store.runs import (
     Run,
@@ -42,6 +42,7 @@ from flyweight.store.runs import (
 from flyweight.store.salvage import Salvaged, salvage
 from flyweight.store.searches import Outline, Sample, Search
 from flyweight.store.units import Units, mark
+from flyweight.store.values import Precision
 from flyweight.types import Event, Grade, Node, Problem, Result, Stopped
 
 __all__ = [

@@ -12,39 +12,48 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
-import math
 import struct
 import zlib
-from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from flyweight.errors import ConfigError, unknown
 from flyweight.store.database import FAILURES, Batch, Database
 from flyweight.store.files import replacing
 from flyweight.store.runs import AGAIN, KEEP
 from flyweight.store.searches import pack_record, read_record, unpack_record
-from flyweight.store.units import TOGETHER, Content, Kind, Units, mark, pack, unpack
-from flyweight.types import Finish, Stopped, digest
+from flyweight.store.units import TOGETHER, Content, Units, mark, pack, unpack
+from flyweight.store.values import (
+    LARGEST,
+    Json,
+    Precision,
+    floats_bytes,
+    floats_value,
+    json_line,
+    moment,
+    name_bytes,
+    number_value,
+    numbers_bytes,
+    string,
+    text_bytes,
+    text_value,
+    whole,
+)
+from flyweight.types import Stopped, digest
 
-__all__ = ["Precision", "dump", "load"]
-
-Precision = Literal["float16", "float32"]
-Json = dict[str, Any]
+__all__ = ["dump", "load"]
 
 FORMAT = 1
 XZ = b"\xfd7zXZ"
 """How a file starts that is not gzipped."""
 MAX_LINE = 1 << 28
 """Bytes: a longer line is no search that anybody ran."""
-LARGEST = 1 << 63
 BROKEN = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError, struct.error)
 """What a row that is not one raises when it is read."""
-GRADES = ("correct", "wrong", "undecided")
 
 
 def dump(database: Database, path: Path, precision: Precision) -> dict[str, int]:
@@ -56,11 +65,11 @@ def dump(database: Database, path: Path, precision: Precision) -> dict[str, int]
         _snapshot(database),
     ):
         counts: Counter[str] = Counter()
-        file.write(_line({"flyweight": "store", "format": FORMAT, "precision": precision}))
+        file.write(json_line({"flyweight": "store", "format": FORMAT, "precision": precision}))
         for table, row in _Dump(database, precision).rows():
             counts[table] += 1
-            file.write(_line(row))
-        file.write(_line({"end": counts.total()}))
+            file.write(json_line(row))
+        file.write(json_line({"end": counts.total()}))
     return dict(counts)
 
 
@@ -118,7 +127,7 @@ class _Dump:
             for node in whole["nodes"].values():
                 if "content" in node:
                     node["content"] = self._name(bytes.fromhex(node["content"])).hex()
-            yield "searches", {"search": run, "problem": _written(problem), "stopped": stopped, "record": whole}
+            yield "searches", {"search": run, "problem": text_value(problem), "stopped": stopped, "record": whole}
         yield from self._contents()
 
     def _unit(
@@ -138,7 +147,7 @@ class _Dump:
         if content:
             row["content"] = self._name(content).hex()
         if numbers:
-            row["numbers"] = [*map(_number, unpack("i" if kind == "generation" else "d", numbers))]
+            row["numbers"] = [*map(number_value, unpack("i" if kind == "generation" else "d", numbers))]
         return row
 
     def _contents(self) -> Iterator[tuple[str, Json]]:
@@ -150,12 +159,12 @@ class _Dump:
                 if sum in self._names:
                     rounded[self._names[sum]] = self._rounded(Content(text, tokens, logprobs, certainty))
             for name, content in sorted(rounded.items()):
-                row: Json = {"content": name.hex(), "text": _written(content.text)}
+                row: Json = {"content": name.hex(), "text": text_value(content.text)}
                 if content.tokens:
                     row["tokens"] = unpack("i", content.tokens)
                 for column in ("logprobs", "certainty"):
                     if floats := getattr(content, column):
-                        row[column] = _floats(floats, self._precision)
+                        row[column] = floats_value(floats, self._precision)
                 yield "contents", row
 
     def _name(self, sum: bytes) -> bytes:
@@ -172,7 +181,7 @@ class _Dump:
         """The content with its floats as they will be read."""
         if self._precision == "float32":
             return content
-        floats = (_read_floats(_floats(data, "float16")) for data in (content.logprobs, content.certainty))
+        floats = (floats_bytes(floats_value(data, "float16")) for data in (content.logprobs, content.certainty))
         return Content(content.text, content.tokens, *floats)
 
     def _table(self, table: str, columns: str, order: str) -> Iterator[tuple[Any, ...]]:
@@ -261,8 +270,8 @@ class _Load:
             raise ConfigError(f"{self._path} has format {row['format']}, this Flyweight knows {FORMAT}: upgrade")
 
     def _model(self, row: Json) -> Iterator[Batch]:
-        boundary = json.dumps([_string(part) for part in row["boundary"]])
-        values = (_string(row["model"]), _string(row["name"]), _count(row["params"]), boundary)
+        boundary = json.dumps([string(part) for part in row["boundary"]])
+        values = (string(row["model"]), string(row["name"]), whole(row["params"]), boundary)
         known = self._database.one("SELECT params FROM models WHERE model = ?", values[:1])
         if known is None:
             yield self._insert("models", "model, name, params, boundary, mark", (*values, mark(*values)))
@@ -272,7 +281,7 @@ class _Load:
             )
 
     def _run(self, row: Json) -> Iterator[Batch]:
-        run, configuration, models = _string(row["run"]), row["configuration"], row["models"]
+        run, configuration, models = string(row["run"]), row["configuration"], row["models"]
         if not isinstance(configuration, dict) or not isinstance(models, dict) or not isinstance(row["versions"], list):
             raise TypeError("not what a run is made of")
         written = [json.dumps(part, sort_keys=True) for part in (configuration, models, row["versions"])]
@@ -282,9 +291,9 @@ class _Load:
         values = (
             run,
             *written,
-            _time(row["started"]),
-            None if finished is None else _time(finished),
-            None if problems is None else _count(problems),
+            moment(row["started"]),
+            None if finished is None else moment(finished),
+            None if problems is None else whole(problems),
         )
         known = self._database.one("SELECT models FROM runs WHERE run = ?", (run,))
         if known is None:
@@ -294,38 +303,38 @@ class _Load:
             raise ConfigError(f"run {run} in {self._path} was made with the models {models}, not {known[0]}")
 
     def _unit(self, row: Json) -> Iterator[Batch]:
-        key, kind, label = _name(row["unit"], 32), row["kind"], _string(row["label"])
-        sum = _name(row["content"], 16) if "content" in row else b""
-        numbers = _numbers(kind, label, row.get("numbers", ()))
+        key, kind, label = name_bytes(row["unit"], 32), row["kind"], string(row["label"])
+        sum = name_bytes(row["content"], 16) if "content" in row else b""
+        numbers = numbers_bytes(kind, label, row.get("numbers", ()))
         if bool(sum) != (kind in ("generation", "grade")):
             raise ValueError(f"a {kind} with or without a text")
-        cost = tuple(map(_count, row["cost"]))
+        cost = tuple(map(whole, row["cost"]))
         if len(cost) != 3:
             raise ValueError("a cost is three counts")
-        values = (key, kind, _count(row["moment"], LARGEST // 2), label, *cost, sum, numbers)
+        values = (key, kind, whole(row["moment"], LARGEST // 2), label, *cost, sum, numbers)
         if self._database.one("SELECT 1 FROM units WHERE key = ?", (key,)) is None:
             columns = "key, kind, moment, label, prompt_tokens, cached_tokens, generated_tokens, content, numbers, mark"
             yield self._insert("units", columns, (*values, mark(*values)))
             self._wanted |= {sum} - {b""}
 
     def _search(self, row: Json) -> Iterator[Batch]:
-        run, problem, stopped = _string(row["search"]), _bytes(row["problem"]), Stopped(row["stopped"])
+        run, problem, stopped = string(row["search"]), text_bytes(row["problem"]), Stopped(row["stopped"])
         if self._database.one("SELECT 1 FROM runs WHERE run = ?", (run,)) is None:
             raise ValueError(f"a search of run {run}, which is not there")
         known = self._database.one("SELECT stopped FROM searches WHERE run = ? AND problem = ?", (run, problem))
         if known is None or (known[0] in AGAIN and stopped not in AGAIN):
             for node in row["record"]["nodes"].values():
                 if "content" in node:
-                    self._wanted.add(_name(node["content"], 16))
+                    self._wanted.add(name_bytes(node["content"], 16))
             values = (run, problem, stopped.value, pack_record(row["record"]))
             self.new["searches"] += 1
             self._searches.append((run, problem))
             yield KEEP, [(*values, mark(*values))]
 
     def _content(self, row: Json) -> Iterator[Batch]:
-        sum = _name(row["content"], 16)
-        floats = (_read_floats(row[column]) if column in row else b"" for column in ("logprobs", "certainty"))
-        content = Content(_bytes(row["text"]), pack("i", row.get("tokens", ())), *floats)
+        sum = name_bytes(row["content"], 16)
+        floats = (floats_bytes(row[column]) if column in row else b"" for column in ("logprobs", "certainty"))
+        content = Content(text_bytes(row["text"]), pack("i", row.get("tokens", ())), *floats)
         if content.sum != sum:
             raise ValueError("the text is not what its sum says")
         content.string  # noqa: B018 (UnicodeDecodeError, a ValueError, if it is no text)
@@ -356,99 +365,3 @@ class _Load:
             except BROKEN as error:
                 said = f"{type(error).__name__}: {error}"
                 raise ConfigError(f"{self._path}: a search of run {run} cannot be read ({said})") from error
-
-
-# Values --------------------------------------------------------------------------------------------------------
-
-
-def _line(row: Json) -> bytes:
-    return json.dumps(row, separators=(",", ":")).encode("ascii") + b"\n"
-
-
-def _written(data: bytes) -> str | Json:
-    """A text; as base64 where JSON would not give the same bytes back (two halves of a surrogate pair side by side)."""
-    with suppress(UnicodeDecodeError):
-        text = data.decode("utf-8", "surrogatepass")
-        if json.loads(json.dumps(text)) == text:
-            return text
-    return {"base64": b64encode(data).decode("ascii")}
-
-
-def _bytes(text: str | Json) -> bytes:
-    """What `_written` wrote."""
-    return b64decode(text["base64"], validate=True) if isinstance(text, dict) else text.encode("utf-8", "surrogatepass")
-
-
-def _floats(data: bytes, precision: Precision) -> str:
-    """Packed float32 as `precision`, or as they are if one is too large for it."""
-    width = 4
-    if precision == "float16":
-        with suppress(OverflowError):
-            data, width = struct.pack(f"<{len(data) // 4}e", *unpack("f", data)), 2
-    planes = b"".join(data[place::width] for place in reversed(range(width)))
-    return f"float{8 * width} {b64encode(planes).decode('ascii')}"
-
-
-def _read_floats(written: str) -> bytes:
-    """Packed float32."""
-    precision, _, coded = written.partition(" ")
-    planes = b64decode(coded, validate=True)
-    width, letter = {"float16": (2, "e"), "float32": (4, "f")}[precision]
-    count = len(planes) // width
-    if count * width != len(planes):
-        raise ValueError("half a number")
-    data = bytearray(len(planes))
-    for number, place in enumerate(reversed(range(width))):
-        data[place::width] = planes[number * count : (number + 1) * count]
-    return bytes(data) if width == 4 else pack("f", struct.unpack(f"<{count}{letter}", data))
-
-
-def _number(value: float) -> float | str:
-    """JSON has no infinities."""
-    return value if math.isfinite(value) else repr(value)
-
-
-def _numbers(kind: str, label: str, numbers: list[Any]) -> bytes:
-    """A unit's numbers, packed; ValueError for what no unit of that kind has."""
-    if kind not in get_args(Kind):
-        raise ValueError(f"{kind!r} is no unit")
-    if kind == "generation":
-        Finish(label)
-        return pack("i", numbers)
-    if kind == "reading":
-        Finish(label)
-    elif kind == "grade" and label not in GRADES:
-        raise ValueError(f"{label!r} is no grade")
-    values = [float(number) for number in numbers]
-    if kind in ("score", "judgement", "comparison") and not (values and all(0 <= value <= 1 for value in values)):
-        raise ValueError("scores lie between 0 and 1")
-    return pack("d", values)
-
-
-def _name(written: str, size: int) -> bytes:
-    """A key or a sum."""
-    name = bytes.fromhex(written)
-    if len(name) != size:
-        raise ValueError(f"{written!r} is not {size} bytes")
-    return name
-
-
-def _count(value: object, limit: int = LARGEST) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < limit:
-        raise ValueError(f"{value!r} is no count")
-    return value
-
-
-def _time(value: Any) -> float:
-    """Seconds since 1970."""
-    if not math.isfinite(value):
-        raise ValueError(f"{value!r} is no time")
-    return float(value)
-
-
-def _string(value: object) -> str:
-    """A text that SQLite takes as one."""
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-    value.encode()
-    return value
