@@ -46,6 +46,13 @@ PLAN = {
 }
 """What `flyweight plan --json` prints, as far as it is drawn."""
 
+HERE = """(() => {
+  const here = document.querySelector('.path .here')?.cloneNode(true);
+  here?.querySelectorAll('.formula').forEach((formula) => formula.remove());
+  return here?.textContent;
+})()"""
+"""The chosen node's text without its formulas, which are typeset some time after it is drawn."""
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
@@ -144,14 +151,13 @@ def test_a_search_is_played_back(browser: Browser, site: str, stores: Path) -> N
     browser.click(".tree .node:nth-child(3)")
     browser.wait("location.hash.includes('?node=')")
     browser.wait("document.querySelector('.path .here')")
-    before = browser.run("location.hash")
-    shown = browser.run("document.querySelector('.path .here').textContent")
+    before, shown = browser.run("location.hash"), browser.run(HERE)
     browser.press("ArrowDown", shift=True)
     browser.wait(f"location.hash !== {json.dumps(before)}")
-    browser.wait(f"document.querySelector('.path .here').textContent !== {json.dumps(shown)}")  # it has been drawn
-    chosen = browser.run("document.querySelector('.path .here').textContent")
+    browser.wait(f"{HERE} !== {json.dumps(shown)}")  # it has been drawn
+    chosen = browser.run(HERE)
     browser.open(browser.run("location.href"))
-    browser.wait(f"document.querySelector('.path .here')?.textContent === {json.dumps(chosen)}")  # a link leads back
+    browser.wait(f"{HERE} === {json.dumps(chosen)}")  # a link leads back
 
 
 def test_every_part_of_a_run_is_drawn(browser: Browser, site: str, stores: Path) -> None:
