@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
@@ -143,6 +143,24 @@ def test_float16_keeps_three_digits(store: Store, other: Store, tmp_path: Path) 
         assert now.node.certainty == pytest.approx(was.node.certainty, rel=5e-4)
 
 
+def test_without_log_probabilities_a_store_is_to_read(store: Store, other: Store, tmp_path: Path) -> None:
+    """Searches, texts, scores and grades come along; no draw is taken for one that has lost its log-probabilities."""
+    run(store, "best_of_n", 4, "rule")
+    (id,) = [run.id for run in store.runs()]
+    grader = store.grader(lambda problem, text: Grade("wrong", "no"), "t")
+    grader.grades(SUMS[0], [sample.node for sample in store.samples(id)])
+    store.dump(tmp_path / "x.gz", "none")
+    other.load(tmp_path / "x.gz")
+    for was, now in zip(store.samples(id), other.samples(id), strict=True):
+        assert (was.node.text, was.node.tokens, was.scores) == (now.node.text, now.node.tokens, now.scores)
+        assert was.node.logprobs and not now.node.logprobs and not now.node.certainty
+    results = [[(search.result.answer, search.result.usage) for search in each.searches(id)] for each in (store, other)]
+    assert results[0] == results[1]
+    known = other.grader(lambda problem, text: Grade("undecided"), "t")
+    assert {grade.value for grade in known.grades(SUMS[0], [sample.node for sample in other.samples(id)])} == {"wrong"}
+    assert run(other, "self_consistency", 4)[1] == 4 * len(SUMS), "drawn anew"
+
+
 def test_equal_stores_give_equal_bytes(tmp_path: Path) -> None:
     """Whatever the order in which rows came, and also once rounded."""
     files = []
@@ -212,7 +230,7 @@ def test_numbers_in_planes() -> None:
     data = pack("f", (-0.5, 1.0))
     assert values.floats_value(data, "float16") == "float16 uDwAAA=="
     assert values.floats_value(data, "float32") == "float32 vz8AgAAAAAA="
-    for precision in get_args(values.Precision):
+    for precision in ("float16", "float32"):
         assert values.floats_bytes(values.floats_value(data, precision)) == data
     large = pack("f", (70000.0, -0.1))
     assert values.floats_bytes(values.floats_value(large, "float16")) == large

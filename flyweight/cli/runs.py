@@ -61,9 +61,12 @@ Examples:
   flyweight bench pack runs.jsonl.gz
   flyweight bench pack runs.jsonl.gz --out results
   flyweight bench pack exact.jsonl.gz --precision float32
+  flyweight bench pack to-read.jsonl.xz --precision none
 
 Equal stores give equal files. With float16 log-probabilities keep three significant digits, at about
-6 bytes a token; float32 is exact.
+6 bytes a token; float32 is exact. With none they are left out, which makes a quarter of the size:
+reports, exports and the viewer read searches, texts, scores and grades, but nothing can be drawn or
+scored on from there.
 """
 
 UNPACK = """Take what `pack` wrote into the store. What is there stays; the file is taken in whole or not at all.
@@ -165,7 +168,7 @@ def export(
 
 def pack(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to.")],
-    precision: Annotated[str, typer.Option(metavar="NAME", help="float16 or float32.")] = "float16",
+    precision: Annotated[str, typer.Option(metavar="NAME", help="none, float16 or float32.")] = "float16",
     folder: Folder = DEFAULT,
 ) -> None:
     with reading(folder) as store:

@@ -3,8 +3,9 @@
 The first line says what the file is, the last how many rows it has; between them stand models, runs, units, searches
 and contents, each row an object whose first name says which. Every table has an order of its own making, so equal
 stores give equal bytes. Texts are readable, token ids are numbers; log-probabilities and certainties are base64 of
-little-endian floats, first the high bytes of all of them, then the low ones, which packs better. Checksums of rows are
-made anew; a content is named by the sum over what the file holds of it, and everything refers to it by that name.
+little-endian floats, first the high bytes of all of them, then the low ones, which packs better. With precision "none"
+they stay behind, and so do the units by which draws and scores are found again: the file is to read. Checksums of rows
+are made anew; a content is named by the sum over what the file holds of it, and everything refers to it by that name.
 """
 
 from __future__ import annotations
@@ -119,7 +120,9 @@ class _Dump:
         columns = "key, kind, moment, label, prompt_tokens, cached_tokens, generated_tokens, content, numbers, mark"
         for *row, check in self._table("units", columns, "kind, key"):
             self._check(row, check, "a unit")
-            yield "units", self._unit(*row)
+            # What asks again is found by what it asks about, log-probabilities included.
+            if self._precision != "none" or row[1] == "grade":
+                yield "units", self._unit(*row)
         for *row, check in self._table("searches", "run, problem, stopped, record, mark", "run, problem"):
             self._check(row, check, "a search")
             run, problem, stopped, record = row
@@ -181,6 +184,8 @@ class _Dump:
         """The content with its floats as they will be read."""
         if self._precision == "float32":
             return content
+        if self._precision == "none":
+            return Content(content.text, content.tokens, b"", b"")
         floats = (floats_bytes(floats_value(data, "float16")) for data in (content.logprobs, content.certainty))
         return Content(content.text, content.tokens, *floats)
 

@@ -29,7 +29,8 @@ __all__ = [
     "whole",
 ]
 
-Precision = Literal["float16", "float32"]
+Precision = Literal["none", "float16", "float32"]
+"""How exact log-probabilities and certainties are in a file; with "none" there are none."""
 Json = dict[str, Any]
 
 LARGEST = 1 << 63
