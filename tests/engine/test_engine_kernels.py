@@ -68,6 +68,25 @@ def test_a_prompt_at_once_equals_token_by_token(quantised: Path) -> None:
     assert np.array_equal(at_once, last_logits(quantised, [text], packed=True))
 
 
+@needs_kernels
+def test_the_kv_takes_memory_as_streams_fill(quantised: Path) -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    model = Model(quantised, packed=True)
+    streams, length = 32, 16384
+    room = streams * length * model.kv_bytes("f16")
+    assert room > 100e6
+    before = resident()
+    context = Context(model, streams=streams, length=length, threads=1, kv_type="f16", flash_attention=True)
+    empty = resident()
+    context.decode([5], [0], [0], outputs=True, hidden=False)
+    one = resident()
+    context.close()
+    model.close()
+    assert empty - before < room / 4 and one - empty < room / 4
+
+
 # Drawing -------------------------------------------------------------------------------------------------------------
 
 VOCAB = 20_003  # neither a multiple of 16 nor of the stretches sums are kept over

@@ -249,7 +249,7 @@ class Context:
         self.model = model
         self.streams = streams
         self.length = length
-        # llama.cpp touches all of it at once: better a line of explanation than the kernel's out-of-memory killer.
+        # Touched now, or with our kernels as streams fill: better a line than the kernel's out-of-memory killer.
         need, free = streams * length * model.kv_bytes(kv_type), free_memory()
         if need > free:
             raise ConfigError(

@@ -47,8 +47,8 @@ class LlamaCpp:
     kept as far as they are what is then drawn: fewer steps, the same texts. Only with packed weights, whose logits do
     not depend on what is computed together. `Usage` counts tokens drawn, not those drafted in vain; `Profile` has both.
 
-    Memory is the weights, `slots` x `context` tokens of KV, allocated at once, and up to `parked_mb` for paths put
-    aside; a token takes 12,288 bytes for Qwen2.5 0.5B at f16.
+    Memory is the weights, `slots` x `context` tokens of KV, taken as slots come into use, and up to `parked_mb` for
+    paths put aside; a token takes 12,288 bytes for Qwen2.5 0.5B at f16.
 
     The token that ends an answer counts as generated, but is not among `tokens`, `logprobs` and `certainty`. Hidden
     states (`Node.hidden`) are what three inner layers hand on, 5/8, 6/8 and 7/8 of the way up (`taps`).

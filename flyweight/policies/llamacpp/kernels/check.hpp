@@ -1,9 +1,10 @@
 // Does this build do what it should inside this llama.cpp? Small products and an attention, computed by llama.cpp's CPU
-// backend with the plug-in in place, against plain loops.
+// backend with the plug-in in place, against plain loops; and clearing.
 #pragma once
 
 #include "matmul.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <random>
@@ -126,6 +127,19 @@ struct Check {
         return error(got, want);
     }
 
+    // Whether a large buffer holds one value throughout after it was cleared, also once it has held others.
+    static bool clears() {
+        ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), (9 << 20) + 321);
+        const uint8_t * base = (const uint8_t *) ggml_backend_buffer_get_base(buffer);
+        bool clean = true;
+        for (const int value : {0, 7, 0, 255, 0}) {
+            ggml_backend_buffer_clear(buffer, value);
+            clean = clean && std::all_of(base, base + ggml_backend_buffer_get_size(buffer), [&](int x) { return x == value; });
+        }
+        ggml_backend_buffer_free(buffer);
+        return clean;
+    }
+
     // Empty if all is well, else what is not.
     std::string run(ggml_backend_buffer_type_t ours) {
         for (const ggml_type type : {GGML_TYPE_Q4_0, GGML_TYPE_Q5_0, GGML_TYPE_Q8_0, GGML_TYPE_Q4_K, GGML_TYPE_Q5_K, GGML_TYPE_Q6_K})
@@ -139,7 +153,7 @@ struct Check {
                 const double off = attention(d, 14, 2, rows, 3, 64);
                 if (!(off < 1e-5)) return "attention over heads of " + std::to_string(d) + " is off by " + std::to_string(off);
             }
-        return "";
+        return clears() ? "" : "a buffer that was cleared is not";
     }
 };
 

@@ -16,15 +16,29 @@ namespace flyweight {
 
 std::atomic<bool> take_weights{false}, take_attention{false};
 
-constexpr size_t HUGE_PAGE = 2 << 20;
+constexpr size_t PAGE = 4096, HUGE_PAGE = 2 << 20;
 
 size_t whole_pages(size_t size) {
     return (size + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
 }
 
+// Zeros are written by giving whole pages back, which read as zeros from then on: the KV of many long streams, cleared
+// when it is made, would otherwise take seconds and all its memory before the first token.
+void clear(ggml_backend_buffer_t buffer, uint8_t value) {
+    uint8_t * const base = (uint8_t *) ggml_backend_buffer_get_base(buffer), * const end = base + buffer->size;
+    uint8_t * const first = (uint8_t *) (((size_t) base + PAGE - 1) / PAGE * PAGE);
+    uint8_t * const last = (uint8_t *) ((size_t) end / PAGE * PAGE);
+    if (value == 0 && madvise(first, last - first, MADV_DONTNEED) == 0) {
+        memset(base, 0, first - base);
+        memset(last, 0, end - last);
+    } else {
+        memset(base, value, buffer->size);
+    }
+}
+
 // Attention reads positions that lie on a page of 4 kB each: looking those up would take a third of its time. So large
 // buffers of llama.cpp's own, the KV above all, are put on huge pages before they are first touched.
-void use_huge_pages() {
+void adopt_large_buffers() {
     static ggml_backend_buffer_type_i & buffers = ggml_backend_cpu_buffer_type()->iface;
     static const auto allocate = buffers.alloc_buffer;
     buffers.alloc_buffer = [](ggml_backend_buffer_type_t type, size_t size) {
@@ -32,6 +46,7 @@ void use_huge_pages() {
         if (buffer && size >= 2 * HUGE_PAGE) {
             const size_t base = (size_t) ggml_backend_buffer_get_base(buffer), begin = whole_pages(base);
             madvise((void *) begin, base + size - begin, MADV_HUGEPAGE);
+            buffer->iface.clear = clear;
         }
         return buffer;
     };
@@ -92,7 +107,7 @@ ggml_backend_buffer_type_t buffer_type() {
         auto * made = new BufferType;
         auto & types = ggml_backend_cpu_get_extra_buffer_types();
         types.insert(types.begin(), &made->type);
-        use_huge_pages();
+        adopt_large_buffers();
         return made;
     }();
     return &type->type;
