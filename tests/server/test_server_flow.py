@@ -180,6 +180,30 @@ def test_a_full_desk_says_how_long_to_wait() -> None:
     asyncio.run(act())
 
 
+def test_those_without_a_place_hear_it_before_the_others_are_read() -> None:
+    async def act() -> None:
+        desk = Desk(Hands(), running=1, queued=1)
+        order: list[str] = []
+
+        async def ask(key: str, valid: bool = True) -> None:
+            try:
+                await desk.approach(key)
+                order.append(f"{key} is read")
+                if valid:
+                    desk.take(plan(), "", key)
+            except ApiError as refused:
+                order.append(f"{key} {refused.status}")
+
+        await asyncio.gather(ask("a"), ask("b", valid=False), ask("c"), ask("a"))
+        assert order == ["c 429", "a is read", "b is read", "a is read"], "the same request twice takes one place"
+        await asyncio.gather(ask("d"), ask("e"))
+        assert order[4:] == ["e 429", "d is read"], "what was not valid took none"
+        await asyncio.gather(ask("a"), ask("f"))
+        assert order[6:] == ["f 429", "a is read"] and len(desk.running | set(desk.queue)) == 2
+
+    asyncio.run(act())
+
+
 def test_runs_are_forgotten_once_there_are_many() -> None:
     async def act() -> None:
         desk = Desk(Hands(), running=1000, queued=0)
