@@ -18,7 +18,7 @@ from flyweight.server.errors import ApiError, failed, stopping
 from flyweight.server.job import Delta, Failed, Finished, Job, Piece, Plan, Started
 from flyweight.server.passing import passing
 from flyweight.server.tokens import Pieces
-from flyweight.server.watch import Watch
+from flyweight.server.watch import Room, Watch
 from flyweight.setting import Setting
 from flyweight.types import Message, Node, Result, Usage
 
@@ -34,6 +34,8 @@ class Work:
     searches: list[Live] = field(default_factory=list)
     drawn: list[list[Node]] = field(default_factory=list)
     """Per search the choices of a request that selects nothing."""
+    room: Room = field(default_factory=Room)
+    """For the events of all its searches."""
 
 
 class Engine:
@@ -184,7 +186,13 @@ class Engine:
             sampling=plan.sampling,
             seed=plan.seed,
             hidden=usual.hidden and any(getattr(judge, "reads_states", False) for judge in judges.values()),
-            emit=Watch(lambda piece: self._tell(work.job, piece), plan.answers, number=number, thoughts=plan.progress),
+            emit=Watch(
+                lambda piece: self._tell(work.job, piece),
+                plan.answers,
+                number=number,
+                thoughts=plan.progress,
+                room=work.room,
+            ),
             maps=usual.maps if same_answers else (),
             whole=plan.whole,
             longest=plan.sampling.max_tokens,

@@ -16,9 +16,6 @@ from flyweight.types import Budget, Problem, Sampling
 
 __all__ = ["Choice", "Delta", "Failed", "Finished", "Job", "Piece", "Plan", "Reply", "Seen", "Started", "Thought"]
 
-MOST_SEEN = 2 << 20
-"""Bytes of events kept of one search."""
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -139,7 +136,6 @@ class Job:
     _pieces: list[Piece] = field(default_factory=list)
     """Everything a waiter who comes late has to hear."""
     _seen: list[bytes] = field(default_factory=list)
-    _seen_bytes: int = 0
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -152,9 +148,7 @@ class Job:
         if self.over:
             return
         if isinstance(piece, Seen):
-            if self._seen_bytes < MOST_SEEN:
-                self._seen.append(piece.line)
-                self._seen_bytes += len(piece.line)
+            self._seen.append(piece.line)
         else:
             self._pieces.append(piece)
         if isinstance(piece, Finished | Failed):

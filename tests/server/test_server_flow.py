@@ -9,15 +9,18 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from flyweight import api
 from flyweight.server import app as application
 from flyweight.server.desk import Desk
 from flyweight.server.errors import ApiError
-from flyweight.server.job import Finished, Job, Plan, Reply
-from flyweight.testing import ToyPolicy
-from flyweight.types import Budget, Sampling
+from flyweight.server.job import Finished, Job, Piece, Plan, Reply, Seen
+from flyweight.server.watch import Room, Watch
+from flyweight.testing import BoxedAnswers, ToyPolicy
+from flyweight.types import Budget, Event, Sampling
 from tests.server.kit import Running, endless, events, running
 
 
@@ -123,6 +126,48 @@ def test_what_does_not_end_in_time_is_told_that_the_server_stops(slow: Running) 
         slow.until(lambda: not slow.server.engine._works)
 
 
+def test_a_search_with_more_events_than_are_kept_still_shows_its_end() -> None:
+    def watched(room: Room) -> tuple[list[dict[str, Any]], int]:
+        pieces: list[Piece] = []
+        happened: list[Event] = []
+        watch = Watch(pieces.append, BoxedAnswers(), number=0, thoughts=False, room=room)
+
+        def both(event: Event) -> None:
+            happened.append(event)
+            watch(event)
+
+        question = "Add 1 and 2 and 3 and 4 and 5 and 6."
+        with api.Session(ToyPolicy(), verifier="arithmetic", on_event=both) as session:
+            session.solve(question, strategy="beam_search", n=8, width=4)
+        lines = [json.loads(piece.line) for piece in pieces if isinstance(piece, Seen)]
+        return lines, sum(event.kind != "progress" for event in happened)
+
+    whole, total = watched(Room())
+    assert "left_out" not in whole[-1]
+    few, _ = watched(Room(3000))
+    told = [line for line in few if line["kind"] != "progress"]
+    assert few[-1]["kind"] == "end" and few[-1]["left_out"] == total - len(told) > 20
+    assert len(json.dumps(told[:-2])) < 3000, "all but the one that filled it"
+    built: dict[str, str] = {}
+
+    def build(node: dict[str, Any]) -> str:
+        for above in node.get("path", ()):
+            build(above)
+        if node["key"] not in built:
+            built[node["key"]] = built.get(node.get("parent", ""), "") + node.get("text", "")
+        return built[node["key"]]
+
+    def answers(lines: list[dict[str, Any]]) -> list[str]:
+        built.clear()
+        for line in lines:
+            if "node" in line:
+                build(line["node"])
+        result = lines[-1]["result"]
+        return [build(node) for node in (result["best"], *(candidate["node"] for candidate in result["candidates"]))]
+
+    assert answers(few) == answers(whole) and len(answers(few)) > 1
+
+
 # The desk alone
 
 
@@ -142,7 +187,6 @@ class Hands:
 
 def plan(deadline: float = 100.0) -> Plan:
     from flyweight.server.choosing import Wanted
-    from flyweight.testing import BoxedAnswers
 
     budget = Budget(seconds=deadline)
     return Plan("m", True, (), Wanted(), None, {}, budget, deadline, Sampling(), 0, BoxedAnswers(), "")
