@@ -142,6 +142,10 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         """Start a rendering with a fresh budget."""
         self._work = self._written = 0
 
+    def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
+        """Refused aloud: Jinja would write nothing in its place."""
+        raise SecurityError(f"access to {attribute!r} of {type(obj).__name__} is not available to chat templates")
+
     def _spend(self) -> None:
         self._work += 1
         if self._work > WORK:
