@@ -30,8 +30,9 @@ from flyweight.bench import Plan
 from flyweight.optimal import calibration, fit
 from flyweight.optimal.calibration import Calibration
 from flyweight.optimal.difficulty import BANDS, band, spearman
-from flyweight.optimal.pools import Question, Sample, questions
+from flyweight.optimal.pools import Question, Sample
 from flyweight.optimal.record import GREEDY
+from flyweight.optimal.recorded import questions
 from flyweight.report.words import between, difference, share
 from flyweight.store import Store
 from flyweight.strategies import compose

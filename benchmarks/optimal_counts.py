@@ -90,7 +90,7 @@ def oracle(row: Row, words: Sequence[str], questions: Sequence[Question], orders
 def fixed(row: Row, word: str, questions: Sequence[Question], orders: int, verifier: str) -> tuple[Floats, Floats]:
     """Share right and tokens of one strategy at the row's budget, without a probe, [questions]"""
     found = np.array(
-        [[play.outcome(word, 1, row.budget) for play in ordered(row, each, orders, verifier)] for each in questions],
+        [[play.outcome(word, 0, row.budget) for play in ordered(row, each, orders, verifier)] for each in questions],
         dtype=float,
     )
     return found[..., 0].mean(axis=1), found[..., 1].mean(axis=1)
@@ -138,6 +138,6 @@ def ordered(row: Row, question: Question, orders: int, verifier: str) -> list[Pl
 
 def _curve(name: str, points: Sequence[tuple[str, str]], played: Sequence[Sequence[Play]]) -> Curve:
     values = np.array(
-        [[[play.outcome(word, 1, math.inf) for play in each] for each in played] for _, word in points], dtype=float
+        [[[play.outcome(word, 0, math.inf) for play in each] for each in played] for _, word in points], dtype=float
     )
     return Curve(name, tuple(label for label, _ in points), values[..., 0].mean(axis=2), values[..., 1].mean(axis=2))

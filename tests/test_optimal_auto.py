@@ -40,7 +40,7 @@ def fitted(hard: str, easy: str, *, k: int = 4, greedy: bool = False, **changes:
     row = base.rows[0]
     cells = tuple(replace(row.cells[0], strategy=word) for word in (hard, easy))
     row = replace(row, budget=256, greedy=greedy, estimator=replace(AGREEMENT, k=k), edges=(0.5,), cells=cells)
-    return replace(base, rows=(row,), **changes)
+    return replace(base, rows=(row,), judge=changes.get("verifier", "rule"), **changes)
 
 
 def file(folder: Path, *held: Calibration) -> str:
@@ -230,7 +230,7 @@ def test_another_models_calibration_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_verifiers_calibration_is_refused(tmp_path: Path) -> None:
-    reference = file(tmp_path, replace(fitted("sample", "sample"), verifier="probe"))
+    reference = file(tmp_path, fitted("sample", "sample", verifier="probe"))
     assert "was fitted with the verifier probe, not rule" in str(search({"calibration": reference}).error)
 
 

@@ -82,7 +82,7 @@ def test_a_play_is_what_the_strategy_would_have_done(word: str) -> None:
         play = Play(question, 0.7, False, seed, "rule")
         by_tokens = {sample.tokens: text for sample, text in zip(question.pools[0.7], pool, strict=True)}
         result = search(word, iter([by_tokens[sample.tokens] for sample in play.samples]))
-        told = play.outcome(word, 1, 10**9)
+        told = play.outcome(word, 0, 10**9)
         assert (told.right, told.tokens) == (result.answer == "0", result.usage.generated_tokens), seed
 
 
@@ -105,12 +105,12 @@ def test_a_probe_that_is_larger_than_the_choice_is_paid_for() -> None:
 def test_the_leaves_of_a_search_vote_with_the_probe() -> None:
     probe = (Sample(0, True, -0.1, 100, {"v": 0.9}), Sample(0, True, -0.2, 100, {"v": 0.9}))
     tree = Searched((Sample(1, False, -0.1, 50, {"v": 0.8}),), False, 500)
-    question = Question("q", 1, None, {0.7: probe}, {"dvts:n=8": tree})
+    question = Question("q", 1, None, {0.7: probe}, {0.7: {"dvts:n=8": tree}})
     play = Play(question, 0.7, False, 0, "v")
     assert play.outcome("dvts:n=8", 2, 1000) == (True, 700)  # 1.8 against 0.8
     assert play.outcome("dvts:n=8", 2, 600) == (True, 600)  # the probe is left
     alone = replace(
-        question, searches={"dvts:n=8": tree._replace(leaves=(tree.leaves[0]._replace(scores={"v": 1.0}),) * 2)}
+        question, searches={0.7: {"dvts:n=8": tree._replace(leaves=(tree.leaves[0]._replace(scores={"v": 1.0}),) * 2)}}
     )
     assert not Play(alone, 0.7, False, 0, "v").outcome("dvts:n=8", 2, 1000).right  # 1.8 against 2.0
 
@@ -209,6 +209,7 @@ def made(sha256: str = "a" * 64, **changes: Any) -> Calibration:
         "model": "m",
         "sha256": sha256,
         "verifier": "self",
+        "judge": changes.get("verifier", "self"),
         "kind": "maths",
         "sources": (Source("gsm8k", "calibration", 150, 16, "d" * 64),),
         "rows": (row, replace(row, budget=4000)),

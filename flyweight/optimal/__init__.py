@@ -2,6 +2,7 @@
 
 difficulty.py   how hard a question is, from many samples or from a few
 pools.py        what was recorded of a question, and what any strategy would have made of it
+recorded.py     the same, read from a store
 fit.py          the choice per difficulty and budget, and what it gains on questions set aside
 calibration.py  the outcome, as a file
 controller.py   the strategy `auto`, which acts on it

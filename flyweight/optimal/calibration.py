@@ -20,6 +20,7 @@ from flyweight import strategies
 from flyweight.abstain import ConfidenceMap
 from flyweight.errors import ConfigError
 from flyweight.optimal.difficulty import Estimator, bin_of
+from flyweight.strategies import compose
 
 __all__ = [
     "KINDS",
@@ -100,6 +101,8 @@ class Row:
             raise ConfigError(f"budget {self.budget}: {len(self.edges)} ascending edges separate one bin more")
         for cell in (*self.cells, self.fixed):
             strategies.bind(cell.strategy)
+            if compose.spelled(cell.strategy)[0] == "auto":
+                raise ConfigError("a cell names what auto does, which cannot be auto again")
             if not all(map(math.isfinite, (*cell.accuracy, cell.tokens, cell.questions))):
                 raise ConfigError(f"{cell.strategy}: its figures are numbers")
 
@@ -130,6 +133,9 @@ class Calibration:
     sha256: str
     """Of the model's file, in hex; empty without one."""
     verifier: str
+    """As it was asked for, with its settings."""
+    judge: str
+    """What its scores say they are from: its name alone."""
     kind: str
     """One of `KINDS`."""
     sources: tuple[Source, ...]
@@ -142,8 +148,8 @@ class Calibration:
 
     def __post_init__(self) -> None:
         """ConfigError for what cannot be a calibration."""
-        if not all(isinstance(text, str) and text for text in (self.model, self.verifier)):
-            raise ConfigError("model and verifier are names")
+        if not all(isinstance(text, str) and text for text in (self.model, self.verifier, self.judge)):
+            raise ConfigError("model, verifier and judge are names")
         if self.sha256 and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise ConfigError(f"sha256={self.sha256!r} is no SHA-256 in hex")
         if self.kind not in KINDS:
@@ -171,7 +177,7 @@ class Calibration:
             kind={"maths": "math"}.get(self.kind, self.kind),
             strategies=("auto",),
             parameters={"calibration": reference},
-            verifier=self.verifier,
+            verifier=self.judge,
             fitted_on=", ".join(f"{source.task}, {source.split}" for source in self.sources),
             questions=self.questions,
             weights=self.confidence,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -11,10 +11,11 @@ from typing import Any, cast
 from flyweight import strategies
 from flyweight.errors import BudgetSpent, ConfigError
 from flyweight.optimal import calibration as files
-from flyweight.optimal.calibration import Calibration, Row
+from flyweight.optimal.calibration import Calibration
 from flyweight.optimal.difficulty import Draw, band, features
+from flyweight.optimal.pools import SAMPLING, STEPWISE
 from flyweight.protocols import Search
-from flyweight.select import aggregate, confidence, finished
+from flyweight.select import aggregate, confidence, finished, majority, weighted_vote
 from flyweight.strategies import Value, compose
 from flyweight.types import Node
 from flyweight.verifiers.self_verifier import kind_of
@@ -27,8 +28,8 @@ PUBLISHED = "published"
 """Names the defaults that were found by others, also where there is a calibration."""
 DOUBT = 0.6
 """Below it a bigger model is asked, where one was named and no confidence was."""
-SEARCH = "beam_search:n=8:width=4"
-"""Tried when more samples have left the answer in doubt."""
+SEARCH: Mapping[str, str] = {"maths": "beam_search:n=8:width=4", "code": "code_agreement:n=8"}
+"""Tried when more samples have left the answer in doubt, by kind of problem."""
 
 
 async def auto(
@@ -60,34 +61,40 @@ async def auto(
     found = resolve(calibration, search.weights(), kind, any_model=any_model)
     planned = tokens if search.budget.tokens is None else search.budget.tokens
     row = None if found is None else found.row(planned)
-    bank = _Bank(search)
+    usual: dict[str, Value] = {} if row is None else {"temperature": row.temperature}
+    bank = _Bank(search, greedy=row is not None and row.greedy)
     _explain(search, chosen="probe")
-    await _probe(bank, min(n, PROBE if row is None else row.estimator.k), row)
+    await bank.probe(min(n, PROBE if row is None else row.estimator.k), usual)
     params = search.usage.flops / max(1, 2 * (search.usage.prompt_tokens + search.usage.generated_tokens))
     with suppress(BudgetSpent):  # then the choice is made without scores
         await bank.score(finished(bank.leaves))
     said = [node.score for node in bank.scored() if node.score is not None]
-    if found is not None and said and said[0].kind != found.verifier and not any_model:
+    if found is not None and said and said[0].kind != found.judge and not any_model:
         if calibration:
-            raise ConfigError(f"{calibration} was fitted with the verifier {found.verifier}, not {said[0].kind}")
+            raise ConfigError(
+                f"{calibration} was fitted with the verifier {found.verifier}, not {said[0].kind}: take that one, or "
+                "the calibration all the same with --set any_model=true"
+            )
         found = row = None
     groups = await search.classes(bank.leaves)
     if row is None:
         agreeing = max(map(len, groups), default=0) / max(1, len(bank.leaves))
-        usual = files.published(params, any(score.steps for score in said))
-        view = _View(agreeing, usual[band(agreeing) != "easy"], None)
+        easy, other = files.published(params, any(score.steps for score in said))
+        view = _View(agreeing, easy if band(agreeing) == "easy" else other, None)
     else:
         passed = row.estimator(features(_seen(bank, groups), len(search.problem.prompt)))
         view = _View(passed, row.cell(passed).strategy, found)
-    plan = _fitted(view.chosen, n, {} if row is None else {"temperature": row.temperature})
+    plan = _fitted(view.chosen, n, usual)
     best = await _run(bank, plan, view)
     wanted = search.budget.confidence or (DOUBT if bigger else None)
     if wanted is None:
         return best
-    for more in _escalation(plan, n, bigger):
+    for more in _escalation(plan, n, kind, usual):
         if await _sure(bank, best, view) >= wanted or search.usage.generated_tokens >= planned:
-            break
-        best = await (_ask(bank, bigger, best, view) if more == bigger else _run(bank, more, view)) or best
+            return best
+        best = await _run(bank, more, view) or best
+    if bigger and await _sure(bank, best, view) < wanted and search.usage.generated_tokens < planned:
+        best = await _ask(bank, bigger, best, view) or best
     return best
 
 
@@ -134,8 +141,10 @@ class _Bank:
     What was scored is not scored again. In a tree's final vote the samples stand for election too.
     """
 
-    def __init__(self, search: Search) -> None:
+    def __init__(self, search: Search, *, greedy: bool) -> None:
+        """With `greedy` the most likely answer is the first of them."""
         self._search = search
+        self._greedy = greedy
         self.leaves: list[Node] = []
         """Every whole sample so far, in the order drawn."""
         self.tree = False
@@ -146,9 +155,22 @@ class _Bank:
     def __getattr__(self, verb: str) -> Any:
         return getattr(self._search, verb)
 
-    def rewind(self, tree: bool) -> None:
-        """From here on the leaves are handed out from the first."""
-        self._next, self.tree = 0, tree
+    async def probe(self, k: int, how: Mapping[str, Value]) -> None:
+        """Draw the first k samples, fewer where the budget ends. BudgetSpent where it does not allow for one."""
+        if self._greedy:
+            await self.complete([self._search.root], 1, temperature=0)
+        if more := k - len(self.leaves):
+            with suppress(BudgetSpent) if self.leaves else nullcontext():
+                await self.complete([self._search.root], more, **how)
+
+    def rewind(self, strategy: str) -> None:
+        """From here on the leaves are handed out from the first.
+
+        What was recorded by itself, and not played from samples, knew of no most likely answer among them.
+        """
+        name = compose.spelled(strategy)[0]
+        self.tree = name in STEPWISE
+        self._next = int(self._greedy and name not in ("greedy", "sample", *SAMPLING))
 
     async def complete(self, nodes: Sequence[Node], n: int = 1, **how: Any) -> list[Node]:
         plain = how.get("policy") is None and how.get("until") is None and how.get("stop") is None
@@ -184,30 +206,33 @@ class _Bank:
         others = [node for node in self.scored() if node.key not in keys] if self.tree else []
         return await self._search.classes([*nodes, *others])
 
+    def ended(self) -> list[Node]:
+        """Whole texts, steps or not, that the verifier of the run has scored."""
+        whole = {leaf.key for leaf in self.leaves}
+        scored = [node for (_, judge), node in self._scores.items() if judge is None]
+        return [node for node in scored if node.complete or node.key in whole]
+
     def scored(self) -> list[Node]:
         """The leaves that the verifier of the run has scored."""
         return [self._scores[leaf.key, None] for leaf in self.leaves if (leaf.key, None) in self._scores]
 
 
-async def _probe(bank: _Bank, k: int, row: Row | None) -> None:
-    if row is not None and row.greedy:
-        await bank.complete([bank.root], 1, temperature=0)
-        k -= 1
-    if k:
-        await bank.complete([bank.root], k, **({} if row is None else {"temperature": row.temperature}))
-
-
 def _seen(bank: _Bank, groups: Sequence[Sequence[Node]]) -> list[Draw]:
     place = {node.key: number for number, group in enumerate(groups) for node in group}
     scores = {node.key: aggregate(node.score) for node in bank.scored()}
-    return [Draw(place.get(leaf.key), scores.get(leaf.key), leaf.mean_logprob, leaf.drawn or 1) for leaf in bank.leaves]
+    # The token that ends a text is drawn, too, though it is not among the node's.
+    tokens = [leaf.drawn + leaf.complete for leaf in bank.leaves]
+    return [
+        Draw(place.get(leaf.key), scores.get(leaf.key), leaf.mean_logprob, count)
+        for leaf, count in zip(bank.leaves, tokens, strict=True)
+    ]
 
 
 def _fitted(chosen: str, n: int, usual: Mapping[str, Value]) -> str:
     """The strategy with at most n samples, drawn as the probe was where it does not say how."""
     name, settings = compose.spelled(chosen)
     known = {parameter.name: parameter.default for parameter in strategies.describe(name).parameters}
-    settings = {**{key: value for key, value in usual.items() if key in known and name not in _steps()}, **settings}
+    settings = {**{key: value for key, value in usual.items() if key in known and name not in STEPWISE}, **settings}
     if "n" in known:
         most = min(n, int(settings.get("n", known["n"])))
         if "width" in known:
@@ -219,22 +244,38 @@ def _fitted(chosen: str, n: int, usual: Mapping[str, Value]) -> str:
     return compose.spell(name, dict(sorted(settings.items(), key=lambda item: order.index(item[0]))))
 
 
-def _steps() -> tuple[str, ...]:
-    """Strategies that draw step by step, at a temperature of their own."""
-    return ("beam_search", "dvts", "lookahead_search", "rebase", "particle_filter", "particle_gibbs", "mcts")
-
-
 async def _run(bank: _Bank, chosen: str, view: _View) -> Node | None:
-    bank.rewind(compose.spelled(chosen)[0] in _steps())
+    bank.rewind(chosen)
     _tell(bank, chosen, None, view, [])
-    best = await strategies.bind(chosen)(cast(Search, bank))
+    best = None
+    with suppress(BudgetSpent):  # then what there is by now is left
+        best = await strategies.bind(chosen)(cast(Search, bank))
+    best = await _stated(bank, best)
     _tell(bank, chosen, best, view, await bank._search.classes(finished(bank.leaves)))
+    return best
+
+
+async def _stated(bank: _Bank, best: Node | None) -> Node | None:
+    """The choice; where it states no answer and others do, the vote of what was scored, or of all.
+
+    How sure it is is told by the verifier the calibration is of, which scores it if it has not yet.
+    """
+    if best is None or not await bank._search.classes([best]):
+        scored = weighted_vote(await bank._search.classes(bank.ended()))
+        best = scored or majority(await bank._search.classes(bank.leaves)) or best
+    if best is None or not finished([best]):
+        return best
+    with suppress(BudgetSpent):
+        best = (await bank.score([best]))[0]
     return best
 
 
 async def _ask(bank: _Bank, bigger: str, best: Node | None, view: _View) -> Node | None:
     """The bigger model's first answer, where it states one."""
-    drawn = finished(await bank._search.complete([bank.root], 1, temperature=0, policy=bigger))
+    try:
+        drawn = finished(await bank._search.complete([bank.root], 1, temperature=0, policy=bigger))
+    except BudgetSpent:
+        return None
     groups = await bank._search.classes([*finished(bank.leaves), *drawn])
     answered = [node for node in drawn if any(node in group for group in groups)]
     _tell(bank, f"greedy:policy={bigger}", answered[0] if answered else best, view, groups)
@@ -249,12 +290,12 @@ async def _sure(bank: _Bank, best: Node | None, view: _View) -> float:
     return 0.0 if lead is None else view.surely(lead)[0]
 
 
-def _escalation(plan: str, n: int, bigger: str) -> list[str]:
-    """What is tried, one after the other, when the plan has left the answer in doubt."""
-    name, settings = compose.spelled(plan)
-    more = [] if name == "weighted_best_of_n" and int(settings.get("n", 16)) >= n else [f"weighted_best_of_n:n={n}"]
-    trees = [] if name in _steps() or n < 8 else [SEARCH]
-    return [*more, *trees, *([bigger] if bigger else [])]
+def _escalation(plan: str, n: int, kind: str, usual: Mapping[str, Value]) -> list[str]:
+    """What is tried, one after the other, when the plan has left the answer in doubt: what is drawn is not lost."""
+    whole, search = (_fitted(word, n, usual) for word in (f"weighted_best_of_n:n={n}", SEARCH[kind]))
+    names = {compose.spelled(word)[0] for word in (plan, search)}
+    searched = len(names) == 1 or names <= set(STEPWISE) or n < 8
+    return [*([] if plan == whole else [whole]), *([] if searched else [search])]
 
 
 def _tell(bank: _Bank, chosen: str, best: Node | None, view: _View, groups: Sequence[Sequence[Node]]) -> None:

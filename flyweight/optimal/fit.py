@@ -101,7 +101,7 @@ def choices(questions: Sequence[Question], verifier: str) -> list[str]:
             other = "" if judge == verifier else judge
             found += [_word("weighted_best_of_n", n, other, lead=stop) for stop in stops]
             found += [_word("best_of_n", n, other, enough=stop) for stop in ((0.0, *ENOUGH) if n > 4 else (0.0,))]
-    searched = set.intersection(*(set(each.searches) for each in questions))
+    searched = set.intersection(*(set(each.searches.get(at, ())) for each in questions for at in each.pools))
     return [*found, *sorted(searched)]
 
 
@@ -134,13 +134,14 @@ class Table:
         self.singles: dict[tuple[int, bytes], tuple[Drawing, int]] = {}
         """What `_fixed_choice` has found, by budget and questions."""
 
-    def settings(self, budget: int) -> list[Setting]:
-        """Those worth a trial: a probe takes at most half the budget, on average."""
+    def settings(self, budget: int, indices: NDArray[np.int64]) -> list[Setting]:
+        """Those worth a trial on these questions: a probe takes at most half the budget, on average."""
         found = []
         for how in self.drawings:
-            least = min(len(play.samples) for each in self.plays[how] for play in each)
+            played = [play for place in indices for play in self.plays[how][place]]
+            least = min(len(play.samples) for play in played)
             for k in PROBES:
-                spent = np.mean([play.spent[min(k, least)] for each in self.plays[how] for play in each])
+                spent = np.mean([play.spent[min(k, least)] for play in played])
                 if k == 1 or (k <= least and spent <= budget / 2):
                     found += [Setting(how, k, bins) for bins in BINS]
         return found
@@ -159,7 +160,7 @@ class Table:
         return self._features[key]
 
     def outcomes(self, drawing: Drawing, k: int, budget: int) -> _Outcomes:
-        """What every choice comes to after a probe of k samples."""
+        """What every choice comes to after a probe of k samples, by itself for 0."""
         key = drawing, k, budget
         if key not in self._outcomes:
             found = np.array(
@@ -264,7 +265,7 @@ def _setting(table: Table, budget: int, indices: NDArray[np.int64]) -> Setting:
     """The setting that is worth most where it was not fitted; the cheaper of equals."""
     tried = []
     price = _price(table, budget, indices)
-    for setting in table.settings(budget):
+    for setting in table.settings(budget, indices):
         right, tokens = [], []
         for train, held in _folds(indices, INNER):
             values = _measured(table, _choose(table, budget, setting, train), budget, held)
@@ -321,7 +322,7 @@ def _price(table: Table, budget: int, indices: NDArray[np.int64]) -> float:
     points = []
     for tokens in (budget, budget // 2):
         how, index = _fixed_choice(table, tokens, indices)
-        outcomes = table.outcomes(how, 1, tokens)
+        outcomes = table.outcomes(how, 0, tokens)
         points.append([float(each[index, indices].mean()) for each in outcomes])
     (more, spent), (fewer, half) = points
     return RATE * max(0.0, more - fewer) / max(1.0, spent - half)
@@ -333,7 +334,7 @@ def _fixed_choice(table: Table, budget: int, indices: NDArray[np.int64]) -> tupl
     if key not in table.singles:
         found = []
         for how in table.drawings:
-            outcomes = table.outcomes(how, 1, budget)
+            outcomes = table.outcomes(how, 0, budget)
             values, price = (each[:, indices].mean(axis=(1, 2)) for each in outcomes)
             index = _best(values, price)
             found.append((float(values[index]), -float(price[index]), how, index))
@@ -354,11 +355,11 @@ def _measured(table: Table, policy: _Policy, budget: int, indices: NDArray[np.in
 
 def _fixed(table: Table, policy: _Policy, budget: int, indices: NDArray[np.int64]) -> Floats:
     drawing, index = policy.fixed
-    return np.asarray(table.outcomes(drawing, 1, budget).right[index, indices].mean(axis=1))
+    return np.asarray(table.outcomes(drawing, 0, budget).right[index, indices].mean(axis=1))
 
 
 def _row(table: Table, policy: _Policy, budget: int) -> Row:
-    """The row of a policy that was chosen on all questions."""
+    """The row of a policy that was chosen on all questions, without what is measured on questions set aside."""
     setting = policy.setting
     told = table.estimates(policy.estimator, setting.drawing)
     place = np.searchsorted(np.array(policy.edges), told, side="right")
@@ -368,7 +369,7 @@ def _row(table: Table, policy: _Policy, budget: int) -> Row:
         for number, choice in enumerate(policy.cells)
     ]
     drawing, index = policy.fixed
-    alone = table.outcomes(drawing, 1, budget)
+    alone = table.outcomes(drawing, 0, budget)
     whole = np.full(told.shape, 1 / told.shape[1])
     nothing = Span(0.0, 0.0, 0.0)
     return Row(
@@ -376,7 +377,7 @@ def _row(table: Table, policy: _Policy, budget: int) -> Row:
         setting.drawing.temperature,
         setting.drawing.greedy,
         policy.estimator,
-        tuple(round(edge, 6) for edge in policy.edges),
+        policy.edges,
         tuple(cells),
         _cell(table.words[index], alone, index, whole),
         nothing,

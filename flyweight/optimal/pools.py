@@ -1,8 +1,9 @@
 """What was recorded of a question, and what any strategy would have made of it at any budget.
 
 Independent samples may come in any order, so one pool stands for every smaller one and for those that stop early. A
-play is one order of a question's samples; what a strategy would choose and spend is read off it, as the strategies and
-their stop rules (`strategies.compose`) do it, the token budget included. Tree searches are taken as they were recorded.
+play is one order of a question's samples; what a strategy would choose and spend is read off it, as the strategies,
+their stop rules (`strategies.compose`) and `auto` do it, the token budget included. Other searches are taken as they
+were recorded.
 """
 
 from __future__ import annotations
@@ -14,20 +15,26 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple
 
-from flyweight import strategies
-from flyweight.bench.graded import GradedSearch, Recorded, truncated
-from flyweight.bench.graded import read as searches
-from flyweight.errors import ConfigError
 from flyweight.optimal.difficulty import Draw, features
-from flyweight.protocols import Answers
-from flyweight.select import aggregate, lead
-from flyweight.store import RunInfo, Store
+from flyweight.select import lead
 from flyweight.strategies import compose
 
-__all__ = ["SAMPLING", "Outcome", "Play", "Question", "Sample", "Searched", "plays", "questions", "word"]
+__all__ = [
+    "SAMPLING",
+    "STEPWISE",
+    "Outcome",
+    "Play",
+    "Question",
+    "Sample",
+    "Searched",
+    "Verifying",
+    "plays",
+]
 
 SAMPLING = ("self_consistency", "best_of_n", "weighted_best_of_n")
 """Strategies that choose among independent samples: any of them stands for all."""
+STEPWISE = ("beam_search", "dvts", "lookahead_search", "rebase", "particle_filter", "particle_gibbs", "mcts")
+"""Strategies that draw step by step, at a temperature of their own: whole samples cannot begin them."""
 FIRST = compose.FIRST
 
 
@@ -44,13 +51,29 @@ class Sample(NamedTuple):
 
 
 class Searched(NamedTuple):
-    """A recorded tree search."""
+    """A recorded search that is no choice among samples alone."""
 
     leaves: tuple[Sample, ...]
-    """What stood for election."""
+    """What stood for election, where it drew step by step; else none."""
     right: bool
-    tokens: int
-    """Generated, and computed by the verifier."""
+    generated: int
+    """Tokens."""
+    verified: int = 0
+    """Tokens computed by the verifier."""
+    samples: int = 0
+    """Whole answers it began with, drawn as those of the probe are; none where it drew step by step."""
+
+
+class Verifying(NamedTuple):
+    """Tokens a verifier computes for the samples of a question."""
+
+    once: float
+    """However many there are, such as for tests it writes."""
+    each: float
+
+    def tokens(self, samples: int) -> float:
+        """For so many samples; none for none."""
+        return self.once + self.each * samples if samples else 0.0
 
 
 class Outcome(NamedTuple):
@@ -71,10 +94,10 @@ class Question:
     greedy: Sample | None
     pools: Mapping[float, tuple[Sample, ...]]
     """By temperature."""
-    searches: Mapping[str, Searched] = field(default_factory=dict)
-    """By strategy, as one word."""
-    verifying: Mapping[str, float] = field(default_factory=dict)
-    """Tokens a verifier computes per sample."""
+    searches: Mapping[float, Mapping[str, Searched]] = field(default_factory=dict)
+    """By temperature of the samples they go with, then by strategy, as one word."""
+    verifying: Mapping[str, Verifying] = field(default_factory=dict)
+    """By verifier."""
 
     def passed(self, temperature: float) -> float:
         """Share of the samples that are right: oracle difficulty."""
@@ -85,9 +108,18 @@ class Question:
 class _Best(NamedTuple):
     """Leader of a vote or of a ranking so far."""
 
-    right: bool
-    value: float
-    """Its score, or how it leads."""
+    sample: Sample | None
+    """None where nothing can lead."""
+    lead: float = 0.0
+    """Of a vote: how it leads."""
+
+    @property
+    def right(self) -> bool:
+        return self.sample is not None and self.sample.right
+
+    @property
+    def silent(self) -> bool:
+        return self.sample is None or self.sample.group is None
 
 
 class Play:
@@ -99,11 +131,14 @@ class Play:
         self.verifier = verifier
         pool = list(question.pools[temperature])
         random.Random(f"{seed} {question.id}").shuffle(pool)
-        self.samples = [*([question.greedy] if greedy and question.greedy is not None else []), *pool]
+        first = [question.greedy] if greedy and question.greedy is not None else []
+        self.samples = [*first, *pool]
         self.spent = [0.0]
         """Tokens generated for so many samples."""
         for sample in self.samples:
             self.spent.append(self.spent[-1] + sample.tokens)
+        self._first = len(first)
+        self._searches = question.searches.get(temperature, {})
         self._chosen: dict[tuple[str, str, int], _Best] = {}
 
     def features(self, k: int) -> tuple[float, ...]:
@@ -114,138 +149,82 @@ class Play:
         return features(seen, self.question.prompt)
 
     def outcome(self, strategy: str, k: int, budget: float) -> Outcome:
-        """What a strategy, as one word, comes to after a probe of k samples, within a budget of generated tokens."""
+        """What a strategy, as one word, comes to after a probe of k samples, within a budget of generated tokens.
+
+        With k = 0 it is what the strategy comes to by itself.
+        """
         way = _way(strategy)
-        judge = "" if way.rule == "majority" else way.verifier or self.verifier
         if way.rule == "search":
             return self._search(strategy, k, budget)
+        judge = way.verifier or self.verifier if way.rule in ("best", "vote") else ""
         size = min(way.n, len(self.samples))
         count = size
         if way.lead or way.enough:
             count = min(FIRST, size)
-            while count < size and not self._stops(way, judge, count):
+            while count < size and not self._stops(way, way.verifier or self.verifier, count):
                 count = min(size, 2 * count)
-        drawn = max(count, min(k, len(self.samples)))
+        probe = min(k, len(self.samples))
+        drawn = max(count, probe)
         fits = drawn
         while self.spent[fits] > budget:
             fits -= 1
-        count = min(count, fits)
+        count, probe = min(count, fits), min(probe, fits)
         spent = self.spent[drawn] if fits == drawn else budget
-        price = self.question.verifying.get(judge, 0.0) * count
-        return Outcome(count > 0 and self._choose(way.rule, judge, count).right, spent + price)
+        found = self._choose(way.rule, judge, count)
+        if k and found.silent:
+            found = self._answered(max(probe, count if judge == self.verifier else 0), fits)
+        if way.enough and not judge:
+            judge = way.verifier or self.verifier
+        return Outcome(found.right, spent + self._verifying(probe, judge, count))
 
     def _stops(self, way: _Way, judge: str, count: int) -> bool:
         if way.enough:
             best = max((each.scores.get(judge, 0.0) for each in self.samples[:count]), default=0.0)
             return best >= way.enough
-        return self._choose("majority", "", count).value >= way.lead
+        return self._choose("majority", "", count).lead >= way.lead
+
+    def _answered(self, scored: int, drawn: int) -> _Best:
+        """What stands in for a choice that states no answer, as in `auto`: a vote of what was scored, or of all."""
+        found = self._choose("vote", self.verifier, scored)
+        return self._choose("majority", "", drawn) if found.silent else found
+
+    def _verifying(self, probe: int, judge: str, count: int) -> float:
+        """Tokens that verifiers compute: of the probe every sample is scored, whatever comes after it."""
+        asked = {self.verifier: probe}
+        if judge:
+            asked[judge] = max(asked.get(judge, 0), count)
+        known = self.question.verifying
+        return math.fsum(known[name].tokens(samples) for name, samples in asked.items() if name in known)
 
     def _search(self, strategy: str, k: int, budget: float) -> Outcome:
-        """A recorded search, whose leaves and the probe's samples vote together; cut short, the probe is left."""
-        found = self.question.searches[strategy]
-        probe = self.samples[:k]
-        # What scores nothing (code_agreement) draws samples, the probe's among them, and chooses in its own way.
-        whole = found.tokens + (self.spent[len(probe)] if found.leaves else 0)
-        if whole > budget:
-            return self.outcome(f"weighted_best_of_n:n={k}", k, budget)._replace(tokens=float(budget))
-        if not found.leaves:
-            return Outcome(found.right, whole)
-        return Outcome(_vote([*probe, *found.leaves], self.verifier).right, whole)
+        """A recorded search: where it drew step by step, the probe's samples vote with its leaves, else they are among
+        its samples, but for the most likely answer. Cut short, what the probe has found is left.
+        """
+        found = self._searches[strategy]
+        probe = min(k, len(self.samples))
+        begun = min(self._first + found.samples, probe)
+        shared = self.spent[max(begun, self._first)] - self.spent[self._first] if found.samples else 0.0
+        generated = found.generated + self.spent[probe] - shared
+        verified = found.verified + self._verifying(probe, "", 0)
+        if generated > budget:
+            # By itself it would have found something, too, by then: taken for what a sample is worth.
+            left = self.outcome(f"weighted_best_of_n:n={max(1, k)}", k, budget)
+            return left._replace(tokens=max(left.tokens, budget))
+        if not found.leaves or not probe:
+            return Outcome(found.right, generated + verified)
+        best = _vote([*self.samples[:probe], *found.leaves], self.verifier)
+        return Outcome(best.right, generated + verified)
 
     def _choose(self, rule: str, judge: str, count: int) -> _Best:
         key = rule, judge, count
         if key not in self._chosen:
-            samples = self.samples[:count]
-            self._chosen[key] = _top(samples, judge) if rule == "best" else _vote(samples, judge)
+            self._chosen[key] = _CHOICES[rule](self.samples[:count], judge)
         return self._chosen[key]
 
 
 def plays(question: Question, temperature: float, greedy: bool, count: int, verifier: str) -> list[Play]:
     """So many orders of a question's samples, the same every time."""
     return [Play(question, temperature, greedy, seed, verifier) for seed in range(count)]
-
-
-def questions(store: Store, runs: Sequence[RunInfo], answers: Answers) -> list[Question]:
-    """The questions of recorded runs of one task, by id: those that every run has searched.
-
-    Answers are told apart anew, since votes go across runs. ConfigError where the runs hold no pool or have no question
-    in common, or were not graded; StoreError as of the store.
-    """
-    held: list[tuple[RunInfo, dict[str, GradedSearch]]] = []
-    for info in runs:
-        grades = Recorded(store, info.configuration)
-        held.append((info, {each.result.problem.id: each for each in searches(store, info.id, grades)}))
-        if grades.missing:
-            raise ConfigError(f"run {info.id} is not graded: flyweight bench grade {info.id}")
-    common = set.intersection(*(set(found) for _, found in held)) if held else set()
-    if not common:
-        raise ConfigError("the recorded runs have no question in common")
-    return [_question([(info, found[id]) for info, found in held], answers) for id in sorted(common)]
-
-
-def word(name: str, parameters: Mapping[str, object], verifier: str | None = None) -> str:
-    """The strategy as one word that says what is not its default."""
-    usual = {parameter.name: parameter.default for parameter in strategies.describe(name).parameters}
-    settings = {key: value for key, value in parameters.items() if usual.get(key) != value}
-    return compose.spell(name, {**settings, **({"verifier": verifier} if verifier else {})})  # type: ignore[dict-item]
-
-
-def _question(runs: Sequence[tuple[RunInfo, GradedSearch]], answers: Answers) -> Question:
-    problem = runs[0][1].result.problem
-    said = {
-        each.sample.answer: None
-        for _, search in runs
-        for each in search.samples
-        if each.sample.answer is not None and not truncated(each.sample.node)
-    }
-    distinct = [answer for answer in said if answer is not None]
-    group = {
-        distinct[index]: number
-        for number, members in enumerate(answers.classes(distinct, problem))
-        for index in members
-    }
-    greedy: Sample | None = None
-    pools: dict[float, tuple[Sample, ...]] = {}
-    trees: dict[str, Searched] = {}
-    verifying: dict[str, float] = {}
-    for info, search in runs:
-        strategy, parameters = str(info.configuration["strategy"]), info.configuration["parameters"]
-        name = compose.spelled(strategy)[0]
-        judge = str(info.configuration["verifier"] or "")
-        samples = tuple(_samples(search, group, judge, str(parameters.get("aggregation", "last"))))
-        if judge and samples:
-            verifying[judge] = max(verifying.get(judge, 0.0), search.result.usage.verifier_tokens / len(samples))
-        if name == "greedy":
-            greedy = next(iter(_merged(() if greedy is None else (greedy,), samples)), None)
-        elif name in SAMPLING:
-            temperature = float(parameters["temperature"])
-            pools[temperature] = _merged(pools.get(temperature, ()), samples)
-        else:
-            usage = search.result.usage
-            leaves = tuple(each for each in samples if each.scores)
-            spent = usage.generated_tokens + usage.verifier_tokens
-            trees[word(name, parameters)] = Searched(leaves, search.grade.value == "correct", spent)
-    if not pools or not all(pools.values()):
-        raise ConfigError(f"{problem.id}: no pool of samples was recorded (best_of_n or self_consistency)")
-    return Question(problem.id, len(problem.prompt), greedy, pools, trees, verifying)
-
-
-def _samples(search: GradedSearch, group: Mapping[str, int], judge: str, aggregation: str) -> list[Sample]:
-    found = []
-    for sample, grade in search.samples:
-        node, cut = sample.node, truncated(sample.node)
-        score = {} if cut or node.score is None else {judge: aggregate(node.score, aggregation)}
-        place = None if cut or sample.answer is None else group.get(sample.answer)
-        tokens = node.drawn + node.complete  # the one that ends it too
-        found.append(Sample(place, grade.value == "correct", node.mean_logprob, tokens, score))
-    return found
-
-
-def _merged(a: tuple[Sample, ...], b: tuple[Sample, ...]) -> tuple[Sample, ...]:
-    """The same draws scored by several verifiers; the larger of two pools where one is part of the other."""
-    more = max(a, b, key=len)
-    pairs = zip(a, b, strict=False)
-    return (*(x._replace(scores={**x.scores, **y.scores}) for x, y in pairs), *more[min(len(a), len(b)) :])
 
 
 # Strategies, as they are spelled ------------------------------------------------------------------------------------
@@ -255,7 +234,7 @@ class _Way(NamedTuple):
     """How a strategy chooses, and when it stops."""
 
     rule: str
-    """majority, best, vote, or search for one that was recorded."""
+    """first, majority, best, vote, or search for one that was recorded."""
     verifier: str
     """Empty for the calibration's."""
     n: int
@@ -264,8 +243,8 @@ class _Way(NamedTuple):
 
 
 _RULES = {
-    "greedy": "best",
-    "sample": "best",
+    "greedy": "first",
+    "sample": "first",
     "self_consistency": "majority",
     "best_of_n": "best",
     "weighted_best_of_n": "vote",
@@ -280,15 +259,15 @@ def _way(strategy: str) -> _Way:
     return _Way(_RULES.get(name, "search"), compose.opened(str(settings.get("verifier", ""))), n, *stops)
 
 
+def _only(samples: Sequence[Sample], judge: str) -> _Best:
+    """The first sample, unseen."""
+    return _Best(samples[0] if samples else None)
+
+
 def _top(samples: Sequence[Sample], judge: str) -> _Best:
-    """As `select.top` over what was scored; a single sample needs no score."""
-    if len(samples) == 1:
-        return _Best(samples[0].right, 0.0)
+    """As `select.top` over what was scored."""
     scored = [(each.scores[judge], each.logprob, -place) for place, each in enumerate(samples) if judge in each.scores]
-    if not scored:
-        return _Best(False, 0.0)
-    value, _, place = max(scored)
-    return _Best(samples[-place].right, value)
+    return _Best(samples[-max(scored)[2]] if scored else None)
 
 
 def _vote(samples: Sequence[Sample], judge: str) -> _Best:
@@ -298,7 +277,7 @@ def _vote(samples: Sequence[Sample], judge: str) -> _Best:
         if each.group is not None and (not judge or judge in each.scores):
             groups.setdefault(each.group, []).append(place)
     if not groups:
-        return _Best(False, 0.0)
+        return _Best(None)
 
     def weight(places: Sequence[int]) -> tuple[float, int, float, int]:
         total = math.fsum(samples[place].scores[judge] for place in places) if judge else float(len(places))
@@ -312,7 +291,8 @@ def _vote(samples: Sequence[Sample], judge: str) -> _Best:
     sizes = sorted(map(len, classes), reverse=True)
     sure = _lead(sizes[0], sizes[1] if len(sizes) > 1 else 0) if sum(sizes) > 1 else 0.0
     heaviest = max(classes, key=weight)
-    return _Best(samples[max(heaviest, key=worth)].right, sure)
+    return _Best(samples[max(heaviest, key=worth)], sure)
 
 
 _lead = cache(lead)
+_CHOICES = {"first": _only, "best": _top, "vote": _vote, "majority": _vote}

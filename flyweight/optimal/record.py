@@ -14,8 +14,10 @@ from flyweight.bench.engine import file_of
 from flyweight.errors import ConfigError
 from flyweight.optimal import fit
 from flyweight.optimal.calibration import Calibration, Source
-from flyweight.optimal.pools import questions
+from flyweight.optimal.pools import SAMPLING, STEPWISE
+from flyweight.optimal.recorded import questions
 from flyweight.store import Store
+from flyweight.strategies import Value, compose
 from flyweight.types import digest
 from flyweight.verifiers.self_verifier import kind_of
 
@@ -51,7 +53,7 @@ class Wanted:
     n: int = 16
     temperatures: tuple[float, ...] = (0.7,)
     searches: tuple[str, ...] | None = None
-    """As words; None for `SEARCHES`."""
+    """As words; None for `SEARCHES`. What draws whole answers is recorded at each of the temperatures."""
     max_tokens: int = 512
     context: int = 2048
     seed: int = 0
@@ -74,6 +76,8 @@ def plans(wanted: Wanted) -> list[Plan]:
         raise ConfigError(f"n={wanted.n} is not allowed: a pool has 2 samples or more")
     if any(budget < 1 for budget in wanted.budgets) or not wanted.budgets:
         raise ConfigError(f"budgets {list(wanted.budgets)} are not allowed: tokens from 1")
+    if not wanted.temperatures:
+        raise ConfigError("no temperatures: name one or more, such as --temperatures 0.4,0.8")
     base = Plan(
         wanted.task,
         strategy=GREEDY,
@@ -96,13 +100,34 @@ def plans(wanted: Wanted) -> list[Plan]:
         for temperature in wanted.temperatures
         for judge in wanted.verifiers
     ]
-    trees = []
-    for entry in SEARCHES[kind] if wanted.searches is None else wanted.searches:
-        name, parameters = strategies.normal(entry)
-        strategies.bind(name, parameters)
-        trees.append(replace(base, strategy=name, parameters=parameters, verifier=wanted.verifiers[0]))
+    beside = [
+        replace(base, strategy=name, parameters=parameters)
+        for entry in (SEARCHES[kind] if wanted.searches is None else wanted.searches)
+        for name, parameters in _searches(entry, wanted.temperatures)
+    ]
     greedy = [replace(base, verifier=judge) for judge in wanted.verifiers]
-    return [*greedy, *pools, *trees]
+    return [*greedy, *pools, *beside]
+
+
+def _searches(entry: str, temperatures: Sequence[float]) -> list[tuple[str, dict[str, Value]]]:
+    """The runs that record a search, as strategies with their parameters.
+
+    One that draws whole answers begins with the samples of the probe: it is recorded at each of their temperatures.
+    ConfigError for one that cannot be played as `auto` would run it.
+    """
+    name, parameters = strategies.normal(entry)
+    bare, made_of = compose.spelled(name)
+    strategies.bind(name, parameters)
+    if bare in ("auto", "greedy", "sample", *SAMPLING) and "of" not in made_of:
+        raise ConfigError(f"--searches {entry}: {bare} needs no recording: drop it, samples stand for it")
+    if wrong := next((key for key in ("of", "policy", "verifier") if key in made_of), None):
+        raise ConfigError(f"--searches {entry}: {wrong}= cannot be played from recordings: drop it")
+    known = {parameter.name for parameter in strategies.describe(bare).parameters}
+    if bare in STEPWISE or "temperature" not in known:
+        return [(name, parameters)]
+    if "temperature" in parameters:
+        raise ConfigError(f"--searches {entry}: whole answers are drawn at --temperatures: drop temperature=")
+    return [(name, {**parameters, "temperature": temperature}) for temperature in temperatures]
 
 
 def calibrate(
@@ -111,6 +136,8 @@ def calibrate(
     """The calibration, from runs of `plans` by id, all of them finished. Takes no model; deterministic."""
     infos = [info for info in store.runs() if info.id in set(runs)]
     [job] = bench.check([plans(wanted)[0]])
+    judge = job.verifier
+    assert judge is not None, "greedy:enough=1 asks its verifier"
     say("reading what was recorded")
     found = questions(store, infos, job.task)
     say(f"playing {len(found)} questions")
@@ -123,6 +150,7 @@ def calibrate(
         model=wanted.model,
         sha256=(file_of(wanted.model) or "").removeprefix("sha256:"),
         verifier=wanted.verifiers[0],
+        judge=judge.name,
         kind=kind_of(job.problems[0]),
         sources=(Source(wanted.task, str(job.plan.split or "all"), len(found), samples, ids),),
         rows=rows,
