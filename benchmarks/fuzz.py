@@ -14,7 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.server import keep, served
+from benchmarks.server import keep
+from benchmarks.server_kit import served
 from flyweight.testing import ToyPolicy
 
 __all__ = ["main"]

@@ -1,4 +1,4 @@
-"""The server measured: throughput, what it adds to the engine, overload, clients that leave, hostile ones, its end.
+"""The server measured: throughput, what it adds to the engine, overload, clients that leave, wait or attack, its end.
 
 python -m benchmarks.server             all of it on the toy policy; throughput and restarts on the default model
 python -m benchmarks.server overload disconnect    some of it
@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
 import signal
 import socket
-import ssl
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -26,63 +24,32 @@ from typing import Any
 
 import httpx2
 
+from benchmarks.server_kit import (
+    Figures,
+    answers,
+    chat,
+    client,
+    endless,
+    engine,
+    free_port,
+    quantile,
+    rss,
+    served,
+)
+from benchmarks.server_silence import silence
+from benchmarks.server_templates import templates
 from flyweight import api
-from flyweight.protocols import Policy, Request
-from flyweight.server import serving
-from flyweight.server.app import Server
-from flyweight.server.setup import Settings, build
-from flyweight.testing import Draft, ToyPolicy
+from flyweight.protocols import Request
+from flyweight.testing import ToyPolicy
 from flyweight.types import Message, Node, Sampling
 
 OUT = Path(__file__).resolve().parent.parent / "results" / "server.json"
 PAGE = OUT.parent.parent / "docs" / "security.md"
 BEGIN, END = "<!-- figures -->", "<!-- end -->"
-PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 QUESTIONS = [
     f"Tom has {a} apples and buys {b} bags with {c} apples in each. He eats {d}. How many are left?"
     for a, b, c, d in [(i + 3, i % 5 + 2, i % 7 + 4, i % 3 + 1) for i in range(16)]
 ]
-Figures = dict[str, Any]
-
-
-@contextlib.contextmanager
-def served(policy: Policy, **settings: Any) -> Iterator[tuple[str, Server]]:
-    """A server over a policy, and its address."""
-    session = api.Session(policy, verifier="self", max_tokens=settings.pop("max_tokens", 512))
-    server = build(session, Settings(**{"model": policy.name, "verifiers": ("self",), **settings}))
-    with serving.bind("127.0.0.1", 0) as listening, serving.background(server, listening) as url:
-        yield url, server
-
-
-def client(url: str) -> httpx2.Client:
-    """One that keeps its connections."""
-    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
-    return httpx2.Client(base_url=url, timeout=600, verify=PLAIN, limits=limits)
-
-
-def chat(model: str, text: str, **more: Any) -> dict[str, Any]:
-    """A body."""
-    return {"model": model, "messages": [{"role": "user", "content": text}], **more}
-
-
-def rss(process: int | str = "self") -> float:
-    """Resident memory of a process, MB."""
-    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def endless(delay: float = 0.001) -> ToyPolicy:
-    """Writes until it is stopped."""
-    return ToyPolicy(lambda *_: Draft("x" * 1_000_000), delay=delay)
-
-
-def quantile(values: list[float], q: float) -> float:
-    """Of sorted values."""
-    return sorted(values)[min(len(values) - 1, int(q * len(values)))]
-
-
-def engine(model: str) -> Policy:
-    """The default engine, loaded."""
-    return api.find_policy(model, context=2048)()
 
 
 def throughput(model: str) -> Figures:
@@ -139,7 +106,7 @@ def added(model: str) -> Figures:
 
 def overload(model: str) -> Figures:
     """R11: 200 clients at once where 32 may run and 64 wait; the server in a process of its own."""
-    port = _free_port()
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "flyweight", "serve", "--model", "toy", "--verifier", "arithmetic", "--quiet"]
     process = subprocess.Popen([*command, "--port", str(port), "--context", "4096"])
@@ -160,7 +127,7 @@ def overload(model: str) -> Figures:
 
     try:
         with client(url) as http:
-            while not _answers(http):
+            while not answers(http):
                 time.sleep(0.05)
             idle, before = _latency(http), rss(process.pid)
             found = asyncio.run(rush())
@@ -301,18 +268,19 @@ def soak(model: str, seconds: float = 180) -> Figures:
 
 def restart(model: str) -> Figures:
     """S11: from start to ready, kill -9 and ready again, SIGTERM with a request under way; in other processes."""
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "flyweight", "serve", "--model", model, "--port", str(port), "--quiet"]
     url = f"http://127.0.0.1:{port}"
-    ready = []
+    ready, cpu = [], []
     with client(url) as http:
         for end in ("kill", "kill", "drain"):
             began = time.perf_counter()
             process = subprocess.Popen(command)
-            while not _answers(http):
+            while not answers(http):
                 time.sleep(0.02)
                 assert process.poll() is None and time.perf_counter() - began < 120, "the server did not start"
             ready.append(round(time.perf_counter() - began, 2))
+            cpu.append(round(_cpu_seconds(process.pid), 2))
             if end == "kill":
                 process.kill()
                 process.wait()
@@ -330,6 +298,7 @@ def restart(model: str) -> Figures:
                 status = under_way.result().status_code
     return {
         "ready_seconds": ready,
+        "of_them_cpu": cpu,
         "drained_seconds": round(drained, 2),
         "exit_code": code,
         "request_under_way": status,
@@ -338,17 +307,10 @@ def restart(model: str) -> Figures:
     }
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _answers(http: httpx2.Client) -> bool:
-    try:
-        return http.get("/health").status_code == 200
-    except httpx2.HTTPError:
-        return False
+def _cpu_seconds(process: int) -> float:
+    """User and system time of all its threads."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _status(url: str, model: str) -> int | str:
@@ -384,6 +346,8 @@ PARTS: dict[str, Callable[[str], Figures]] = {
     "disconnect": disconnect,
     "hostile": hostile,
     "soak": soak,
+    "silence": silence,
+    "templates": templates,
     "restart": restart,
 }
 
