@@ -111,7 +111,8 @@ class Session:
         unknown strategy or parameter, SandboxError where code has to run and cannot.
         """
         asked = question if isinstance(question, Problem) else problem(question, system)
-        return self.runner.solve(asked, self._strategy(strategy, parameters), budget)
+        bound = self._strategy(strategy, parameters, public="public" in asked.meta)
+        return self.runner.solve(asked, bound, budget)
 
     def run(
         self,
@@ -125,9 +126,11 @@ class Session:
         """Search many problems at once; results in order of completion."""
         return self.runner.run(problems, self._strategy(strategy, parameters), budget, in_flight=in_flight)
 
-    def _strategy(self, strategy: str | StrategyFunction, parameters: Mapping[str, Value]) -> Strategy:
+    def _strategy(
+        self, strategy: str | StrategyFunction, parameters: Mapping[str, Value], *, public: bool = True
+    ) -> Strategy:
         if isinstance(strategy, str):
-            parameters = for_kind(strategy, parameters, self.kind)
+            parameters = for_kind(strategy, parameters, self.kind, public=public)
         return _strategy(strategy, parameters, (self.policy.name, self.verifier.name))
 
     def close(self) -> None:
@@ -159,6 +162,8 @@ def solve(
 ) -> Result:
     """Load a model, search one question, release the model. For several questions use a `Session`."""
     asked = question if isinstance(question, Problem) else problem(question, system)
+    if isinstance(strategy, str):
+        parameters = dict(for_kind(strategy, parameters, kind, public="public" in asked.meta))
     bound = _strategy(strategy, parameters, [str(getattr(held, "name", "")) for held in (model, verifier)])
     with Session(model, verifier=verifier, kind=kind, seed=seed, max_tokens=max_tokens, on_event=on_event) as session:
         return session.runner.solve(asked, bound, budget)
@@ -184,10 +189,13 @@ def _strategy(strategy: str | StrategyFunction, parameters: Mapping[str, Value],
     return cast("Callable[[Search], Coroutine[object, object, Node | None]]", functools.partial(strategy, **parameters))
 
 
-def for_kind(strategy: str, parameters: Mapping[str, Value], kind: str) -> Mapping[str, Value]:
-    """The parameters; for `auto` without a calibration where answers are read in a way that none was fitted for."""
+def for_kind(strategy: str, parameters: Mapping[str, Value], kind: str, *, public: bool = True) -> Mapping[str, Value]:
+    """The parameters; for `auto` without a calibration where answers are read in a way that none was fitted for.
+
+    Those of code are for problems that bring `public` tests.
+    """
     name, given = strategies.normal(strategy, parameters)
-    fitted = kind in ("math", "code") or "calibration" in given or name.partition(":")[0] != "auto"
+    fitted = kind == "math" or (kind == "code" and public) or "calibration" in given or name.partition(":")[0] != "auto"
     return parameters if fitted else {**parameters, "calibration": "published"}
 
 

@@ -40,7 +40,8 @@ def fitted(hard: str, easy: str, *, k: int = 4, greedy: bool = False, **changes:
     row = base.rows[0]
     cells = tuple(replace(row.cells[0], strategy=word) for word in (hard, easy))
     row = replace(row, budget=256, greedy=greedy, estimator=replace(AGREEMENT, k=k), edges=(0.5,), cells=cells)
-    return replace(base, rows=(row,), judge=changes.get("verifier", "rule"), **changes)
+    changes = {"judge": changes.get("verifier", "rule"), **changes}
+    return replace(base, rows=(row,), **changes)
 
 
 def file(folder: Path, *held: Calibration) -> str:
@@ -270,3 +271,77 @@ def test_what_was_fitted_on_numbers_says_nothing_of_texts(monkeypatch: pytest.Mo
         assert str(found.explained["chosen"]).startswith(chosen), kind
     assert api.for_kind("auto:calibration=mine.json", {}, "text") == {}
     assert api.for_kind("best_of_n", {"n": 2}, "text") == {"n": 2}
+
+
+def test_more_samples_come_before_a_search_where_a_stop_rule_ended_the_plan(tmp_path: Path) -> None:
+    """And all of them at the temperature that was fitted."""
+    held = fitted("weighted_best_of_n:n=16:lead=0.8", "weighted_best_of_n:n=16:lead=0.8", confidence=None)
+    held = replace(held, rows=(replace(held.rows[0], temperature=0.4),))
+    policy = answering(1, 1, 1, 2, *[1] * 40)
+    found = search({"calibration": file(tmp_path, held), "n": 16}, policy=policy, budget=Budget(confidence=0.99))
+    assert found.sure and 4 < found.usage.policy_calls <= 16
+    assert {request.sampling.temperature for request in policy.asked} == {0.4}
+
+
+def test_code_in_doubt_is_searched_as_code(tmp_path: Path) -> None:
+    held = replace(fitted("sample", "sample", confidence=None), kind="code")
+    problem = Problem("c", "Write a function f.", meta={"public": (), "entry": "f"})
+    found = search(
+        {"calibration": file(tmp_path, held), "n": 8},
+        policy=answering(*range(40)),
+        problem=problem,
+        budget=Budget(confidence=0.99),
+    )
+    assert found.error is None and str(found.explained["chosen"]).startswith("code_agreement:n=8")
+
+
+def test_what_was_found_outlives_a_budget_that_ends_while_it_goes_on(tmp_path: Path) -> None:
+    held = fitted("best_of_n:n=4", "best_of_n:n=4", confidence=None)
+    policy = answering(1, 2, 1, 2, *["x" * 50] * 40)
+    probe = sum(len(f"{0.1234567890123456} {box(1)}") + 1 for _ in range(4))
+    budget = Budget(tokens=probe + 30, confidence=0.99)
+    found = search({"calibration": file(tmp_path, held), "n": 4}, policy=policy, budget=budget)
+    assert found.answer in ("1", "2") and found.usage.generated_tokens <= probe + 30
+    assert found.explained["chosen"] != "probe" and found.explained["confidence"] is not None
+
+
+def test_an_answer_of_the_probe_stands_in_for_a_choice_that_has_none(tmp_path: Path) -> None:
+    policy = answering("", 8, 8, 8)
+    write = policy.write
+    policy.write = lambda request: text if "boxed{}" not in (text := write(request)) else "nothing said"
+    found = search({"calibration": file(tmp_path, fitted("sample", "sample"))}, policy=policy)
+    assert found.answer == "8" and found.usage.policy_calls == 4
+
+
+def test_a_verifier_made_of_others_is_the_one_it_was_fitted_with(tmp_path: Path) -> None:
+    reference = file(tmp_path, fitted("sample", "sample", verifier="weighted:arithmetic=3:form=1", judge="weighted"))
+    asked: dict[str, Any] = {"strategy": "auto", "calibration": reference}
+    with Session(answering(1), verifier="weighted:arithmetic=3:form=1") as session:
+        assert str(session.solve("Add 1 and 2.", **asked).explained["chosen"]).startswith("sample")
+    with Session(answering(1), verifier="arithmetic") as session:
+        refused = session.solve("Add 1 and 2.", **asked)
+    assert "was fitted with the verifier weighted:arithmetic=3:form=1, not arithmetic" in str(refused.error)
+
+
+def test_how_sure_it_is_is_calibrated_whatever_chose(tmp_path: Path) -> None:
+    """Also where the vote took a sample that the probe's verifier had not seen."""
+    reference = file(tmp_path, fitted("self_consistency:n=8", "self_consistency:n=8", verifier="form", judge="form"))
+    (held,) = calibration.read(Path(reference))
+    confidence = held.confidence_map(reference)
+    assert confidence is not None
+    writer = answering(1, 2, 3, 4, 9, 9, 9, 9)
+    runner = Runner(writer, {"form": RuleVerifier(right, name="form")}, answers=BoxedAnswers(), maps=(confidence,))
+    found = runner.solve(Problem("sum", "Add."), strategies.bind("auto", {"calibration": reference}))
+    assert found.answer == "9" and found.calibrated and found.confidence == found.explained["confidence"]
+
+
+def test_code_without_public_tests_is_not_what_code_was_fitted_on() -> None:
+    assert api.for_kind("auto", {}, "code") == {}
+    assert api.for_kind("auto", {}, "code", public=False) == {"calibration": "published"}
+    assert api.for_kind("auto", {}, "math", public=False) == {}
+
+
+def test_a_text_solved_at_once_is_not_gone_about_as_numbers_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "shipped", lambda: (fitted("sample", "sample"),))
+    found = api.solve("Say it.", model=answering(1), strategy="auto", verifier=RuleVerifier(right), kind="text")
+    assert found.explained["chosen"] == "weighted_best_of_n:n=16"

@@ -21,6 +21,7 @@ from flyweight.runner import Runner
 from flyweight.strategies import Value, compose
 from flyweight.testing import BoxedAnswers, Draft, RuleVerifier, ToyPolicy
 from flyweight.types import Budget, Problem, Sampling, digest
+from flyweight.verifiers.self_verifier import kind_of
 
 __all__ = ["Job", "Plan", "Shape", "check", "filed_as", "grid", "plan_of", "select", "shape"]
 
@@ -261,9 +262,11 @@ def _job(plan: Plan, task: Task, problems: Sequence[Problem], problems_sha256: s
     bound = strategies.bind(plan.strategy, plan.parameters)
     keywords = cast("functools.partial[object]", bound).keywords
     asks = shape(plan.strategy, plan.parameters)
-    if keywords.get("calibration"):
-        sha256 = (file_of(plan.model) or "").removeprefix("sha256:")
-        resolve(str(keywords["calibration"]), sha256, "", any_model=bool(keywords["any_model"]))
+    goes_by = {}
+    if "any_model" in keywords:
+        sha256, kind = (file_of(plan.model) or "").removeprefix("sha256:"), kind_of(problems[0])
+        found = resolve(str(keywords["calibration"]), sha256, kind, any_model=bool(keywords["any_model"]))
+        goes_by = {"calibration_sha256": None if found is None else digest(repr(found))}
     for name, value in (("max_tokens", plan.max_tokens), ("context", plan.context)):
         if value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} {value} is not allowed: a whole number from 1")
@@ -292,6 +295,7 @@ def _job(plan: Plan, task: Task, problems: Sequence[Problem], problems_sha256: s
         "context": plan.context,
         "budget": {name: value for name, value in asdict(plan.budget).items() if value is not None},
         "seed": plan.seed,
+        **goes_by,
     }
     filed = {other: (judge, filed_as(other, judge)) for other, judge in others.items()}
     return Job(plan, task, problems, bound, judge, filed_as(name, judge), filed, asks, configuration)

@@ -107,7 +107,10 @@ def calibrate(
         context=context,
         seed=seed,
     )
-    jobs = bench.check(record.plans(wanted))
+    try:
+        jobs = bench.check(record.plans(wanted))
+    except ConfigError as error:  # a benchmark's name for the same
+        raise ConfigError(str(error).replace("--limit", "--questions")) from error
     api.find_policy(model, context=context)
     known = [each for each in calibration.read(out) if out.is_file()] if out.exists() else []
     if not out.parent.is_dir():

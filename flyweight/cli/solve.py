@@ -86,7 +86,8 @@ def solve(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    choice = options.choose(strategy, api.for_kind(strategy, options.pairs(set_, n), kind))
+    read_as = "code" if tests is not None else kind
+    choice = options.choose(strategy, api.for_kind(strategy, options.pairs(set_, n), read_as, public=False))
     if quality is not None:
         budget_tokens = planned(quality, budget_tokens, model, quiet=quiet or json)
     limits = options.budget(budget_tokens, budget_verifications, deadline, confidence)

@@ -63,8 +63,9 @@ async def auto(
     row = None if found is None else found.row(planned)
     usual: dict[str, Value] = {} if row is None else {"temperature": row.temperature}
     bank = _Bank(search, greedy=row is not None and row.greedy)
-    _explain(search, chosen="probe")
-    await bank.probe(min(n, PROBE if row is None else row.estimator.k), usual)
+    k = min(n, PROBE if row is None else row.estimator.k)
+    _explain(search, chosen="probe", line=f"ended within the probe of {k} samples, before anything was chosen")
+    await bank.probe(k, usual)
     params = search.usage.flops / max(1, 2 * (search.usage.prompt_tokens + search.usage.generated_tokens))
     with suppress(BudgetSpent):  # then the choice is made without scores
         await bank.score(finished(bank.leaves))

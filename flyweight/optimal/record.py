@@ -118,8 +118,10 @@ def _searches(entry: str, temperatures: Sequence[float]) -> list[tuple[str, dict
     name, parameters = strategies.normal(entry)
     bare, made_of = compose.spelled(name)
     strategies.bind(name, parameters)
-    if bare in ("auto", "greedy", "sample", *SAMPLING) and "of" not in made_of:
-        raise ConfigError(f"--searches {entry}: {bare} needs no recording: drop it, samples stand for it")
+    if bare == "auto":
+        raise ConfigError("--searches auto: it is auto that chooses among them: drop it")
+    if bare in ("greedy", "sample", *SAMPLING) and "of" not in made_of:
+        raise ConfigError(f"--searches {entry}: {bare} is played from the samples and needs no recording: drop it")
     if wrong := next((key for key in ("of", "policy", "verifier") if key in made_of), None):
         raise ConfigError(f"--searches {entry}: {wrong}= cannot be played from recordings: drop it")
     known = {parameter.name for parameter in strategies.describe(bare).parameters}

@@ -14,7 +14,7 @@ from flyweight.select import aggregate
 from flyweight.store import RunInfo, Store
 from flyweight.strategies import Value, compose
 
-__all__ = ["questions", "word"]
+__all__ = ["questions", "verifying", "word"]
 
 RANKED = ("beam_search", "lookahead_search")
 """Of all that have ended only the n best stand for election."""
@@ -42,6 +42,15 @@ def word(name: str, settings: Mapping[str, Value]) -> str:
     """The strategy as one word that says what is not its default."""
     usual = {parameter.name: parameter.default for parameter in strategies.describe(name).parameters}
     return compose.spell(name, {key: value for key, value in settings.items() if usual.get(key) != value})
+
+
+def verifying(counts: Mapping[int, int]) -> Verifying:
+    """What a verifier computes for any number of samples, from its tokens for the fewest and the most on record."""
+    few, many = min(counts), max(counts)
+    if few == many:
+        return Verifying(0.0, counts[many] / many)
+    each = min(counts[many] / many, max(0.0, (counts[many] - counts[few]) / (many - few)))
+    return Verifying(counts[many] - each * many, each)
 
 
 def _question(runs: Sequence[tuple[RunInfo, GradedSearch]], answers: Answers) -> Question:
@@ -84,8 +93,8 @@ def _question(runs: Sequence[tuple[RunInfo, GradedSearch]], answers: Answers) ->
         raise ConfigError(f"{problem.id}: no pool of samples was recorded (best_of_n or self_consistency)")
     # What draws step by step has a temperature of its own, and goes with every pool.
     beside = {temperature: {**found.get(None, {}), **found.get(temperature, {})} for temperature in pools}
-    verifying = {judge: _line(counts) for judge, counts in verified.items()}
-    return Question(problem.id, len(problem.prompt), greedy, pools, beside, verifying)
+    costs = {judge: verifying(counts) for judge, counts in verified.items()}
+    return Question(problem.id, len(problem.prompt), greedy, pools, beside, costs)
 
 
 def _searched(search: GradedSearch, name: str, parameters: Mapping[str, Value], samples: Sequence[Sample]) -> Searched:
@@ -98,15 +107,6 @@ def _searched(search: GradedSearch, name: str, parameters: Mapping[str, Value], 
         leaves.sort(key=lambda leaf: (*leaf.scores.values(), leaf.logprob), reverse=True)
         leaves = leaves[:n]
     return Searched(tuple(leaves), right, usage.generated_tokens, usage.verifier_tokens)
-
-
-def _line(counts: Mapping[int, int]) -> Verifying:
-    """What a verifier computes for any number of samples, from what it did for the fewest and the most recorded."""
-    few, many = min(counts), max(counts)
-    if few == many:
-        return Verifying(0.0, counts[many] / many)
-    each = min(counts[many] / many, max(0.0, (counts[many] - counts[few]) / (many - few)))
-    return Verifying(counts[many] - each * many, each)
 
 
 def _samples(search: GradedSearch, group: Mapping[str, int], judge: str, aggregation: str) -> list[Sample]:

@@ -81,8 +81,14 @@ def test_a_dry_run_draws_nothing(calibrate: Calibrate, tmp_path: Path, no_model:
         (["--temperatures", "warm"], "--temperatures: 'warm' is not a number"),
         (["--temperatures", "9"], "temperature=9.0 is not allowed"),
         (["--questions", "5"], "5 questions: a calibration needs 20"),
-        (["--questions", "999"], "--limit 999 is out of range"),
+        (["--questions", "999"], "--questions 999 is out of range"),
         (["--searches", "beam_serch"], "did you mean 'beam_search'"),
+        (["--searches", "auto"], "it is auto that chooses among them"),
+        (["--searches", "best_of_n:n=4"], "is played from the samples and needs no recording"),
+        (["--searches", "medoid:temperature=0.4"], "whole answers are drawn at --temperatures"),
+        (["--searches", "beam_search:n=4:verifier=form"], "verifier= cannot be played from recordings"),
+        (["--searches", "medoid:n=4:of=beam_search"], "of= cannot be played from recordings"),
+        (["--temperatures", ","], "no temperatures: name one or more"),
         (["--also", "probbe"], "unknown verifier 'probbe'"),
         (["--verifier", "oracle"], "sees the answers"),
         (["--split", "train"], "calibrations are not fitted on"),
@@ -128,6 +134,11 @@ def test_a_benchmark_goes_by_it_too(flyweight: Command, tmp_path: Path) -> None:
         found = list(store.results(info.id))
     assert len(found) == 3 and all(each.error is None for each in found)
     assert all("weighted" in str(each.explained["chosen"]) for each in found), "on record with what it chose"
+    calibration.write(path, [fitted("sample", "sample", sha256="", model="toy", verifier="arithmetic")])
+    assert flyweight(*usual, "-s", f"auto:calibration={path}").code == 0
+    with Store(tmp_path / "runs" / "flyweight.db", readonly=True) as store:
+        chosen = {str(each.explained["chosen"])[:6] for info in store.runs() for each in store.results(info.id)}
+    assert chosen == {"best_o", "sample"}, "what another calibration chose is another run"
     calibration.write(path, [fitted(word, word)])
     refused = flyweight(*usual, "-s", f"auto:calibration={path}")
     assert refused.code == 2 and "was fitted on" in refused.err
