@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,6 +16,7 @@ import pytest
 
 from flyweight import api
 from flyweight.server import app as application
+from flyweight.server import ids
 from flyweight.server.desk import Desk
 from flyweight.server.errors import ApiError
 from flyweight.server.job import Finished, Job, Piece, Plan, Reply, Seen
@@ -166,6 +168,21 @@ def test_a_search_with_more_events_than_are_kept_still_shows_its_end() -> None:
         return [build(node) for node in (result["best"], *(candidate["node"] for candidate in result["candidates"]))]
 
     assert answers(few) == answers(whole) and len(answers(few)) > 1
+
+
+def test_ids_are_random_and_come_from_the_system_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def urandom(size: int) -> bytes:
+        asked.append(size)
+        return random.Random(len(asked)).randbytes(size)
+
+    monkeypatch.setattr("flyweight.server.ids.os.urandom", urandom)
+    monkeypatch.setattr(ids, "_stock", bytearray())
+    found = [ids.token(12) for _ in range(3000)]
+    assert len(set(found)) == 3000 and {len(each) for each in found} == {24} and len(asked) == 3
+    numbers = [ids.number(5) for _ in range(500)]
+    assert min(numbers) == 0 and max(numbers) == 31
 
 
 # The desk alone
