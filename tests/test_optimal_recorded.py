@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,22 @@ def test_searches_for_whole_answers_are_recorded_at_every_temperature(wanted: re
             assert kept["medoid:n=4"].generated == sum(sample.tokens for sample in pool[:4])
             assert kept["medoid:n=4"].samples == 4 and not kept["medoid:n=4"].leaves
             assert len(kept["beam_search:n=4:width=2"].leaves) <= 4
+
+
+def test_what_several_runs_draw_alike_is_counted_once(wanted: record.Wanted) -> None:
+    jobs = bench.check(record.plans(replace(wanted, verifiers=("arithmetic", "form"))))
+    drawn = [(job.plan.strategy, others) for job, others in zip(jobs, record.shared(jobs), strict=True)]
+    assert drawn == [
+        ("greedy:enough=1", 0),
+        ("greedy:enough=1", 20),
+        ("best_of_n", 0),
+        ("best_of_n", 160),
+        ("best_of_n", 0),
+        ("best_of_n", 160),
+        ("medoid", 80),
+        ("medoid", 80),
+        ("beam_search", 0),
+    ]
 
 
 def test_what_is_computed_once_a_question_is_not_counted_for_every_sample() -> None:

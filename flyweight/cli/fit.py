@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +20,7 @@ from flyweight.cli.summaries import View, duration
 from flyweight.errors import ConfigError
 
 if TYPE_CHECKING:
+    from flyweight.bench.estimate import Estimate
     from flyweight.optimal.calibration import Calibration, Cell
 
 __all__ = ["register"]
@@ -120,8 +122,8 @@ def calibrate(
         store = stack.enter_context(Store(made(runs)))
         expected = [estimate(store, job) for job in jobs]
         if not quiet or dry_run:
-            drawn = sum(each.draws - each.stored for each in expected)
-            took = duration(sum(each.seconds for each in expected))
+            drawn, seconds = _left(expected, record.shared(jobs))
+            took = duration(seconds)
             at_least = "" if all(each.exact for each in expected) else "about "
             typer.echo(f"{at_least}{drawn:,} draws, {took}, {measured(store, jobs[0]).basis}", err=not dry_run)
         if dry_run:
@@ -139,6 +141,16 @@ def calibrate(
     calibration.write(out, [*kept, found])
     typer.echo(render.dumps(summary_of(found)) if json else shown(found, out))
     return 0
+
+
+def _left(expected: Sequence[Estimate], shared: Sequence[int]) -> tuple[int, float]:
+    """Draws that are missing, each once, and the seconds they take."""
+    drawn, seconds = 0, 0.0
+    for each, others in zip(expected, shared, strict=True):
+        new = max(0, each.draws - max(each.stored, others))
+        drawn += new
+        seconds += each.seconds * new / max(1, each.draws - each.stored)
+    return drawn, seconds
 
 
 def summary_of(found: Calibration) -> dict[str, object]:

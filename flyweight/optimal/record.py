@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from flyweight import api, bench, strategies, tasks
-from flyweight.bench import Plan
+from flyweight.bench import Job, Plan
 from flyweight.bench.engine import file_of
 from flyweight.errors import ConfigError
 from flyweight.optimal import fit
@@ -21,7 +21,7 @@ from flyweight.strategies import Value, compose
 from flyweight.types import digest
 from flyweight.verifiers.self_verifier import kind_of
 
-__all__ = ["SEARCHES", "Wanted", "calibrate", "plans"]
+__all__ = ["SEARCHES", "Wanted", "calibrate", "plans", "shared"]
 
 SEARCHES: Mapping[str, tuple[str, ...]] = {
     "maths": ("beam_search:n=8:width=4", "dvts:n=8:width=4"),
@@ -107,6 +107,19 @@ def plans(wanted: Wanted) -> list[Plan]:
     ]
     greedy = [replace(base, verifier=judge) for judge in wanted.verifiers]
     return [*greedy, *pools, *beside]
+
+
+def shared(jobs: Sequence[Job]) -> list[int]:
+    """For each of the jobs, how many of its draws the jobs before it make, at least: the same samples serve all."""
+    drawn: dict[object, int] = {}
+    found = []
+    for job in jobs:
+        name, parameters = compose.spelled(job.plan.strategy)[0], job.configuration["parameters"]
+        how = None if name in STEPWISE else parameters.get("temperature", name)
+        n = 0 if how is None else int(parameters.get("n", 1))
+        found.append(min(n, drawn.get(how, 0)) * len(job.problems))
+        drawn[how] = max(n, drawn.get(how, 0))
+    return found
 
 
 def _searches(entry: str, temperatures: Sequence[float]) -> list[tuple[str, dict[str, Value]]]:
