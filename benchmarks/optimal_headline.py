@@ -32,6 +32,8 @@ __all__ = ["headline", "rows_of"]
 
 FOLDER = ROOT / "results" / "headline"
 A, B, C, D = "0.5B, auto", "1.5B, greedy", "1.5B, best of {n} by public tests", "0.5B, greedy"
+JUDGE = "self"
+"""The verifier of `auto`; samples chosen by another one are a matter of its calibration."""
 MOST = 4
 """Samples of the bigger model, at most."""
 
@@ -67,7 +69,7 @@ def main() -> None:
 def plans(task: Task) -> dict[str, Plan]:
     """The runs of a task by row, those of the bigger model with every n."""
     found = {
-        A: replace(task.plan, model=SMALL, strategy="auto", parameters={"n": 16, "tokens": 4000}, verifier="self"),
+        A: replace(task.plan, model=SMALL, strategy="auto", parameters={"n": 16, "tokens": 4000}, verifier=JUDGE),
         B: replace(task.plan, model=BIG, strategy="greedy"),
         D: replace(task.plan, model=SMALL, strategy="greedy"),
     }
@@ -79,11 +81,17 @@ def plans(task: Task) -> dict[str, Plan]:
 
 
 def record(task: Task, folder: Path) -> None:
-    """Carry out the runs of a task, and write down what came of every question. SystemExit without a calibration."""
+    """Carry out the runs of a task, and write down what came of every question.
+
+    SystemExit without a calibration, or with one that `auto` would not go by.
+    """
     kind = "code" if task.primary else "maths"
     sha256 = models.catalog()[SMALL].sha256
-    if calibration.find(calibration.shipped(), sha256, kind) is None:
+    found = calibration.find(calibration.shipped(), sha256, kind)
+    if found is None:
         raise SystemExit(f"no calibration of {SMALL} on {kind} comes with the package: the protocol asks for it")
+    if found.judge != JUDGE:
+        raise SystemExit(f"the calibration on {kind} is of the verifier {found.verifier}, the protocol's is {JUDGE}")
     path = folder / task.name / "flyweight.db"
     path.parent.mkdir(parents=True, exist_ok=True)
     new = not path.exists()

@@ -99,6 +99,14 @@ def test_a_verifier_takes_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert slow.memory - free.memory == pytest.approx(5e6)
 
 
+def test_a_machine_that_must_not_be_measured_and_was_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    machine(monkeypatch, ROWS, {}, LISTED)
+    monkeypatch.setattr(models, "installed", list)
+    monkeypatch.setattr(planner, "_path", lambda known, failures: tmp_path / known.name)  # there, and not known
+    with pytest.raises(ConfigError, match="was not measured with any of these models yet: drop --no-measure"):
+        planner.choices(options(measure=False))
+
+
 def test_nothing_here_to_measure(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, ROWS, {}, LISTED)
     monkeypatch.setattr(models, "installed", list)

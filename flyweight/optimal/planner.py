@@ -328,6 +328,8 @@ def _speeds(
                 found.setdefault(name, {})[form] = its
     if not found:
         found = _any_measured(options, forms, tell)
+    if not found and paths and not options.measure:
+        raise ConfigError("this machine was not measured with any of these models yet: drop --no-measure")
     if not found:
         why = f" ({failures[0]})" if failures else ""
         raise ModelError(f"no model is here to measure this machine with{why}; run: flyweight models pull")
