@@ -54,12 +54,15 @@ class Candidates:
         return [[ordered[i] for i in group] for group in groups]
 
     def best(self) -> Node | None:
-        """Best complete candidate so far: heaviest class by score, else by votes, else the most confident text."""
+        """Best complete candidate so far: heaviest class by score, else by votes; where none states an answer the text
+        of the highest score, else the most confident one.
+        """
         complete = select.finished(list(self._nodes.values()))
         scored = [n for n in complete if n.score is not None]
-        if scored:
-            return select.weighted_vote(self.groups(scored)) or select.top(scored, 1)[0]
-        return select.majority(self.groups(complete)) or max(complete, key=lambda n: n.mean_logprob, default=None)
+        answered = select.weighted_vote(self.groups(scored)) or select.majority(self.groups(complete))
+        if answered is None and scored:
+            return select.top(scored, 1)[0]
+        return answered or max(complete, key=lambda n: n.mean_logprob, default=None)
 
     def confidence(self, groups: Sequence[Sequence[Node]], chosen: Node) -> tuple[float | None, bool]:
         """How sure `chosen` is, and whether that is calibrated: it is not where the map's verifier had no say."""

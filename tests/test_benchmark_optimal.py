@@ -14,7 +14,9 @@ import pytest
 
 from benchmarks import optimal, optimal_headline, picture
 from benchmarks.optimal_counts import Curve, growing, oracle, ratio, reached
+from benchmarks.results import SMALL
 from benchmarks.rig import ROOT
+from flyweight import models
 from flyweight.errors import ConfigError
 from flyweight.optimal.pools import Question, Sample
 from tests.test_optimal_auto import fitted
@@ -116,7 +118,7 @@ def test_the_protocols_rows_are_the_plans() -> None:
 def test_a_calibration_that_auto_would_not_go_by_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would be run with the published defaults, and there is one run."""
     [task] = [each for each in optimal_headline.TASKS if each.name == "mbpp"]
-    sha256 = optimal_headline.models.catalog()[optimal_headline.SMALL].sha256
+    sha256 = models.catalog()[SMALL].sha256
     other = fitted("sample", "sample", sha256=sha256, kind="code", verifier="weighted:tests=1", judge="weighted")
     for shipped, said in (((), "comes with the package"), ((other,), "is of the verifier weighted:tests=1")):
         monkeypatch.setattr("benchmarks.optimal_headline.calibration.shipped", lambda shipped=shipped: shipped)

@@ -11,6 +11,7 @@ import pytest
 
 from flyweight import api, strategies
 from flyweight.api import Session
+from flyweight.candidates import Candidates
 from flyweight.errors import ConfigError
 from flyweight.optimal import calibration, controller
 from flyweight.optimal.calibration import Calibration
@@ -19,7 +20,7 @@ from flyweight.protocols import Request
 from flyweight.runner import Runner
 from flyweight.strategies import Value
 from flyweight.testing import BoxedAnswers, RuleVerifier, ToyPolicy, check_strategy
-from flyweight.types import Budget, Event, Problem, Result, Stopped
+from flyweight.types import Budget, Event, Finish, Node, Problem, Result, Score, Stopped
 from tests.strategies.registry_kit import Instant, box
 from tests.test_optimal_fit import made
 
@@ -345,3 +346,16 @@ def test_a_text_solved_at_once_is_not_gone_about_as_numbers_are(monkeypatch: pyt
     monkeypatch.setattr(calibration, "shipped", lambda: (fitted("sample", "sample"),))
     found = api.solve("Say it.", model=answering(1), strategy="auto", verifier=RuleVerifier(right), kind="text")
     assert found.explained["chosen"] == "weighted_best_of_n:n=16"
+
+
+def test_an_answer_comes_before_a_scored_text_that_states_none() -> None:
+    """Whatever ended the search, and whether or not the answer has been scored by then."""
+    candidates = Candidates(Problem("p", "Add."), BoxedAnswers(), None)
+    [silent, said] = [
+        Node(Node(messages=()), text=text, tokens=(1,), logprobs=(-0.1,), finish=Finish.END, key=text)
+        for text in ("nothing said", box(8))
+    ]
+    candidates.keep(replace(silent, score=Score(0.9, (), "rule")))
+    assert (candidates.best() or said).text == "nothing said"
+    candidates.keep(said)
+    assert candidates.best() == said
