@@ -21,7 +21,7 @@ from flyweight.runner import Runner
 from flyweight.strategies import Value
 from flyweight.testing import BoxedAnswers, RuleVerifier, ToyPolicy, check_strategy
 from flyweight.types import Budget, Event, Finish, Node, Problem, Result, Score, Stopped
-from tests.strategies.registry_kit import Instant, box
+from tests.strategies.registry_kit import Instant, box, grow
 from tests.test_optimal_fit import made
 
 SHA = "a" * 64
@@ -156,6 +156,43 @@ def test_the_budget_is_never_exceeded(tmp_path: Path) -> None:
         result = search({"calibration": reference}, budget=budget, seed=seed)
         assert result.error is None and result.usage.generated_tokens <= (budget.tokens or 0)
         assert result.best is not None or not any(candidate.node.complete for candidate in result.candidates)
+
+
+CELLS = [
+    "sample",
+    "best_of_n:n=4:verifier=other",
+    "self_consistency:n=16:lead=0.8",
+    "beam_search:n=8:width=4",
+    "mcts:n=4",
+    "code_agreement:n=8",
+]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_limit_makes_it_fail_overspend_or_lose_an_answer(seed: int, tmp_path: Path) -> None:
+    rng = random.Random(seed)
+    code = rng.random() < 0.4
+    held = fitted(*rng.choices(CELLS, k=2), k=rng.choice((1, 2, 8)), greedy=rng.random() < 0.5)
+    held = replace(held, kind="code" if code else "maths", confidence=rng.choice((None, held.confidence)))
+    write = rng.choice((grow, lambda request: "x" * 600, lambda request: "", lambda request: box(request.seed % 3)))
+    writer, bigger = Instant(write), answering(7)
+    writer.sha256, bigger.name = SHA, "bigger"  # type: ignore[attr-defined]
+    budget = Budget(
+        tokens=rng.choice((None, 1, 5, 60, 300)),
+        verifications=rng.choice((None, 0, 1, 3)),
+        confidence=rng.choice((None, 0.5, 0.99)),
+        seconds=rng.choice((None, None, 1e-4)),
+    )
+    parameters: dict[str, Value] = {"n": rng.choice((1, 3, 16)), "tokens": rng.choice((1, 50, 4096))}
+    parameters |= {"bigger": rng.choice(("", "bigger")), "calibration": file(tmp_path, held)}
+    judges = {name: RuleVerifier(right, name=name) for name in ("rule", "other")}
+    runner = Runner({each.name: each for each in (writer, bigger)}, judges, answers=BoxedAnswers(), seed=seed)
+    meta = {"public": ("assert f(1) == 2",), "entry": "f"} if code else {}
+    result = runner.solve(Problem("p", "Add 17 and 25.", meta=meta), strategies.bind("auto", parameters), budget)
+    assert result.error is None and result.explained["line"]
+    assert budget.tokens is None or result.usage.generated_tokens <= budget.tokens
+    assert budget.verifications is None or result.usage.verifier_calls <= budget.verifications
+    assert result.answer is not None or all(candidate.answer is None for candidate in result.candidates)
 
 
 def test_the_row_is_that_of_the_budget(tmp_path: Path) -> None:
