@@ -387,15 +387,12 @@ def _row(table: Table, policy: _Policy, budget: int) -> Row:
 
 
 def _cell(strategy: str, outcomes: _Outcomes, choice: int, mask: Floats) -> Cell:
-    weight = mask.sum(axis=1)
-    held = weight > 0
-    count = float(weight.sum())
+    count = float(mask.sum())
     right = (outcomes.right[choice] * mask).sum(axis=1)
     value = float(right.sum() / count)
     # Wilson's interval for a share of so many questions, which need not be whole ones.
     low, _, high = _wilson(value, count)
     tokens = float((outcomes.tokens[choice] * mask).sum() / count)
-    assert held.any()
     return Cell(strategy, Span(low, round(value, 4), high), round(tokens, 1), round(count, 1))
 
 
