@@ -59,7 +59,6 @@ PACK = """Write everything in the store to one compressed file, to keep in versi
 \b
 Examples:
   flyweight bench pack runs.jsonl.gz
-  flyweight bench pack runs.jsonl.gz --out results
   flyweight bench pack exact.jsonl.gz --precision float32
   flyweight bench pack to-read.jsonl.xz --precision none
 
