@@ -14,7 +14,7 @@ import pytest
 
 from flyweight import strategies
 from flyweight.errors import BackendError, ConfigError
-from flyweight.protocols import Growth, Models, Policy, Request, Search, Strategy, Until, Verifier
+from flyweight.protocols import Growth, Models, Policy, Request, Response, Search, Strategy, Until, Verifier
 from flyweight.runner import Runner
 from flyweight.store import Repeats, Store
 from flyweight.store.units import Content, Paths, pack, unpack
@@ -145,6 +145,32 @@ def test_a_model_is_made_only_when_something_is_missing(store: Store) -> None:
         policy.close()
     run(store.deferred("toy", make), strategies.bind("self_consistency", {"n": 3}))
     assert len(made) == 2
+
+
+def test_nobody_waits_for_another_machine_while_there_is_work_here(store: Store) -> None:
+    class Elsewhere(ToyPolicy):
+        """A model on another machine: to step is to wait for it."""
+
+        waits = 0
+
+        def step(self) -> list[Response]:
+            self.waits += 1
+            return self.poll()
+
+        def poll(self) -> list[Response]:
+            return ToyPolicy.step(self)
+
+    async def each(search: Search) -> Node:
+        return (await search.complete([search.root], policy=str(search.problem.meta["where"])))[0]
+
+    here, there = ToyPolicy(name="here"), Elsewhere(name="there")
+    behind = store.policy(there)
+    asked = [replace(problem, meta={"where": ("here", "there")[i % 2]}) for i, problem in enumerate(SUMS)]
+    runner = Runner({"there": behind, "here": here}, answers=BoxedAnswers())
+    assert all(result.error is None for result in runner.run(asked, each))
+    assert there.counters.generated_tokens > 20, "many polls"
+    assert there.waits == 1, "the first step, before which nobody knows what the model is"
+    assert store.policy(here).poll is None
 
 
 def test_models_do_not_mix(store: Store) -> None:

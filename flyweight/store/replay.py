@@ -18,6 +18,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from typing import NamedTuple, cast
 
@@ -106,6 +107,15 @@ class StoredPolicy:
 
     def step(self) -> list[Response]:
         """Deliver what is stored; if nothing is, let the engine work, and store what it returns."""
+        return self._advance(lambda: self._engine().step())
+
+    @property
+    def poll(self) -> Callable[[], list[Response]] | None:
+        """`step` without waiting, if the engine has one and is loaded; else None."""
+        poll = getattr(self._policy, "poll", None)
+        return None if poll is None else partial(self._advance, poll)
+
+    def _advance(self, work: Callable[[], list[Response]]) -> list[Response]:
         if self._ready:
             return self._deliver()
         if not self._pending and not self._flying:
@@ -120,7 +130,7 @@ class StoredPolicy:
         units: list[Unit] = []
         contents: list[Content] = []
         finished = []
-        for response in policy.step():
+        for response in work():
             self._count(response)
             finished.append(self._keep(self._flying.pop(response.id), response, units, contents))
         if units:
