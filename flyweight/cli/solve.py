@@ -39,10 +39,11 @@ With --confidence the search ends as soon as the answer is that sure. One that e
 right (docs/abstention.md), the dial is the probability that the answer leads its vote, and what is said is
 "not sure (3 of 8 agree): 42".
 
---tests FILE makes public tests the verifier: candidates are Python programs, run in the sandbox, and score the share
-that they pass; votes go by what programs do on the tests' inputs and on variations of them. FILE holds asserts, or JSON
-lines with "stdin" and "expected". --check COMMAND makes a command the verifier: it runs in the sandbox with the answer
-on stdin and the whole text in /candidate/text, and exit status 0 means right. It sees the files it names, read-only.
+--tests FILE gives public tests: candidates are Python programs, run in the sandbox, and what they pass is part of what
+`self` says of them, all of it with --verifier tests; votes go by what programs do on the tests' inputs and on
+variations of them. FILE holds asserts, or JSON lines with "stdin" and "expected". --check COMMAND makes a command the verifier: it
+runs in the sandbox with the answer on stdin and the whole text in /candidate/text, and exit status 0 means right. It
+sees the files it names, read-only.
 """
 
 
@@ -77,7 +78,7 @@ def solve(
         Path | None, typer.Option("--file", metavar="FILE", help="Questions, one a line or JSON lines.")
     ] = None,
     tests: Annotated[
-        Path | None, typer.Option("--tests", metavar="FILE", help="Score code by these public tests, in the sandbox.")
+        Path | None, typer.Option("--tests", metavar="FILE", help="Public tests of a program, run in the sandbox.")
     ] = None,
     check: Annotated[
         str | None, typer.Option("--check", metavar="COMMAND", help="Accept answers by this command, in the sandbox.")
@@ -87,7 +88,7 @@ def solve(
     quiet: options.Quiet = False,
 ) -> int:
     read_as = "code" if tests is not None else kind
-    choice = options.choose(strategy, api.for_kind(strategy, options.pairs(set_, n), read_as, public=False))
+    choice = options.choose(strategy, api.for_kind(strategy, options.pairs(set_, n), read_as, public=tests is not None))
     if quality is not None:
         budget_tokens = planned(quality, budget_tokens, model, quiet=quiet or json)
     limits = options.budget(budget_tokens, budget_verifications, deadline, confidence)
@@ -97,10 +98,12 @@ def solve(
     if file is not None and question is not None:
         raise typer.BadParameter("give a question or --file, not both")
     answers: Answers | None = None
-    if tests is not None or check is not None:
-        made_of, answers = executing(made_of, tests, check, many=file is not None)
-        system = REPLY if tests is not None and system == BOXED else system
+    system = REPLY if tests is not None and system == BOXED else system
     problems = [api.problem(ask.question(question), system)] if file is None else ask.questions(file, system)
+    if check is not None:
+        made_of = checking(made_of, check, tests)
+    elif tests is not None:
+        made_of, problems, answers = testing(made_of, tests, problems, many=file is not None)
     made_of.check(problems)
     made_of = replace(made_of, confidence_map=confidence_map or fitted(choice, model))
     if confidence_map is not None:
@@ -146,34 +149,42 @@ def fitted(choice: options.Choice, model: str) -> Path | None:
     return Path(reference) if any(each.sha256 == sha256 for each in known) else None
 
 
-def executing(
-    made_of: options.ModelOptions, tests: Path | None, check: str | None, *, many: bool
-) -> tuple[options.ModelOptions, Answers | None]:
-    """The options with the tests or the command as their verifier, and how code votes where there are tests.
+def checking(made_of: options.ModelOptions, check: str, tests: Path | None) -> options.ModelOptions:
+    """The options with the command as their verifier.
+
+    ConfigError for what does not go together, SandboxError when there is no sandbox.
+    """
+    from flyweight import sandbox
+    from flyweight.verifiers import execution
+
+    if tests is not None:
+        raise ConfigError("give --tests or --check, not both: either says which programs are right")
+    if made_of.verifier != api.DEFAULT_VERIFIER:
+        raise ConfigError(f"--check is the verifier: drop --verifier {made_of.verifier} (or FLYWEIGHT_VERIFIER)")
+    judge = execution.Command(check, kind=made_of.kind)
+    sandbox.working()
+    return replace(made_of, verifier=judge.name, judge=judge)
+
+
+def testing(
+    made_of: options.ModelOptions, tests: Path, problems: Sequence[Problem], *, many: bool
+) -> tuple[options.ModelOptions, list[Problem], Answers]:
+    """The options for code, the problems with their public tests, and how code votes.
 
     ConfigError for what does not go together or cannot be read, SandboxError when there is no sandbox.
     """
     from flyweight import sandbox
     from flyweight.answers.behaviour import Behaviour
-    from flyweight.verifiers import execution
 
-    given = "--tests" if check is None else "--check"
-    if tests is not None and check is not None:
-        raise ConfigError("give --tests or --check, not both: either is the verifier")
-    if made_of.verifier != api.DEFAULT_VERIFIER:
-        raise ConfigError(f"{given} is the verifier: drop --verifier {made_of.verifier} (or FLYWEIGHT_VERIFIER)")
-    if check is not None:
-        judge = execution.Command(check, kind=made_of.kind)
-        sandbox.working()
-        return replace(made_of, verifier=judge.name, judge=judge), None
-    assert tests is not None
     if many:
         raise ConfigError("--tests belongs to one question: drop --file, or use --check")
     if made_of.kind not in ("math", "code"):
         raise ConfigError(f"--tests reads answers as code: drop --kind {made_of.kind} (or FLYWEIGHT_KIND)")
-    examples = execution.Tests(file=str(tests))
+    shown = sandbox.read_public(tests)
     sandbox.working()
-    return replace(made_of, verifier=examples.name, kind="code", judge=examples), Behaviour(examples.tests)
+    meta = {"public": shown}
+    asked = [replace(problem, meta={**problem.meta, **meta}) for problem in problems]
+    return replace(made_of, kind="code"), asked, Behaviour(sandbox.public(meta))
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ class Choice:
         words += [f"-n {said.n}"] if "n" in said.parameters else []
         words += [f"--budget-tokens {said.parameters['budget_tokens']}"] if "budget_tokens" in said.parameters else []
         words += [f"--set {key}={said.parameters[key]}" for key in ("width", "calibration") if key in said.parameters]
-        words += [f"--verifier {said.verifier}"] if said.verifier not in (None, "tests") else []
+        words += [f"--verifier {said.verifier}"] if said.verifier else []
         words += ["--tests FILE"] if said.verifier == "tests" else []
         return " ".join([*words, f"--weights {self.weights} --slots {self.slots} --context {self.context}"])
 

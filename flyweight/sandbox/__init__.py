@@ -6,7 +6,7 @@ of inputs. Nothing ever runs without the sandbox.
 
 from flyweight.sandbox.cell import Ended, allowed, mechanism, working
 from flyweight.sandbox.checking import Checked, Outcome, check, evaluate
-from flyweight.sandbox.meta import program, public
+from flyweight.sandbox.meta import program, public, read_public
 from flyweight.sandbox.running import CANNOT_START, SandboxResult, execute, run
 from flyweight.sandbox.tests import Call, Statements, Stdin, Test, asserts, read_tests
 from flyweight.sandbox.wire import canonical
@@ -30,6 +30,7 @@ __all__ = [
     "mechanism",
     "program",
     "public",
+    "read_public",
     "read_tests",
     "run",
     "working",

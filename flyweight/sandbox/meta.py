@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from flyweight.sandbox.tests import Test, asserts
+from flyweight import textfile
+from flyweight.sandbox.tests import Stdin, Test, asserts, read_tests
 
-__all__ = ["program", "public"]
+__all__ = ["program", "public", "read_public"]
 
 
 def program(meta: Mapping[str, object], code: str) -> str:
@@ -16,10 +18,19 @@ def program(meta: Mapping[str, object], code: str) -> str:
 
 
 def public(meta: Mapping[str, object]) -> list[Test]:
-    """The tests that anybody may see, of the asserts in `public`; none where there are none.
+    """The tests that anybody may see: of `public`, its asserts and its objects of "stdin" and "expected".
 
-    `entry` is what they call `candidate`. ConfigError when they are no asserts.
+    `entry` is what the asserts call `candidate`. ConfigError when they are no asserts.
     """
     given = meta.get("public")
-    lines = [given] if isinstance(given, str) else given if isinstance(given, Sequence) else []
-    return asserts("\n".join(map(str, lines)), entry=str(meta.get("entry") or "")) if lines else []
+    shown = [given] if isinstance(given, str) else given if isinstance(given, Sequence) else []
+    pairs = [Stdin(str(row["stdin"]), str(row["expected"])) for row in shown if isinstance(row, Mapping)]
+    lines = [str(row) for row in shown if not isinstance(row, Mapping)]
+    return [*(asserts("\n".join(lines), entry=str(meta.get("entry") or "")) if lines else []), *pairs]
+
+
+def read_public(path: Path) -> tuple[object, ...]:
+    """What a file of tests, as of `read_tests`, is as the `public` of a problem; its errors."""
+    tests = read_tests(path)
+    pairs = tuple({"stdin": test.stdin, "expected": test.expected} for test in tests if isinstance(test, Stdin))
+    return pairs or (textfile.read(path),)

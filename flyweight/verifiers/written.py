@@ -141,7 +141,7 @@ def asked(problem: Problem) -> str:
         return str(defined[-1])
     given = problem.meta.get("public")
     public = [given] if isinstance(given, str) else given if isinstance(given, Sequence) else []
-    called = CALLED.findall("\n".join([*map(str, public), problem.prompt]))
+    called = CALLED.findall("\n".join([*(line for line in public if isinstance(line, str)), problem.prompt]))
     return next((name for name in called if name not in BUILTINS and not keyword.iskeyword(name)), "")
 
 

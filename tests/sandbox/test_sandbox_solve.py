@@ -12,6 +12,7 @@ import pytest
 from flyweight import api, sandbox, verifiers
 from flyweight.cli.main import run
 from flyweight.errors import BackendError, ConfigError, SandboxError
+from flyweight.optimal import controller
 from flyweight.sandbox import bubblewrap, cell
 from flyweight.testing import Draft, ToyPolicy, check_verifier, drive
 from flyweight.types import Message, Node, Problem
@@ -134,10 +135,31 @@ def test_solve_with_tests(strategy: str, tests: Path, coder: None, capsys: pytes
     words = ["solve", "Double it.", "--model", "toy", "-s", strategy, "-n", "5", "--tests", str(tests), "--json"]
     assert run(words) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said["verifier"] == "tests" and any(body in said["answer"] for body in DOUBLES)
+    assert said["verifier"] == "self" and any(body in said["answer"] for body in DOUBLES)
     assert [candidate["class"] for candidate in said["candidates"]] == [1, 1, 0, 0, 0]
     if strategy != "self_consistency":
         assert [candidate["score"] for candidate in said["candidates"]] == [0, 0, 1, 1, 1]
+
+
+def test_solve_with_pairs_of_input_and_output(tmp_path: Path, coder: None, capsys: pytest.CaptureFixture[str]) -> None:
+    """Programs that only define a function print nothing; only the verifier asked for says so."""
+    file = tmp_path / "tests.jsonl"
+    file.write_text('{"stdin": "", "expected": ""}\n{"stdin": "3", "expected": "6"}\n')
+    words = ["solve", "Double it.", "--model", "toy", "-s", "best_of_n", "-n", "5", "--tests", str(file), "--json"]
+    assert run([*words, "--verifier", "tests"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["verifier"] == "tests" and {each["score"] for each in said["candidates"]} == {0.5}
+
+
+def test_solve_finds_the_calibration_of_code(
+    tests: Path, coder: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`auto` with tests looks for the calibration of code, and where there is none says so."""
+    looked: list[str] = []
+    monkeypatch.setattr(controller.files, "find", lambda held, sha256, kind: looked.append(kind))
+    words = ["solve", "Double it.", "--model", "toy", "-s", "auto", "-n", "4", "--tests", str(tests)]
+    assert run(words) == 0
+    assert set(looked) == {"code"} and "no calibration" in capsys.readouterr().out
 
 
 def test_solve_with_a_check(capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,7 +174,6 @@ def test_solve_with_a_check(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "message"),
     [
         (["--tests", "TESTS", "--check", "true"], "give --tests or --check, not both"),
-        (["--tests", "TESTS", "--verifier", "p_true"], "--tests is the verifier: drop --verifier p_true"),
         (["--check", "true", "--verifier", "p_true"], "--check is the verifier: drop --verifier p_true"),
         (["--tests", "TESTS", "--kind", "json"], "--tests reads answers as code: drop --kind json"),
         (["--tests", "missing.py"], "cannot read missing.py: No such file"),
