@@ -41,9 +41,9 @@ right (docs/abstention.md), the dial is the probability that the answer leads it
 
 --tests FILE gives public tests: candidates are Python programs, run in the sandbox, and what they pass is part of what
 `self` says of them, all of it with --verifier tests; votes go by what programs do on the tests' inputs and on
-variations of them. FILE holds asserts, or JSON lines with "stdin" and "expected". --check COMMAND makes a command the verifier: it
-runs in the sandbox with the answer on stdin and the whole text in /candidate/text, and exit status 0 means right. It
-sees the files it names, read-only.
+variations of them. FILE holds asserts, or JSON lines with "stdin" and "expected". --check COMMAND makes a command the
+verifier: it runs in the sandbox with the answer on stdin and the whole text in /candidate/text, and exit status 0 means
+right. It sees the files it names, read-only.
 """
 
 
