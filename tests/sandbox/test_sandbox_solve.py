@@ -12,7 +12,7 @@ import pytest
 from flyweight import api, sandbox, verifiers
 from flyweight.cli.main import run
 from flyweight.errors import BackendError, ConfigError, SandboxError
-from flyweight.optimal import controller
+from flyweight.optimal import calibration
 from flyweight.sandbox import bubblewrap, cell
 from flyweight.testing import Draft, ToyPolicy, check_verifier, drive
 from flyweight.types import Message, Node, Problem
@@ -156,7 +156,7 @@ def test_solve_finds_the_calibration_of_code(
 ) -> None:
     """`auto` with tests looks for the calibration of code, and where there is none says so."""
     looked: list[str] = []
-    monkeypatch.setattr(controller.files, "find", lambda held, sha256, kind: looked.append(kind))
+    monkeypatch.setattr(calibration, "find", lambda held, sha256, kind: looked.append(kind))
     words = ["solve", "Double it.", "--model", "toy", "-s", "auto", "-n", "4", "--tests", str(tests)]
     assert run(words) == 0
     assert set(looked) == {"code"} and "no calibration" in capsys.readouterr().out
