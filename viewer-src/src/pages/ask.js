@@ -65,7 +65,7 @@ export function Ask({ menu }) {
     }
   };
   const stop = () => send(`ask/${current.current.id}/stop`, {}).catch((failure) => setError(failure.message));
-  const result = events.findLast((event) => event.kind === "end")?.result;
+  const { result, left_out: missing = 0 } = events.findLast((event) => event.kind === "end") ?? {};
   const set = (name, value) => setValues((before) => ({ ...before, [strategy]: { ...before[strategy], [name]: value } }));
   return html`<div class="askpage">
     <header class="title"><h1>Ask, and watch the search</h1>
@@ -89,6 +89,7 @@ export function Ask({ menu }) {
     </form>
     ${events.length > 0 && html`<div>
       ${result && html`<${Verdict} result=${result} />`}
+      ${missing > 0 && html`<p class="note">A long search: ${missing.toLocaleString("en")} of its events are not drawn; every candidate is.</p>`}
       <${Player} events=${events} running=${state === "running"} chosen=${chosen} onChoose=${choose} />
     </div>`}
   </div>`;
