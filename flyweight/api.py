@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 DEFAULT_MODEL = "qwen2.5-coder-0.5b"
-DEFAULT_STRATEGY = "self_consistency"
+DEFAULT_STRATEGY = "auto"
 DEFAULT_VERIFIER = "self"
 
 T = TypeVar("T")

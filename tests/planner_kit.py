@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flyweight.optimal import evidence, planner, speed
+from flyweight.optimal import calibration, evidence, planner, speed
 from flyweight.optimal.evidence import Evidence, Known
 from flyweight.optimal.planner import Choice, Options
 from flyweight.optimal.speed import Speed
@@ -67,6 +67,7 @@ def choice(
 def machine(monkeypatch: pytest.MonkeyPatch, rows: list[Evidence], here: dict[str, Speed], listed: list[Known]) -> None:
     """Nothing is known but this: `here` are the models with a file, in one form of their weights."""
     monkeypatch.setattr(evidence, "shipped", lambda: rows)
+    monkeypatch.setattr(calibration, "shipped", lambda: ())
     monkeypatch.setattr(evidence, "published", lambda: tuple(listed))
     monkeypatch.setattr(speed, "forms", lambda: ("file",))
     monkeypatch.setattr(speed, "known", lambda path, form: here.get(path.stem))
