@@ -87,6 +87,12 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "value": ("verifier", "rollout"),
 }
 """One vocabulary of parameters: the same name means the same thing, and has the same bounds, everywhere."""
+_FILLED = frozenset(("closing", *compose.PARAMETERS))
+"""Texts that mean nothing when they are empty."""
+_STEPWISE = frozenset(
+    ("beam_search", "dvts", "lookahead_search", "rebase", "particle_filter", "particle_gibbs", "mcts")
+) | {"budget_forcing", "auto"}
+"""Those that begin with a step, or may choose one that does: refused with `of` before anything is loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +162,8 @@ def bind(name: str, parameters: Mapping[str, Value] | None = None) -> Strategy:
     if "width" in values and int(values["n"]) % int(values["width"]):
         n, width = values["n"], values["width"]
         raise ConfigError(f"n={n} is not a multiple of width={width}: n/width beams survive a round")
+    if "of" in checked and name in _STEPWISE:
+        raise ConfigError(f"{name}: of= finds whole answers, and this strategy begins with a step: drop of=")
     if checked.keys() - known:
         found_by = [bind(part) for part in compose.inner(checked)]
         function = compose.compose(cast("compose.Function", function), found_by)
@@ -205,6 +213,8 @@ def _checked(parameter: Parameter, value: Value) -> Value:
             raise wrong
     if parameter.name in _CHOICES and converted not in _CHOICES[parameter.name]:
         raise wrong
+    if parameter.name in _FILLED and not converted:
+        raise wrong
     return converted
 
 
@@ -214,6 +224,8 @@ def _allowed(name: str, kind: type) -> str:
     if kind is bool:
         return "true or false"
     noun = {int: "a whole number", float: "a number", str: "text"}.get(kind, kind.__name__)
+    if kind is str and name in _FILLED:
+        return "text that is not empty"
     if name in _RANGES:
         low, high = _RANGES[name]
         return f"{noun} from {low:g} to {high:g}"

@@ -11,10 +11,11 @@ import pytest
 
 from flyweight import strategies
 from flyweight.errors import ConfigError
+from flyweight.protocols import Search
 from flyweight.select import lead
 from flyweight.strategies import compose
 from flyweight.testing import Draft, RuleVerifier, ToyPolicy, check_strategy
-from flyweight.types import Budget, Problem, Sampling, Stopped
+from flyweight.types import Budget, Node, Problem, Sampling, Stopped
 from tests.strategies.kit import InTurn, box, by_hash, play
 
 # How it is spelled
@@ -53,6 +54,10 @@ MISTAKES = [
     ("best_of_n:verifiers=judge", "unknown parameter of best_of_n 'verifiers'; did you mean 'verifier'"),
     ("best_of_n:enough=0", "enough='0' is not allowed: a number from 0.01 to 1"),
     ("best_of_n:lead=1.5", "lead='1.5' is not allowed"),
+    ("best_of_n:of=", "of='' is not allowed: text that is not empty"),
+    ("best_of_n:verifier=", "verifier='' is not allowed"),
+    ("best_of_n:policy=", "policy='' is not allowed"),
+    ("medoid:of=beam_search(of=sample)", "beam_search: of= finds whole answers"),
     ("best_of_n:of=" + "(" * 9 + ")" * 9, "nested deeper than 8"),
 ]
 
@@ -154,9 +159,26 @@ def test_one_sub_search_of_one_sample_is_one_sample() -> None:
     )
 
 
-def test_strategies_that_begin_with_a_step_say_that_of_is_not_for_them() -> None:
-    bound = strategies.bind("beam_search:of=sample")
-    with pytest.raises(AssertionError, match="of= finds whole answers, and this strategy begins with a step: drop of="):
+NOT_FOR_STEPS = "of= finds whole answers, and this strategy begins with a step: drop of="
+
+
+@pytest.mark.parametrize("name", strategies.names())
+def test_of_is_refused_before_a_search_or_works_in_all_of_them(name: str) -> None:
+    try:
+        bound = strategies.bind(f"{name}:of=sample")
+    except ConfigError as mistake:
+        assert str(mistake) == f"{name}: {NOT_FOR_STEPS}"
+    else:
+        # Samples that disagree and scores of steps: what makes `auto` search by steps.
+        play(bound, lambda question, so_far, rng, sampling: Draft(box(rng.random())), lambda q, s: [0.5])
+
+
+def test_a_strategy_of_ones_own_that_begins_with_a_step_says_that_of_is_not_for_it() -> None:
+    async def own(search: Search) -> Node | None:
+        return (await search.extend([search.root]))[0]
+
+    bound = compose.compose(own, [strategies.bind("sample")])
+    with pytest.raises(AssertionError, match=NOT_FOR_STEPS):
         play(bound)
 
 

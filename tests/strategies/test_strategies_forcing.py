@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from flyweight import strategies
+from flyweight.errors import ConfigError
 from flyweight.protocols import Growth, Response
 from flyweight.strategies.budget_forcing import Tape
 from flyweight.testing import Draft, ToyPolicy
@@ -26,6 +28,14 @@ def test_a_thought_that_ends_is_gone_on_with_and_then_answered() -> None:
     assert [sampling.max_tokens for sampling in write.samplings] == [512, 512 - spent[0], 512 - sum(spent), 1024]
     assert played.notes == {"thinking": "a phase of its own"}
     assert [c.answer for c in played.result.candidates] == ["1"], "a thought is no candidate"
+
+
+def test_without_a_tag_no_thought_would_end() -> None:
+    with pytest.raises(ConfigError, match="closing='' is not allowed: text that is not empty"):
+        strategies.bind("budget_forcing:closing=")
+    texts = InTurn("one" + END, " two" + END, box(1))
+    played = play("budget_forcing", texts, waits=1, opening="", wait="", final="")
+    assert played.result.text == "one\n two</think>" + box(1), "the other texts may be empty"
 
 
 def test_all_of_it_is_on_one_path() -> None:
