@@ -263,11 +263,10 @@ def _verdicts(rows: Sequence[Row]) -> str:
     dear = [row for row, apart in others if apart.low <= 0 and row.flops > 1.1 * base.flops]
     lines.append(f"- **Not worth their cost here**, over a tenth more FLOPs without being better: {_named(dear)}.")
     widths = [apart.high - apart.low for _, apart in others]
-    chance = len(others) / 20
     lines.append(
         f"- An interval here is {share(sum(widths) / max(1, len(widths)))[:-2]} points wide on average, so differences "
-        f"below half of that stay unseen; of {len(others)} intervals about {max(1, round(chance))} leaves out zero by "
-        "chance."
+        f"below half of that stay unseen; where nothing differs, {len(others) / 20:.1f} of {len(others)} intervals "
+        "leave out zero by chance."
     )
     return "\n".join(lines) + "\n\n"
 

@@ -35,8 +35,8 @@ INTRODUCTION = """### Beam gain
 
 What scores are worth when they decide which steps go on, rather than which answer is taken: searches by `self`
 against its best of {n} and against majority of {n}, on the same questions at about as many tokens. In points, question
-by question, with 95 % intervals by paired bootstrap. Development: docs/strategies.md; calibration: what
-`flyweight calibrate` recorded (benchmarks/verifiers_beam.py). Where the two disagree, the larger sample weighs more.
+by question, with 95 % intervals by paired bootstrap. Development and test: docs/strategies.md; calibration: what
+`flyweight calibrate` recorded (benchmarks/verifiers_beam.py). Where they disagree, the larger sample weighs more.
 """
 HEAD = (
     "questions",
@@ -103,16 +103,20 @@ def _majority(drawn: list[Sample]) -> bool:
 def section() -> str:
     """The table; nothing as long as no search is on record."""
     kept = Kept(OUTCOMES)
-    developed = {
-        name: {id: Searched(one.right, one.tokens) for id, one in kept.outcomes("gsm8k", name).items()}
-        for name in (BASELINE, VOTE, *SEARCHES)
-    }
-    lines = _rows("GSM8K, development", developed)
+    lines = _rows("GSM8K, development", _kept(kept, "gsm8k"))
     if CALIBRATION.exists():
         read = json.loads(CALIBRATION.read_text("utf-8"))
         found = {name: {id: Searched(*row) for id, row in rows.items()} for name, rows in read.items()}
         lines += _rows("GSM8K, calibration", found)
+    lines += _rows("GSM8K, test", _kept(kept, "final"))
     return INTRODUCTION.format(n=N) + "\n" + table(HEAD, lines) + "\n" if lines else ""
+
+
+def _kept(kept: Kept, part: str) -> By:
+    return {
+        name: {id: Searched(one.right, one.tokens) for id, one in kept.outcomes(part, name).items()}
+        for name in (BASELINE, VOTE, *SEARCHES)
+    }
 
 
 def _rows(words: str, found: By) -> list[list[str]]:
@@ -120,10 +124,10 @@ def _rows(words: str, found: By) -> list[list[str]]:
     for name in SEARCHES:
         ours = found.get(name, {})
         best, vote = found.get(BASELINE, {}), found.get(VOTE, {})
-        if ours and best.keys() & vote.keys() >= ours.keys():
+        if ours and best.keys() >= ours.keys():
             right = between(stats.wilson(sum(one.right for one in ours.values()), len(ours)))
             tokens = [f"{fmean(each[id].tokens for id in ours):,.0f}" for each in (ours, best)]
-            gains = [_gain(ours, each) for each in (best, vote)]
+            gains = [_gain(ours, each) if each.keys() >= ours.keys() else "–" for each in (best, vote)]
             lines.append([f"{len(ours)} of {words}", f"`{name}`", right, *gains, *tokens])
     return lines
 
