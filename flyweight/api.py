@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -73,6 +74,8 @@ class Session:
         memory. `confidence_map` is a file made by `flyweight bench calibrate`, instead of the maps that come with the
         package. Raises ModelError or ConfigError.
         """
+        if max_tokens < 1:
+            raise ConfigError(f"max_tokens={max_tokens} is not allowed: a whole number from 1")
         # The model last: what is wrong with the rest is said before anyone waits for it.
         self.verifier = _verifier(verifier)
         reader = answers or AnswersOf(kind)
@@ -186,6 +189,13 @@ def _strategy(strategy: str | StrategyFunction, parameters: Mapping[str, Value],
     if isinstance(strategy, str):
         check_named(strategies.normal(strategy, parameters)[0], held)
         return strategies.bind(strategy, parameters)
+    if not callable(strategy):
+        raise ConfigError(f"strategy={strategy!r} is neither a name nor an async def: flyweight list shows the names")
+    try:
+        inspect.signature(strategy).bind(None, **parameters)
+    except TypeError as mistake:
+        name = getattr(strategy, "__name__", "strategy")
+        raise ConfigError(f"{name}{inspect.signature(strategy)}: {mistake}") from None
     return cast("Callable[[Search], Coroutine[object, object, Node | None]]", functools.partial(strategy, **parameters))
 
 

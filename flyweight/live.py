@@ -7,6 +7,7 @@ ask in `reader`: both come down to `Live.draw` and `Live.read`, whose `await` yi
 from __future__ import annotations
 
 import itertools
+import numbers
 import random
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 
 from flyweight.calls import Draw, Outside, Task, ask
 from flyweight.candidates import Candidates
-from flyweight.errors import BudgetSpent, SandboxError
+from flyweight.errors import BudgetSpent, ConfigError, SandboxError
 from flyweight.protocols import Hidden, Policy, Request, Response, Search, Strategy, Until
 from flyweight.setting import Setting
 from flyweight.types import (
@@ -47,9 +48,10 @@ class Live:
     """The one whose code is running now."""
 
     def __init__(self, problem: Problem, strategy: Strategy, budget: Budget, setting: Setting) -> None:
+        """Raises ConfigError for a budget that nothing can keep to."""
         self.original = problem
         self.problem = replace(problem, answer=None)
-        self.budget = budget
+        self.budget = _possible(budget)
         self.usage = Usage()
         self.setting = setting
         self.root = rooted(problem.conversation)
@@ -76,8 +78,13 @@ class Live:
         self._strategy = strategy
 
     def begin(self, search: Search) -> None:
-        """Make the strategy, speaking to `search`, the coroutine to be run."""
-        self.main = self.task = Task(self._strategy(search), self.random(()))
+        """Make the strategy, speaking to `search`, the coroutine to be run. ConfigError where it makes none."""
+        coroutine = self._strategy(search)
+        if not hasattr(coroutine, "send"):
+            function = getattr(self._strategy, "func", self._strategy)  # a partial says what it is of
+            name = getattr(function, "__name__", repr(function))
+            raise ConfigError(f"the strategy {name} is no coroutine function: write it as async def")
+        self.main = self.task = Task(coroutine, self.random(()))
         self.emit("start", node=self.root, facts={"prompt": self.original.prompt, "answer": self.original.answer})
 
     # Drawing ----------------------------------------------------------------------------------------------
@@ -288,6 +295,21 @@ class Live:
         )
         self.emit("end", facts={"result": self.result})
         return self.result
+
+
+def _possible(budget: Budget) -> Budget:
+    """The budget. ConfigError for a limit that is none: not a number, negative, or a confidence outside (0, 1]."""
+    for name, kind, allowed in (
+        ("tokens", numbers.Integral, "a whole number from 0"),
+        ("verifications", numbers.Integral, "a whole number from 0"),
+        ("seconds", numbers.Real, "seconds from 0"),
+        ("confidence", numbers.Real, "a probability above 0, at most 1"),
+    ):
+        value = getattr(budget, name)
+        number = isinstance(value, kind)
+        if value is not None and not (number and (0 < value <= 1 if name == "confidence" else value >= 0)):
+            raise ConfigError(f"Budget({name}={value!r}) is not allowed: {allowed}, or None for no limit")
+    return budget
 
 
 def rooted(messages: Sequence[Message]) -> Node:

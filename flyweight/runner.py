@@ -131,7 +131,7 @@ class Runner:
         """Begin a search; `step` drives it until its `result` is there.
 
         `setting` is `Runner.setting` with whatever this search has otherwise. Raises SandboxError where the answers to
-        the problem cannot be told apart without a sandbox.
+        the problem cannot be told apart without a sandbox, ConfigError for a strategy or a budget that is none.
         """
         search = Live(problem, strategy, budget or Budget(), setting or self.setting)
         search.begin(Vocabulary(search))
