@@ -33,6 +33,7 @@ from flyweight.bench import Plan, Progress
 from flyweight.errors import ConfigError
 from flyweight.report import grader, records
 from flyweight.store import Store
+from flyweight.store.values import Precision
 from flyweight.strategies import Value
 from flyweight.types import Budget
 
@@ -43,6 +44,7 @@ OUTCOMES = FOLDER / "outcomes.json.gz"
 DECISION = FOLDER / "final.json"
 PUZZLES = FOLDER / "countdown.jsonl"
 POOL_FILE = FOLDER / "pool.jsonl.xz"
+FINAL_FILE = FOLDER / "final.jsonl.xz"
 
 BASELINE = "best_of_n"
 """What the others are compared with; the first to draw, as it has its samples scored while it draws them."""
@@ -345,23 +347,24 @@ def main() -> None:
             for number, (block, strategy, model) in enumerate(wanted, 1):
                 print(f"{number}/{len(wanted)} {block.name} {model} {strategy}")
                 draw(kept, block, strategy, model, runs)
-            if not trial and wanted and not given.final:
-                _write_pool(runs)
+            if given.final:
+                _pack(sorted(runs.glob("final-*")), FINAL_FILE, "none")  # to read: nothing else is drawn from there
+            elif not trial and wanted:
+                _pack([runs / "gsm8k-pool", runs / "countdown-pool"], POOL_FILE, "float16")
     if trial:
         print(page.tables(kept))
         return
     page.write(kept)
 
 
-def _write_pool(runs: Path) -> None:
-    """The samples that are chosen among, both tasks in one file."""
-    with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "flyweight.db") as both:
-        for part in ("gsm8k", "countdown"):
-            if (runs / f"{part}-pool" / "flyweight.db").exists():
-                with Store(runs / f"{part}-pool" / "flyweight.db") as store:
-                    store.dump(Path(folder) / f"{part}.jsonl.xz")
-                both.load(Path(folder) / f"{part}.jsonl.xz")
-        both.dump(POOL_FILE)
+def _pack(runs: Sequence[Path], file: Path, precision: Precision) -> None:
+    """The stores in these folders, in one file."""
+    with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "flyweight.db") as together:
+        for run in runs:
+            with Store(run / "flyweight.db") as store:
+                store.dump(Path(folder) / "part.jsonl.gz", precision)
+            together.load(Path(folder) / "part.jsonl.gz")
+        together.dump(file, precision)
 
 
 if __name__ == "__main__":
