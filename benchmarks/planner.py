@@ -35,7 +35,7 @@ from flyweight.optimal.evidence import SIZES, Evidence
 from flyweight.report import Report, grader
 from flyweight.report.pools import voted
 from flyweight.stats import best_at_k, bootstrap_mean
-from flyweight.store import Store
+from flyweight.store import RunInfo, Store
 from flyweight.strategies import Value
 
 PAGE = ROOT / "docs" / "plan.md"
@@ -224,6 +224,8 @@ def collected(folder: Path) -> str:
         name = pool.name.removesuffix(".jsonl.xz")
         path = folder / name / "flyweight.db"
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and path.stat().st_mtime < pool.stat().st_mtime:
+            path.unlink()  # made of a pool that was widened since
         new = not path.exists()
         with Store(path) as store:
             if new:
@@ -271,11 +273,11 @@ def of_pool(store: Store, name: str) -> list[Evidence]:
     note = f"{MADE_BY} (results/verifiers/{path.name})"
     for judge in JUDGES:
         if judge in kept.whole and judge not in have:
-            found += of_scores(store, run.id, kept, judge, note)
+            found += of_scores(store, run, kept, judge, note)
     return found
 
 
-def of_scores(store: Store, run: str, kept: Kept, judge: str, note: str) -> Iterator[Evidence]:
+def of_scores(store: Store, run: RunInfo, kept: Kept, judge: str, note: str) -> Iterator[Evidence]:
     """best_of_n and weighted_best_of_n with a verifier whose scores are on record beside the pool."""
     samples = Samples.of(kept)
     scores = [question["scores"][judge] for question in kept.questions.values()]
@@ -290,7 +292,7 @@ def of_scores(store: Store, run: str, kept: Kept, judge: str, note: str) -> Iter
             keys = sorted({(draw.score, draw.logprob) for draw in own if draw.score is not None})
             ranks = [-1.0 if d.score is None else float(keys.index((d.score, d.logprob))) for d in own]
             best.append(best_at_k(ranks, [d.right and d.score is not None for d in own], k))
-        work = replace(evidence.samples(store, run, k), scored=float(k), verified=0.0)
+        work = replace(evidence.samples(store, run.id, k), scored=float(k), verified=0.0)
         for strategy, values in (("best_of_n", best), ("weighted_best_of_n", [vote[k - 1] for vote in votes])):
             yield Evidence(
                 about["task"],
@@ -303,6 +305,7 @@ def of_scores(store: Store, run: str, kept: Kept, judge: str, note: str) -> Iter
                 "measured",
                 note,
                 work,
+                run.configuration["sampling"]["max_tokens"],
             )
 
 

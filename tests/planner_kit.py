@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flyweight.optimal import calibration, evidence, planner, speed
+from flyweight.optimal import calibration, evidence, planner, speed, told
 from flyweight.optimal.evidence import Evidence, Known
 from flyweight.optimal.planner import Choice, Options
 from flyweight.optimal.speed import Speed
@@ -59,16 +59,15 @@ def choice(
     """A choice with these costs."""
     facts = Known(row.model, **{"parameters": 1e9, **known})
     assert row.work is not None
-    return Choice(
-        row.model, "file", row, facts, row.work, seconds, memory, 1e6, 1, 2048, flops, seconds / 2, dollars
-    )  # fmt: skip
+    costs = (seconds, memory, 1e6, 1, 2048, flops, seconds / 2, dollars)
+    return Choice(row.model, "file", row, facts, row.work, *costs, answer=100.0)
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, rows: list[Evidence], here: dict[str, Speed], listed: list[Known]) -> None:
     """Nothing is known but this: `here` are the models with a file, in one form of their weights."""
     monkeypatch.setattr(evidence, "shipped", lambda: rows)
     monkeypatch.setattr(calibration, "shipped", lambda: ())
-    monkeypatch.setattr(evidence, "published", lambda: tuple(listed))
+    monkeypatch.setattr(told, "published", lambda: tuple(listed))
     monkeypatch.setattr(speed, "forms", lambda: ("file",))
     monkeypatch.setattr(speed, "known", lambda path, form: here.get(path.stem))
     monkeypatch.setattr(planner, "_path", lambda known, failures: Path(known.name) if known.name in here else None)

@@ -123,6 +123,14 @@ def test_a_damaged_record_is_made_anew(asked: list[list[str]], model: Path, dama
     assert speed.known(model, "file") is None
 
 
+@pytest.mark.parametrize("row", [{}, None, {"parameters": 1, "kv_bytes": 1, "points": [[1]], "prefill": [1, 2]}])
+def test_a_damaged_row_is_measured_anew(asked: list[list[str]], model: Path, row: object) -> None:
+    found = speed.measure(model, "file")
+    speed._file().write_text(json.dumps({speed._key(model, "file"): row}))
+    assert speed.known(model, "file") is None
+    assert speed.measure(model, "file") == found and len(asked) == 4
+
+
 def test_a_model_that_does_not_run_is_one_line(model: Path) -> None:
     with pytest.raises(ModelError) as caught:
         speed.measure(model, "file")

@@ -9,7 +9,7 @@ import pytest
 
 from flyweight import bench
 from flyweight.errors import ConfigError
-from flyweight.optimal import calibration, evidence
+from flyweight.optimal import calibration, evidence, told
 from flyweight.optimal.work import Work, mean, of_search, rounds, schedule
 from flyweight.stats import wilson
 from flyweight.store import Store
@@ -144,8 +144,8 @@ def test_shipped_figures_hold_together() -> None:
 
 
 def test_published_figures_name_their_source() -> None:
-    assert all(row.note and row.source == "published" for known in evidence.published() for row in known.results)
-    assert all(known.pretraining_tokens > 1e12 and known.kv_bytes > 0 for known in evidence.published())
+    assert all(row.note and row.source == "published" for known in told.published() for row in known.results)
+    assert all(known.pretraining_tokens > 1e12 and known.kv_bytes > 0 for known in told.published())
 
 
 def test_a_calibration_is_evidence_for_auto() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from flyweight.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
     from flyweight.optimal.bigger import Exchange
+    from flyweight.optimal.calibration import Calibration
     from flyweight.optimal.evidence import Known
     from flyweight.optimal.planner import Choice, Options
     from flyweight.optimal.verdict import Verdict
@@ -109,6 +111,13 @@ def plan(
         raise ConfigError(f"--figure {figure}: the ending must be one of {', '.join(ENDINGS)}")
     if figure is not None and not plots.available():
         raise ConfigError(f"pictures need matplotlib: {plots.MISSING}")
+    if fresh and not measure:
+        raise ConfigError("--fresh forgets what was measured, to measure again: drop it or --no-measure")
+
+    def tell(line: str) -> None:
+        if not quiet:
+            typer.echo(render.oneline(line), err=True)
+
     asked = wanted(
         task=task,
         memory=memory,
@@ -125,12 +134,10 @@ def plan(
         weights=weights,
         measure=measure,
     )
-
-    def tell(line: str) -> None:
-        if not quiet:
-            typer.echo(render.oneline(line), err=True)
-
+    if runs is not None and not any(row.task == task for row in asked.evidence if row.note == _of_runs(runs)):
+        tell(f"{runs} holds no finished run of {task}")
     if fresh:
+        planner.collected(asked)  # a mistake should not cost what was measured
         speed.forget()
     choices = planner.choices(asked, tell)
     found = verdict.judge(asked, choices)
@@ -163,7 +170,7 @@ def wanted(
     """The options, checked; ConfigError for what is not understood. Reads files, loads nothing."""
     from flyweight import tasks
     from flyweight.optimal import calibration as calibrations
-    from flyweight.optimal import evidence, units
+    from flyweight.optimal import evidence, told, units
     from flyweight.optimal.planner import Options
 
     tasks.factory(task)
@@ -175,15 +182,15 @@ def wanted(
         raise ConfigError(f"--context {context} is not allowed: a whole number from 1")
     if weights not in FORMS:
         raise unknown("--weights", weights, FORMS)
-    theirs = [] if models is None else evidence.read_models(models)
+    theirs = [] if models is None else told.read_models(models)
     hour, theirs = _priced(prices, theirs)
     known = evidence.from_calibrations(calibrations.shipped(), "the calibration that comes with the package")
     if runs is not None:
         with reading(runs) as store:
-            known += evidence.from_store(store, f"flyweight report --runs {runs}")
+            known += evidence.from_store(store, _of_runs(runs))
     if calibration is not None:
         note = f"flyweight calibrate ({calibration})"
-        known += evidence.from_calibrations(calibrations.read(calibration), note, file=str(calibration))
+        known += evidence.from_calibrations(_of_model(calibration, task, only), note, file=str(calibration))
     return Options(
         task=task,
         memory=None if memory is None else units.bytes_of(memory),
@@ -199,6 +206,42 @@ def wanted(
         weights=weights,
         measure=measure,
     )
+
+
+def _of_runs(runs: Path) -> str:
+    return f"flyweight report --runs {shlex.quote(str(runs))}"
+
+
+def _of_model(file: Path, task: str, only: Sequence[str]) -> list[Calibration]:
+    """The calibrations of a file, under the names of the models chosen among.
+
+    ConfigError where none was fitted on the task, or on one of the models.
+    """
+    from dataclasses import replace
+
+    from flyweight.bench.engine import file_of
+    from flyweight.errors import FlyweightError
+    from flyweight.optimal import calibration
+
+    def fits(name: str, each: Calibration) -> bool:
+        try:
+            return (file_of(name) or "sha256:") == f"sha256:{each.sha256}"
+        except FlyweightError:  # not on this machine: then its name has to do
+            return name == each.model
+
+    held = calibration.read(file)
+    mine = [each for each in held if each.sources and each.sources[0].task == task]
+    if not mine:
+        tasks = ", ".join(sorted({source.task for each in held for source in each.sources[:1]}))
+        raise ConfigError(f"--calibration {file} was fitted on {tasks}, not on {task}: see flyweight calibrate")
+    found = [replace(each, model=name) for each in mine for name in only or (each.model,) if fits(name, each)]
+    if not found:
+        fitted = ", ".join(f"{each.model} ({each.sha256[:12] or 'no file'})" for each in mine)
+        raise ConfigError(
+            f"--calibration {file} was fitted on {fitted}, not on {' or '.join(only) or 'the file of that name'}: fit "
+            "one with flyweight calibrate"
+        )
+    return found
 
 
 def _priced(prices: Sequence[str], models: Sequence[Known]) -> tuple[float | None, list[Known]]:
@@ -218,6 +261,8 @@ def _priced(prices: Sequence[str], models: Sequence[Known]) -> tuple[float | Non
                 "million tokens read and written"
             )
         numbers = [float(part.strip().lstrip("$")) for part in parts]
+        if not equals and hour is not None:
+            raise ConfigError(f"--price {text}: an hour of this machine has one price, and {hour:g} was given, too")
         if not equals:
             hour = numbers[0]
         elif name not in found:
@@ -248,7 +293,7 @@ def shown(asked: Options, found: Verdict) -> str:
     ]
     parts += ["", _block("Recommendation", facts), _block("Because", [f"it is {found.reason}"])]
     if best.command:
-        parts.append(_block("Run it", [best.command]))
+        parts.append(_command(best.command))
     parts.append(_block("Evidence", [best.evidence.note]))
     if found.even:
         parts += ["", "Break-even with the bigger model's first answer", "", _even(found)]
@@ -322,6 +367,22 @@ def _item(text: str) -> str:
 def _block(name: str, lines: Sequence[str]) -> str:
     pad = f"{name:<15} "
     return _filled(" ".join(lines), pad, " " * len(pad))
+
+
+def _command(text: str) -> str:
+    """The command on as many lines as it takes, as a shell reads it; an option stays with its value."""
+    words: list[str] = []
+    for word in map(shlex.quote, shlex.split(text)):
+        if words and words[-1].startswith("-") and not word.startswith("-"):
+            words[-1] += f" {word}"
+        else:
+            words.append("&&" if word == "'&&'" else word)
+    lines = [f"{'Run it':<15}"]
+    for word in words:
+        if len(lines[-1]) + 1 + len(word) > WIDTH - 2 and lines[-1].strip():
+            lines.append(" " * 15)
+        lines[-1] += f" {word}"
+    return " \\\n".join(lines)
 
 
 def _filled(text: str, first: str, others: str) -> str:

@@ -10,6 +10,7 @@ controller.py   the strategy `auto`, which acts on it
 The planner, which compares models as well:
 
 evidence.py     how often which configuration is right, and where that is known from
+told.py         what papers and the user say of that
 work.py         what a search makes an engine do, whatever the machine
 speed.py        what that takes on this machine
 planner.py      every choice there is for a task, with its seconds, bytes and accuracy

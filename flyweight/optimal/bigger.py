@@ -29,9 +29,9 @@ class BreakEven(NamedTuple):
     reached: float
     """How often that is right."""
     flops: float
-    """n that takes as many operations."""
+    """n that takes as many operations; infinite where the largest n on record takes fewer."""
     seconds: float
-    """n that takes as long; infinite where the largest n on record is faster still."""
+    """n that takes as long; infinite where the largest n on record is faster."""
 
 
 class Exchange(NamedTuple):
@@ -88,13 +88,15 @@ def _where(members: Sequence[Choice], cost: Callable[[Choice], float], wanted: f
     return math.inf
 
 
-def times(ratio: float, bigger: float) -> float:
+def times(ratio: float, bigger: float, longer: float = 1.0) -> float:
     """How many times the inference tokens of a model `bigger` times as large a small one may use, at equal FLOPs.
 
     M + 3 (M - 1) / R. Pretraining takes 6 N D operations, inference 2 N D'; a model M times as large multiplies both,
     and R = D' / D is the ratio of inference to pretraining tokens. Source: Snell et al. 2024 (2408.03314), section 7.
+    Deviation: the bigger one may have been trained on `longer` times as many tokens, which puts M x longer for the M
+    in brackets; 0 where the small one's pretraining took more than everything the bigger one does.
     """
-    return bigger + 3 * (bigger - 1) / ratio
+    return max(0.0, bigger + 3 * (bigger * longer - 1) / ratio)
 
 
 def exchanges(options: Options, choices: Sequence[Choice]) -> list[Exchange]:
@@ -112,9 +114,11 @@ def exchanges(options: Options, choices: Sequence[Choice]) -> list[Exchange]:
         if options.tokens_per_day is not None and known.pretraining_tokens:
             ratios = [options.tokens_per_day * options.days / known.pretraining_tokens]
         larger = greedy.known.parameters / known.parameters
+        theirs = greedy.known.pretraining_tokens
+        longer = theirs / known.pretraining_tokens if theirs and known.pretraining_tokens else 1.0
         tokens = greedy.flops / (2 * greedy.known.parameters)
         for ratio in (*ratios, math.inf):
-            allowed = times(ratio, larger)
+            allowed = times(ratio, larger, longer)
             fits = [c for c in mine if c.flops / (2 * known.parameters) <= allowed * tokens]
             best = max(fits, key=lambda choice: (choice.accuracy, -choice.flops), default=None)
             found.append(Exchange(small, big, ratio, allowed, best, greedy))

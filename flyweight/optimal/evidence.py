@@ -1,23 +1,19 @@
 """What is known about how often a configuration is right, and where that is known from.
 
-Measured on this project's recordings (`measured.json`, made by `python -m benchmarks.planner --evidence`), on the
-user's own recorded runs, or said by the user; figures from papers are labelled as such (`published.toml`) and stand
-back wherever something was measured.
+Measured on this project's recordings (`measured.json`, made by `python -m benchmarks.planner --evidence`) or on the
+user's own recorded runs; `told.py` has what papers and the user say.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import math
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from flyweight import stats
+from flyweight import stats, strategies
 from flyweight.errors import ConfigError
 from flyweight.optimal.work import SLOTS, Work, mean, of_search, rounds
 from flyweight.stats import Interval
@@ -34,11 +30,10 @@ __all__ = [
     "Cost",
     "Evidence",
     "Known",
+    "Source",
     "from_calibrations",
     "from_report",
     "from_store",
-    "published",
-    "read_models",
     "samples",
     "shipped",
     "shipped_costs",
@@ -71,6 +66,8 @@ class Evidence:
     """The command that counts again, or who published it."""
     work: Work | None = None
     """None where nobody recorded it."""
+    max_tokens: int | None = None
+    """Longest answer that was allowed; None where nobody says."""
 
     @property
     def n(self) -> int:
@@ -78,11 +75,20 @@ class Evidence:
         return int(self.parameters.get("n", 1))
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The strategy's own parameters beside n that are not as it has them."""
+        usual = _defaults(self.strategy)
+        return {key: value for key, value in self.parameters.items() if key != "n" and usual.get(key, value) != value}
+
+    @property
     def label(self) -> str:
-        """Strategy, n and verifier."""
-        n = f" n={self.n}" if "n" in self.parameters else ""
-        budget = f" {self.parameters['budget_tokens']:,} tokens" if "budget_tokens" in self.parameters else ""
-        return f"{self.strategy}{n}{budget}" + (f" ({self.verifier})" if self.verifier else "")
+        """Strategy, n, what is set otherwise than usual, and verifier."""
+        parts = [self.strategy]
+        parts += [f"n={self.n}"] if "n" in self.parameters else []
+        parts += [f"{self.parameters['budget_tokens']:,} tokens"] if "budget_tokens" in self.parameters else []
+        # Whose calibration it is makes no other search of it: the user's own replaces ours.
+        parts += [f"{key}={value}" for key, value in sorted(self.settings.items()) if key != "calibration"]
+        return " ".join([*parts, *([f"({self.verifier})"] if self.verifier else [])])
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -96,8 +102,18 @@ class Evidence:
             "parameters": dict(self.parameters),
             "accuracy": [round(value, 4) for value in self.accuracy],
             "questions": self.questions,
+            "max_tokens": self.max_tokens,
             "note": self.note,
         }
+
+
+@functools.cache
+def _defaults(strategy: str) -> Mapping[str, Any]:
+    """The parameters of a strategy; none of one that is not installed here."""
+    try:
+        return {each.name: each.default for each in strategies.describe(strategy).parameters}
+    except ConfigError:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -200,6 +216,7 @@ def from_report(store: Store, report: Report, note: str) -> list[Evidence]:
                 "measured",
                 note,
                 mean(works),
+                info.configuration["sampling"]["max_tokens"],
             )
             take(evidence)
         for pool in section.pools:
@@ -230,6 +247,7 @@ def _curve(store: Store, task: str, curve: Curve, questions: int, note: str) -> 
                 "measured",
                 note,
                 work if curve.verifier else replace(work, verified=0.0, scored=0.0),
+                info.configuration["sampling"]["max_tokens"],
             )
 
 
@@ -291,113 +309,3 @@ def usual(n: int, drawn: float, question: float) -> Work:
     """The work of n samples side by side that draw so many tokens in all."""
     rows = min(n, SLOTS)
     return Work(question, drawn, 0.0, float(n), question + drawn / n / 2, {rows: drawn / rows})
-
-
-# What others say ------------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def published() -> tuple[Known, ...]:
-    """Models and figures out of papers and model cards, each with its source."""
-    text = resources.files("flyweight.optimal").joinpath("published.toml").read_text("utf-8")
-    return tuple(_models(tomllib.loads(text), "published.toml", "published"))
-
-
-def read_models(path: Path) -> list[Known]:
-    """Models of a user's TOML file (docs/plan.md). ConfigError for what cannot be read or is not meant."""
-    try:
-        facts = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"--models {path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--models {path} is not TOML: {' '.join(str(error).split())}") from error
-    found = list(_models(facts, f"--models {path}", "given"))
-    if not found:
-        raise ConfigError(f"--models {path} holds no [[model]]: see docs/plan.md")
-    return found
-
-
-MODEL = ("name", "path", "parameters", "bytes", "kv_bytes", "pretraining_tokens", "quantisation", "seconds", "note")
-RESULT = ("task", "strategy", "n", "verifier", "accuracy", "questions", "low", "high", "note", "generated", "prompt")
-
-
-def _models(facts: Mapping[str, Any], where: str, source: Source) -> Iterator[Known]:
-    rows = facts.get("model", [])
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ConfigError(f"{where}: write each model as a table [[model]]")
-    for row in rows:
-        name = row.get("name")
-        if not isinstance(name, str) or not name:
-            raise ConfigError(f"{where}: a [[model]] has no name")
-        here = f"{where}: model {name}"
-        _known(row, (*MODEL, "price", "result"), here)
-        price = row.get("price")
-        if price is not None and not (isinstance(price, list) and len(price) == 2 and all(map(_positive, price))):
-            raise ConfigError(f"{here}: price {price!r} is not [US$ per million tokens read, written]")
-        for key in ("parameters", "bytes", "kv_bytes", "pretraining_tokens", "seconds"):
-            if key in row and not (_positive(row[key]) and row[key] > 0):
-                raise ConfigError(f"{here}: {key} {row[key]!r} is not a number above 0")
-        if price is not None and "seconds" not in row:
-            raise ConfigError(f"{here} has a price and no seconds: add how long an answer takes")
-        results = row.get("result", [])
-        if not isinstance(results, list) or not all(isinstance(one, dict) for one in results):
-            raise ConfigError(f"{here}: write each figure as a table [[model.result]]")
-        yield Known(
-            **{key: row[key] for key in MODEL if key in row},
-            price=None if price is None else (float(price[0]), float(price[1])),
-            results=tuple(_result(name, one, here, source) for one in results),
-        )
-
-
-def _result(model: str, row: Mapping[str, Any], where: str, source: Source) -> Evidence:
-    _known(row, RESULT, f"{where}: result")
-    accuracy, questions = row.get("accuracy"), row.get("questions", 0)
-    for key in ("task", "note") if source == "published" else ("task",):
-        if not isinstance(row.get(key), str):
-            raise ConfigError(f"{where}: a result has no {key}")
-    if not _positive(accuracy) or float(accuracy) > 1:  # type: ignore[arg-type]
-        raise ConfigError(f"{where}: accuracy {accuracy!r} is not a share between 0 and 1")
-    if not isinstance(questions, int) or questions < 0:
-        raise ConfigError(f"{where}: questions {questions!r} is not a whole number")
-    n = row.get("n")
-    if n is not None and (not isinstance(n, int) or n < 1):
-        raise ConfigError(f"{where}: n {n!r} is not a whole number from 1")
-    value = float(accuracy)  # type: ignore[arg-type]
-    limits = [row[key] for key in ("low", "high") if key in row]
-    if limits:
-        if len(limits) != 2 or not all(map(_positive, limits)) or not limits[0] <= value <= limits[1] <= 1:
-            raise ConfigError(f"{where}: low and high {limits} do not enclose the accuracy {value:g}")
-        interval = Interval(float(limits[0]), value, float(limits[1]))
-    elif questions:
-        interval = stats.wilson(round(value * questions), questions)._replace(value=value)
-    else:
-        interval = Interval(0.0, value, 1.0)
-    for key in ("generated", "prompt"):
-        if not _positive(row.get(key, 0)):
-            raise ConfigError(f"{where}: {key} {row[key]!r} is not a number of tokens")
-    generated, prompt = float(row.get("generated", 0)), float(row.get("prompt", 0))
-    work = None
-    if generated:
-        work = usual(n or 1, generated, prompt)
-    return Evidence(
-        row["task"],
-        model,
-        str(row.get("strategy", "greedy" if n is None else "best_of_n")),
-        {} if n is None else {"n": n},
-        row.get("verifier"),
-        interval,
-        questions,
-        source,
-        str(row.get("note", "said by the user")),
-        work,
-    )
-
-
-def _known(row: Mapping[str, Any], allowed: Sequence[str], where: str) -> None:
-    for key in row:
-        if key not in allowed:
-            raise ConfigError(f"{where} has an unknown key {key!r} (one of: {', '.join(allowed)})")
-
-
-def _positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf

@@ -8,6 +8,7 @@ measurement; accuracy from `evidence.py`. What to make of them is `verdict.py`'s
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -16,8 +17,8 @@ from typing import Any
 
 from flyweight import models
 from flyweight.errors import ConfigError, FlyweightError, ModelError, unknown
-from flyweight.optimal import evidence, speed
-from flyweight.optimal.evidence import Cost, Evidence, Known
+from flyweight.optimal import evidence, speed, told
+from flyweight.optimal.evidence import ANSWER, Cost, Evidence, Known
 from flyweight.optimal.speed import Speed
 from flyweight.optimal.work import SLOTS, Work
 
@@ -85,6 +86,12 @@ class Choice:
     dollars: float | None
     """For one question; None where no price was given."""
     parked: float = 0.0
+    answer: float = ANSWER
+    """Tokens of the one answer that is read: the model's first one."""
+    here: bool = True
+    """Whether the model is on this machine, or behind an interface."""
+    public: bool = False
+    """Whether the questions are for programs, with tests that everybody sees."""
     notes: tuple[str, ...] = field(default=())
     """What of this was not measured."""
 
@@ -111,17 +118,21 @@ class Choice:
 
     @property
     def command(self) -> str:
-        """What runs it; empty behind an interface, and for a model that has no file here or in the catalog."""
+        """What runs it, for a shell; empty behind an interface, and for a model with no file here or in the catalog."""
         if self.remote or (self.known.path is None and self.model not in models.catalog()):
             return ""
-        said = self.evidence
-        words = ["flyweight solve QUESTION", f"--model {self.known.path or self.model}", f"--strategy {said.strategy}"]
-        words += [f"-n {said.n}"] if "n" in said.parameters else []
-        words += [f"--budget-tokens {said.parameters['budget_tokens']}"] if "budget_tokens" in said.parameters else []
-        words += [f"--set {key}={said.parameters[key]}" for key in ("width", "calibration") if key in said.parameters]
-        words += [f"--verifier {said.verifier}"] if said.verifier else []
-        words += ["--tests FILE"] if said.verifier == "tests" else []
-        return " ".join([*words, f"--weights {self.weights} --slots {self.slots} --context {self.context}"])
+        said, name = self.evidence, self.known.path or self.model
+        tokens = said.parameters.get("budget_tokens")
+        words = ["flyweight", "solve", "QUESTION", "--model", name, "--strategy", said.strategy]
+        words += ["-n", str(said.n)] if "n" in said.parameters else []
+        words += ["--budget-tokens", str(tokens)] if tokens else []
+        words += [word for key, value in said.settings.items() for word in ("--set", f"{key}={value}")]
+        words += ["--verifier", said.verifier] if said.verifier else []
+        words += ["--tests", "FILE"] if self.public else []
+        words += ["--max-tokens", str(said.max_tokens)] if said.max_tokens else []
+        words += ["--weights", self.weights, "--slots", str(self.slots), "--context", str(self.context)]
+        pull = [] if self.here else [shlex.join(["flyweight", "models", "pull", name])]
+        return " && ".join([*pull, shlex.join(words)])
 
     def as_dict(self) -> dict[str, Any]:
         """JSON types: bytes, seconds, shares in [0, 1]."""
@@ -162,7 +173,7 @@ def collected(options: Options) -> tuple[list[Known], list[Evidence]]:
     ConfigError for names nobody knows, and for a task on which nothing is known.
     """
     theirs = {known.name: known for known in options.models}
-    ours = {known.name: known for known in evidence.published()}
+    ours = {known.name: known for known in told.published()}
     found: dict[str, Known] = {}
     for model in models.catalog().values():
         facts = ours.get(model.name, Known(model.name))
@@ -215,15 +226,22 @@ def choices(options: Options, tell: Callable[[str], None] = lambda line: None) -
     """Every choice there is for the task, whatever the limits. `tell` hears what is being measured.
 
     Models that are on this machine are measured unless they were before; of others the speed is estimated from one
-    that is. Raises as `collected`, ModelError without any model to measure.
+    that is. Raises as `collected`, ConfigError for a context that holds no answer, ModelError without any model to
+    measure.
     """
     wanted, rows = collected(options)
+    greedy = [row.work for row in rows if row.strategy == "greedy" and row.work is not None]
+    answer = fmean(work.generated for work in greedy) if greedy else ANSWER
+    question = fmean(work.prompt for work in greedy) if greedy else evidence.QUESTION
+    code = any((row.task, row.verifier) == (options.task, "tests") for row in (*evidence.shipped(), *options.evidence))
+    if options.context < question + answer:
+        raise ConfigError(
+            f"--context {options.context} is too short: a question of {options.task} and one answer take "
+            f"{question + answer:.0f} tokens"
+        )
     speeds = _speeds(options, [known for known in wanted if any(row.model == known.name for row in rows)], tell)
     costs = evidence.shipped_costs()
-    greedy = [row.work for row in rows if row.strategy == "greedy" and row.work is not None]
-    answer = fmean(work.generated for work in greedy) if greedy else evidence.ANSWER
-    question = fmean(work.prompt for work in greedy) if greedy else evidence.QUESTION
-    code = any(row.verifier == "tests" for row in rows)
+    lengths = {row.model: row.work.generated for row in rows if row.strategy == "greedy" and row.work is not None}
     found = []
     by_name = {known.name: known for known in wanted}
     for row in rows:
@@ -235,6 +253,8 @@ def choices(options: Options, tell: Callable[[str], None] = lambda line: None) -
         if known.price is not None:
             found.append(_remote(row, known, work, tuple(notes)))
             continue
+        if row.verifier not in (None, *costs):
+            notes.append(f"{row.verifier} takes time of its own, which nobody has measured")
         for form, its in speeds.get(row.model, {}).items():
             cost = costs.get(row.verifier or "", Cost(0.0, 0.0))
             if row.verifier == "self" and code:  # what it combines for programs has them run, too
@@ -242,6 +262,7 @@ def choices(options: Options, tell: Callable[[str], None] = lambda line: None) -
             found.append(_local(options, row, known, form, its, work, cost, notes))
     if not found:
         raise ConfigError(f"no model of {', '.join(sorted({row.model for row in rows}))} can be run or estimated here")
+    found = [replace(choice, answer=lengths.get(choice.model, answer), public=code) for choice in found]
     return sorted(found, key=lambda choice: (choice.seconds, -choice.accuracy, choice.label))
 
 
@@ -272,7 +293,8 @@ def _local(
     # What earlier questions left is kept until the room for it is full.
     parked = min(PARKED, (options.questions - 1) * (work.prompt + work.generated) * its.kv_bytes)
     alone = seconds(work, its, cost)
-    estimated = [] if its.note.startswith("measured") else [its.note]
+    here = its.note == speed.MEASURED
+    estimated = [] if here else [its.note]
     return Choice(
         row.model,
         form,
@@ -288,17 +310,18 @@ def _local(
         together(work, its, cost),
         None if options.hour is None else alone * options.hour / 3600,
         parked,
-        (*estimated, *notes),
+        here=here,
+        notes=(*estimated, *notes),
     )
 
 
 def _remote(row: Evidence, known: Known, work: Work, notes: tuple[str, ...]) -> Choice:
     assert known.price is not None and known.seconds is not None
-    read, written = known.price
+    reading, writing = known.price
     flops = 2 * known.parameters * (work.prompt + work.generated)
-    dollars = (read * work.prompt + written * work.generated) / 1e6
+    dollars = (reading * work.prompt + writing * work.generated) / 1e6
     return Choice(
-        row.model, "", row, known, work, known.seconds, 0.0, 0.0, 0, 0, flops, known.seconds, dollars, 0.0, notes
+        row.model, "", row, known, work, known.seconds, 0.0, 0.0, 0, 0, flops, known.seconds, dollars, notes=notes
     )
 
 
@@ -327,7 +350,7 @@ def _speeds(
             if its is not None:
                 found.setdefault(name, {})[form] = its
     if not found:
-        found = _any_measured(options, forms, tell)
+        found = _any_measured(options, forms, failures, tell)
     if not found and paths and not options.measure:
         raise ConfigError("this machine was not measured with any of these models yet: drop --no-measure")
     if not found:
@@ -344,13 +367,18 @@ def _speeds(
     return found
 
 
-def _any_measured(options: Options, forms: Sequence[str], tell: Callable[[str], None]) -> dict[str, dict[str, Speed]]:
+def _any_measured(
+    options: Options, forms: Sequence[str], failures: list[str], tell: Callable[[str], None]
+) -> dict[str, dict[str, Speed]]:
     """The first model of the store that runs here: none of those asked for does."""
     for entry in models.installed():
         for form in forms:
             its = speed.known(entry.path, form)
             if its is None and options.measure:
-                its = speed.measure(entry.path, form, tell)
+                try:
+                    its = speed.measure(entry.path, form, tell)
+                except FlyweightError as error:
+                    failures.append(f"{entry.ref} {form}: {error}")
             if its is not None:
                 return {entry.ref: {form: its}}
     return {}

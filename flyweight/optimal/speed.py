@@ -25,6 +25,7 @@ from flyweight.errors import ConfigError, ModelError
 
 __all__ = ["Machine", "Speed", "forget", "forms", "known", "measure", "scaled"]
 
+MEASURED = "measured here"
 VERSION = 1
 """Of this measurement: figures of another one are not taken over."""
 ENGINES = {2: (1, 2), 32: (4, 8, 16, 32)}
@@ -56,7 +57,7 @@ class Speed:
     """Seconds of any prompt, and of each of its tokens."""
     memory: tuple[tuple[int, int, float], ...]
     """(slots, context, bytes held at most)."""
-    note: str = "measured here"
+    note: str = MEASURED
 
     def step(self, rows: float, behind: float) -> float:
         """Seconds in which each of `rows` draws a token, with `behind` tokens in front."""
@@ -151,8 +152,10 @@ def forms() -> tuple[str, ...]:
 
 def known(path: Path, form: str) -> Speed | None:
     """What was measured of a file earlier; None if nothing was."""
-    row = _table().get(_key(path, form))
-    return None if row is None else Speed.from_dict(row)
+    try:
+        return Speed.from_dict(_table()[_key(path, form)])
+    except (KeyError, TypeError, ValueError):  # never measured, or somebody wrote into the record
+        return None
 
 
 def measure(path: Path, form: str, tell: Callable[[str], None] = lambda line: None) -> Speed:

@@ -7,10 +7,12 @@ import re
 
 from flyweight.errors import ConfigError
 
-__all__ = ["amount", "bytes_of", "count", "dollars", "duration", "seconds_of", "size"]
+__all__ = ["amount", "bytes_of", "count", "dollars", "duration", "seconds_of", "size", "tick"]
 
 BYTES = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 SECONDS = {"ms": 1e-3, "s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600}
+TICKS = ((1e-3, 0.0985), (0.1, 99.85), (1.0, 598.5), (60.0, 5340.0), (360.0, math.inf))
+"""Seconds of the last digit that `duration` writes, below these: rounded up they are still written so."""
 COUNTS = {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 
 
@@ -49,9 +51,16 @@ def size(value: float) -> str:
 
 def duration(value: float) -> str:
     """Seconds for people."""
-    if value < 99.5:
-        return f"{value:.1f} s" if value >= 0.1 else f"{1e3 * value:.0f} ms"
+    if value < 99.95:
+        return f"{value:.1f} s" if value >= 0.0995 else f"{1e3 * value:.0f} ms"
+    if value < 599.5:
+        return f"{value:.0f} s"
     return f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.1f} h"
+
+
+def tick(value: float) -> float:
+    """Seconds of the last digit with which `duration` writes a value of that size."""
+    return next(step for step, limit in TICKS if value < limit)
 
 
 def dollars(value: float) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flyweight.errors import ConfigError
 from flyweight.optimal.bigger import BreakEven, Exchange, break_even, exchanges
 from flyweight.optimal.planner import DAY, Choice, Options
-from flyweight.optimal.units import dollars, duration, size
+from flyweight.optimal.units import dollars, duration, size, tick
 from flyweight.optimal.words import interval, share
 
 __all__ = ["Verdict", "frontier", "judge"]
@@ -24,7 +25,7 @@ class Verdict:
     """Everything a plan says."""
 
     frontier: tuple[Choice, ...]
-    """Nothing is more accurate, faster, smaller and cheaper at once than one of these."""
+    """No other choice, within the limits for the recommended one, is as often right, as fast and as small at once."""
     recommendation: Choice
     reason: str
     changes: tuple[str, ...]
@@ -57,10 +58,12 @@ def judge(options: Options, choices: Sequence[Choice]) -> Verdict:
     fitting = [choice for choice in choices if all(limit(choice) for _, limit in _limits(options))]
     if not fitting:
         raise ConfigError(_impossible(options, choices))
-    # Somebody else's figures decide only where there are no others.
-    best, reason = _best(options, counted(fitting))
+    best, reason = _best(options, fitting)
+    kept = frontier(choices)
+    if best not in kept:  # what is hardly slower or larger, and more often right, breaks a limit
+        kept = sorted([*kept, best], key=_order)
     return Verdict(
-        tuple(frontier(choices, options)),
+        tuple(kept),
         best,
         reason,
         tuple(_changes(options, choices, best)),
@@ -76,7 +79,7 @@ def counted(choices: Sequence[Choice]) -> Sequence[Choice]:
     return [choice for choice in choices if not choice.published] or choices
 
 
-def frontier(choices: Sequence[Choice], options: Options) -> list[Choice]:
+def frontier(choices: Sequence[Choice]) -> list[Choice]:
     """Choices that no other beats: none is as often right, as fast and as small, the fastest first.
 
     Costs within 5 % of each other count as equal, since they are predicted. Dollars count where everything has a price.
@@ -96,7 +99,11 @@ def frontier(choices: Sequence[Choice], options: Options) -> list[Choice]:
         )
         if not beaten:
             kept.append(choice)
-    return sorted(kept, key=lambda choice: (choice.seconds, choice.memory))
+    return sorted(kept, key=_order)
+
+
+def _order(choice: Choice) -> tuple[float, float]:
+    return choice.seconds, choice.memory
 
 
 # The recommendation ---------------------------------------------------------------------------------------------------
@@ -125,40 +132,39 @@ def _limits(options: Options) -> list[Limit]:
 def _busy(options: Options, choice: Choice) -> float:
     """Share of the day this machine works to answer what is asked."""
     assert options.tokens_per_day is not None
-    return options.tokens_per_day / _answer(choice) * choice.together / DAY
+    return options.tokens_per_day / max(1.0, choice.answer) * choice.together / DAY
 
 
-def _answer(choice: Choice) -> float:
-    """Tokens of the one answer that is read."""
-    return max(1.0, choice.work.generated / max(1.0, choice.evidence.n))
-
-
-def _price(options: Options, choices: Sequence[Choice]) -> Callable[[Choice], tuple[float, ...]]:
+def _price(choices: Sequence[Choice]) -> Callable[[Choice], tuple[float, ...]]:
     """What is to be little: dollars where everything has a price, else seconds."""
     if all(choice.dollars is not None for choice in choices):
         return lambda choice: (choice.dollars or 0.0, choice.seconds, choice.memory, -choice.accuracy)
     return lambda choice: (choice.seconds, choice.memory, -choice.accuracy)
 
 
-def _best(options: Options, fitting: Sequence[Choice]) -> tuple[Choice, str]:
+def _best(options: Options, choices: Sequence[Choice]) -> tuple[Choice, str]:
     """With an accuracy to reach, the cheapest that does; else the cheapest that can hardly be told from the best.
 
     "Hardly": within one standard error of the most accurate, the rule of Breiman et al. 1984 (Classification and
-    Regression Trees, section 3.4.3): the most accurate of many measured ones is partly the luckiest.
+    Regression Trees, section 3.4.3): the most accurate of many measured ones is partly the luckiest. Nothing is
+    recommended that another one beats, costs within 5 % counting as equal; and somebody else's figures decide only
+    where there are no others.
     """
-    cost = _price(options, fitting)
+    fitting = counted(choices)
+    unbeaten = frontier(fitting)
+    cost = _price(fitting)
     cheap = "cheapest" if all(choice.dollars is not None for choice in fitting) else "fastest"
     kept = ", ".join(name for name, _ in _limits(options) if name != "accuracy")
     within = f" within the limits ({kept})" if kept else ""
     if options.accuracy is not None:
-        best = min(fitting, key=cost)
+        best = min(unbeaten, key=cost)
         low = best.evidence.accuracy.low
         sure = "" if low >= options.accuracy else f"; its interval begins at {share(low)}, so that is likely, not sure"
         return best, f"the {cheap} of {len(fitting)} that reach {share(options.accuracy)}{within}{sure}"
     top = max(fitting, key=lambda choice: (choice.accuracy, [-part for part in cost(choice)]))
     error = (top.evidence.accuracy.high - top.evidence.accuracy.low) / (2 * NORMAL)
     near = [choice for choice in fitting if choice.accuracy >= top.accuracy - error]
-    best = min(near, key=cost)
+    best = min((choice for choice in unbeaten if choice in near), key=cost)
     if best is top:
         rest = "" if len(near) == 1 else f", and the {cheap} of the {len(near)} within one standard error of it"
         return best, f"the most accurate of {len(fitting)}{within}{rest}"
@@ -196,8 +202,8 @@ def _impossible(options: Options, choices: Sequence[Choice]) -> str:
             )
         least = min(choices, key=lambda choice: _busy(options, choice))
         return (
-            f"this machine cannot write --tokens-per-day {options.tokens_per_day:,.0f}: with {least.label} it would "
-            f"take {_busy(options, least):.1f} of it"
+            f"this machine cannot write --tokens-per-day {options.tokens_per_day:,.0f}: even {least.label} would keep "
+            f"{_busy(options, least):.3g} such machines busy"
         )
     names = " and ".join(f"--{name}" for name, _ in _limits(options))
     loosest = max(choices, key=lambda choice: (sum(limit(choice) for _, limit in _limits(options)), choice.accuracy))
@@ -208,64 +214,71 @@ def _impossible(options: Options, choices: Sequence[Choice]) -> str:
 
 
 def _changes(options: Options, choices: Sequence[Choice], best: Choice) -> list[str]:
-    """The nearest facts under which the recommendation would be another."""
+    """The nearest facts under which the recommendation would be another: each line is what `judge` would then say."""
     said: list[str] = []
-    limits = dict(_limits(options))
-    for name in limits:
-        others = [test for other, test in limits.items() if other != name]
-        freed = [c for c in choices if all(test(c) for test in others) and not (c.published and not best.published)]
-        if name == "accuracy" or not freed:
-            continue
-        other, _ = _best(options, freed)
-        if other.label != best.label:
-            amount = {
-                "memory": f"--memory of {size(other.memory)}",
-                "latency": f"--latency of {duration(other.seconds)}",
-                "tokens-per-day": "a machine that keeps up",
-            }[name]
-            said.append(f"with {amount}: {other.label} ({share(other.accuracy)}, {duration(other.seconds)})")
-    measured = counted(choices)
-    reach = [choice for choice in measured if choice.accuracy > best.accuracy and choice.memory <= best.memory]
-    if reach:
-        other = min(reach, key=lambda choice: choice.seconds)
-        said.append(
-            f"an accuracy above {share(best.accuracy)} in the same memory: {other.label} ({share(other.accuracy)}, "
-            f"{duration(other.seconds)})"
-        )
-    faster = [choice for choice in measured if choice.seconds < best.seconds and choice.weights in ("", best.weights)]
-    if faster:
-        other = max(faster, key=lambda choice: (choice.accuracy, -choice.seconds))
-        apart = other.evidence.accuracy.high >= best.evidence.accuracy.low
-        told = "; not told apart on the questions there are" if apart else ""
-        said.append(
-            f"--latency below {duration(best.seconds)}: {other.label} ({share(other.accuracy)}, "
-            f"{duration(other.seconds)}{told})"
-        )
-    smaller = [choice for choice in measured if choice.memory < best.memory]
-    if smaller:
-        other = max(smaller, key=lambda choice: (choice.accuracy, -choice.seconds))
-        said.append(
-            f"--memory below {size(best.memory)}: {other.label} ({share(other.accuracy)}, {duration(other.seconds)}, "
-            f"{size(other.memory)})"
-        )
-    said += _prices(options, measured, best)
-    return said
+
+    def instead(asked: Options, *tests: Callable[[Choice], bool]) -> Choice | None:
+        """What would be recommended then; None for the same or nothing."""
+        kept = [*(test for _, test in _limits(asked)), *tests]
+        left = [choice for choice in choices if all(test(choice) for test in kept)]
+        other = _best(asked, left)[0] if left else best
+        return None if other is best else other
+
+    def wider(kinds: Iterable[Options], shown: Callable[[Options], str]) -> None:
+        """The first of ever wider limits under which it is another."""
+        if (found := next(((wide, other) for wide in kinds if (other := instead(wide)) is not None), None)) is not None:
+            said.append(f"with {shown(found[0])}: {_told(found[1])}")
+
+    if (memory := options.memory) is not None:
+        needs = sorted({need for choice in choices if (need := _up(choice.memory, 1e7)) > memory})
+        wider((replace(options, memory=need) for need in needs), lambda wide: f"--memory of {size(wide.memory or 0)}")
+    if (latency := options.latency) is not None:
+        needs = sorted({need for choice in choices if (need := _up(choice.seconds, tick(choice.seconds))) > latency})
+        waits = (replace(options, latency=need) for need in needs)
+        wider(waits, lambda wide: f"--latency of {duration(wide.latency or 0)}")
+    if options.tokens_per_day and (other := instead(replace(options, tokens_per_day=None))) is not None:
+        said.append(f"with a machine that keeps up: {_told(other)}")
+    more = replace(options, accuracy=best.accuracy)
+    if (other := instead(more, lambda choice: choice.accuracy > best.accuracy)) is not None:
+        said.append(f"with --accuracy above {share(best.accuracy)}: {_told(other)}")
+    if (other := instead(options, lambda choice: choice.seconds < best.seconds)) is not None:
+        apart = other.evidence.accuracy.high < best.evidence.accuracy.low
+        told = "" if apart else "; not told apart on the questions there are"
+        said.append(f"with --latency below {duration(best.seconds)}: {_told(other)}{told}")
+    if (other := instead(options, lambda choice: choice.memory < best.memory)) is not None:
+        said.append(f"with --memory below {size(best.memory)}: {_told(other)}")
+    return said + _prices(options, choices, best)
+
+
+def _up(value: float, step: float) -> float:
+    """The next whole number of steps, so that what is printed is enough."""
+    return math.ceil(value / step - 1e-9) * step
+
+
+def _told(choice: Choice) -> str:
+    """A choice with what it takes, on one line."""
+    held = f", {size(choice.memory)}" if choice.memory else ""
+    source = " published" if choice.published else ""
+    return f"{choice.label} ({share(choice.accuracy)}{source}, {duration(choice.seconds)}{held})"
 
 
 def _prices(options: Options, choices: Sequence[Choice], best: Choice) -> list[str]:
     """At which price of an hour of this machine the other side of the interface would be cheaper."""
-    remote = [choice for choice in choices if choice.remote]
-    local = [choice for choice in choices if not choice.remote and choice.accuracy >= best.accuracy]
-    if best.remote and local:
-        other = min(local, key=lambda choice: choice.seconds)
+    tests = [test for _, test in _limits(options)]
+    rivals = [
+        choice
+        for choice in counted(choices)
+        if choice.remote != best.remote and choice.accuracy >= best.accuracy and all(test(choice) for test in tests)
+    ]
+    if not rivals:
+        return []
+    if best.remote:
+        other = min(rivals, key=lambda choice: choice.seconds)
         hour = 3600 * (best.dollars or 0.0) / other.seconds
-        return [f"an hour of this machine below {dollars(hour)}: {other.label} costs no more than {best.model}"]
-    rivals = [choice for choice in remote if choice.accuracy >= best.accuracy and choice.dollars is not None]
-    if not best.remote and rivals:
-        other = min(rivals, key=lambda choice: choice.dollars or 0.0)
-        hour = 3600 * (other.dollars or 0.0) / best.seconds
-        return [f"an hour of this machine above {dollars(hour)}: {other.label} costs less per question"]
-    return []
+        return [f"an hour of this machine below {dollars(hour)}: {other.label} costs no more than {best.label}"]
+    other = min(rivals, key=lambda choice: choice.dollars or 0.0)
+    hour = 3600 * (other.dollars or 0.0) / best.seconds
+    return [f"an hour of this machine above {dollars(hour)}: {other.label} costs less per question"]
 
 
 def _assumptions(options: Options, choices: Sequence[Choice]) -> list[str]:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from flyweight.optimal import speed
+from flyweight import bench, models
+from flyweight.cli import plan
+from flyweight.optimal import calibration, speed
 from flyweight.optimal.evidence import Known
+from flyweight.store import Store
+from tests.bench.kit import questions
 from tests.cli_kit import Command
 from tests.planner_kit import SPEED, machine, said
 
+SHIPPED = calibration.shipped()
 ROWS = [
     said(),
     said(strategy="best_of_n", n=4, right=(0.4, 0.5, 0.6), verifier="arithmetic"),
@@ -36,7 +44,7 @@ def test_a_plan_says_what_why_and_what_else(flyweight: Command) -> None:
     assert "best_of_n n=16 (arithmetic)  60.0 % (50-70)" in done.out
     for part in ("Recommendation", "Because", "Break-even", "R = 0.16: small may use 40.5 times", "Assumptions"):
         assert part in done.out
-    assert "\n- --latency below " in done.out.partition("What would change the verdict")[2]
+    assert "\n- with --latency below " in done.out.partition("What would change the verdict")[2]
     assert all(len(line) <= 120 for line in done.out.splitlines())
 
 
@@ -60,18 +68,68 @@ def test_fresh_forgets_what_was_measured(flyweight: Command, monkeypatch: pytest
     assert flyweight("plan", "--task", "gsm8k", "--fresh").code == 0 and forgotten
 
 
+def test_what_was_measured_outlives_a_mistake(flyweight: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    forgotten = []
+    monkeypatch.setattr(speed, "forget", lambda: forgotten.append(True))
+    assert "unknown model 'smol'" in flyweight("plan", "--task", "gsm8k", "--fresh", "-m", "smol").err
+    done = flyweight("plan", "--task", "gsm8k", "--fresh", "--no-measure")
+    assert done.code == 2 and "--fresh forgets what was measured, to measure again: drop it or" in done.err
+    assert not forgotten
+
+
+def test_the_command_is_printed_as_a_shell_reads_it(flyweight: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = "a folder/with a rather long name/for models of all sizes/and of every kind there is/small model.gguf"
+    rows = [replace(ROWS[2], max_tokens=512)]
+    machine(monkeypatch, rows, {"small": SPEED}, [replace(LISTED[0], path=path)])
+    out = flyweight("plan", "--task", "gsm8k").out
+    printed = out.partition("Run it ")[2].partition("\nEvidence")[0]
+    assert printed.count("\\\n") == 3 and f"--model '{path}'" in printed
+    facts = flyweight("plan", "--task", "gsm8k", "--json").json["recommendation"]
+    shown = ["sh", "-c", f"flyweight() {{ printf '%s\\n' \"$@\"; }}\n{printed}"]
+    given = subprocess.run(shown, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert ["flyweight", *given] == shlex.split(facts["command"])
+    assert given[:5] == ["solve", "QUESTION", "--model", path, "--strategy"]
+
+
+def test_a_calibration_of_something_else(flyweight: Command, tmp_path: Path) -> None:
+    mine = next(each for each in SHIPPED if each.kind == "maths")
+    file = tmp_path / "mine.json"
+    calibration.write(file, [mine])
+    asked = ["plan", "--calibration", str(file)]
+    done = flyweight(*asked, "--task", "mbpp")
+    assert done.code == 2 and f"--calibration {file} was fitted on gsm8k, not on mbpp: see flyweight" in done.err
+    done = flyweight(*asked, "--task", "gsm8k", "-m", "small")
+    fitted = f"was fitted on {mine.model} ({mine.sha256[:12]}), not on small: fit one with flyweight calibrate"
+    assert done.code == 2 and fitted in done.err and done.err.count("\n") == 1
+    copy = tmp_path / "copy.gguf"
+    copy.write_bytes(b"GGUF, whatever else")
+    calibration.write(file, [replace(mine, sha256=models.digest(copy))])
+    rows = plan._of_model(file, "gsm8k", [str(copy)])
+    assert [each.model for each in rows] == [str(copy)]  # the same file, under the name it was asked for by
+
+
+def test_runs_of_other_tasks_are_told(flyweight: Command, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    base = bench.Plan("jsonl", data=questions(tmp_path, rows=4), model="toy", strategy="greedy")
+    with Store(tmp_path / "runs" / "flyweight.db") as store:
+        list(bench.execute(store, [base]))
+    done = flyweight("plan", "--task", "gsm8k", "--runs", str(tmp_path / "runs"))
+    assert done.code == 0 and done.err == f"{tmp_path / 'runs'} holds no finished run of gsm8k\n"
+
+
 def test_choosing_among_some(flyweight: Command) -> None:
     facts = flyweight("plan", "--task", "gsm8k", "-m", "small", "--json").json
     assert {choice["model"] for choice in facts["frontier"]} == {"small"} and not facts["break_even"]
 
 
 def test_a_price_for_the_machine_and_for_a_model(flyweight: Command, tmp_path: Path) -> None:
-    text = '[[model]]\nname = "far"\nseconds = 2\n[[model.result]]\ntask = "gsm8k"\naccuracy = 0.9\ngenerated = 100\n'
+    result = 'task = "gsm8k"\naccuracy = 0.9\ngenerated = 100\nprompt = 100\n'
+    text = f'[[model]]\nname = "far"\nseconds = 2\n[[model.result]]\n{result}'
     (tmp_path / "mine.toml").write_text(text)
     asked = ["plan", "--task", "gsm8k", "--models", str(tmp_path / "mine.toml"), "--price", "far=1/2"]
     facts = flyweight(*asked, "--price", "3600", "--json").json
-    assert facts["recommendation"]["model"] == "far" and facts["recommendation"]["dollars"] == pytest.approx(2e-4)
-    assert "$0.00020" in flyweight(*asked).out
+    assert facts["recommendation"]["model"] == "far" and facts["recommendation"]["dollars"] == pytest.approx(3e-4)
+    assert "$0.00030" in flyweight(*asked).out
 
 
 def test_traffic_sets_r(flyweight: Command) -> None:
@@ -102,6 +160,8 @@ def test_the_figure(flyweight: Command, tmp_path: Path, ending: str) -> None:
         (["--tokens-per-day", "lots"], "--tokens-per-day 'lots' is not understood"),
         (["--price", "cheap"], "--price 'cheap' is not understood: write 0.05"),
         (["--price", "gpt=1"], "--price 'gpt=1' is not understood"),
+        (["--price", "1", "--price", "2"], "--price 2: an hour of this machine has one price, and 1 was given, too"),
+        (["--context", "109"], "--context 109 is too short: a question of gsm8k and one answer take 110 tokens"),
         (["--price", "gpt=1/2"], "unknown model in --price 'gpt'"),
         (["--days", "0"], "--days 0 is not allowed"),
         (["--context", "0"], "--context 0 is not allowed"),
