@@ -202,8 +202,8 @@ def recorded(runs: Path, run: str, asked: Asked) -> Figures:
         "answers": [result.answer for result in results],
         "texts": [digest(result.text) for result in results],
         "asked": digest(ids),
-        "asked_tokens": sum(map(len, ids)),
-        "counted_tokens": round(sum(counts)),
+        "asked_tokens": list(map(len, ids)),
+        "counted_tokens": counts,
     }
 
 
@@ -250,7 +250,7 @@ def text(kind: str, rows: Mapping[str, Figures]) -> str:
         lines.append([name, f"`{row['model']}`", row["form"], right, *same, f"{row['generated_tokens']:,}", seconds])
     command = f"flyweight {' '.join(arguments(kind, questions))} --model MODEL"
     overlap = "All intervals overlap" if overlapping(list(rows.values())) else "**Not all intervals overlap**"
-    tokens = f"asked the same {asked['asked_tokens']:,} prompt tokens"
+    tokens = f"asked the same {sum(asked['asked_tokens']):,} prompt tokens"
     told = f"all were {tokens}" if alike(list(rows.values())) else f"**not all were {tokens}**"
     return f"`{command}`:\n\n{table(head, lines)}\n\n{overlap}; {told}, by their own tokenizers and their own counts."
 
