@@ -189,11 +189,11 @@ Made by `python -m benchmarks.optimal` from committed recordings; no model is ne
    none is drawn twice. It stops as soon as its answer is sure enough and goes on, if asked for, when it is not
    (`optimal/controller.py`).
 
-    flyweight solve "What is 12 * 17 - 4?" -s auto                  # with the calibration that comes along, if one does
-    flyweight solve "..." -s auto --quality fast                    # or balanced, max: says how long it takes
-    flyweight solve "..." -s auto --confidence 0.8 --set bigger=qwen2.5-coder-1.5b
+    flyweight solve "What is 12 * 17 - 4?"                          # auto, by the calibration that comes along
+    flyweight solve "..." --quality fast                            # or balanced, max: says how long it takes
+    flyweight solve "..." --confidence 0.8 --set bigger=qwen2.5-coder-1.5b
     flyweight calibrate --task jsonl --data mine.jsonl --out mine.json
-    flyweight solve "..." -s auto --set calibration=mine.json
+    flyweight solve "..." --set calibration=mine.json
 
 Without a calibration of the model and verifier it does what Liu et al. (2502.06703) found best for most models, and
 says so. Test questions were never used to fit or choose. Replays give every figure as its mean over {ORDERS} orders of
