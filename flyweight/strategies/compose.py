@@ -126,13 +126,13 @@ def compose(strategy: Function, found_by: Sequence[Strategy]) -> Function:
             search = cast(Search, _Using(search, opened(verifier) or None, opened(policy) or None))
         if found_by:
             search = cast(Search, _Nested(search, found_by))
-        if not lead and not enough:
-            return await strategy(search, **own)
         ruled = _Ruled(search, lead, enough, str(own.get("aggregation", "last")))
         try:
-            return await strategy(cast(Search, ruled), **own)
+            return await strategy(cast(Search, ruled) if lead or enough else search, **own)
         except _Enough:
             return await ruled.best()
+        except _Nothing:
+            return None
 
     return composed
 
@@ -172,6 +172,10 @@ class _Using(_Through):
         return await self._search.compare(a, b, verifier=verifier or self._verifier)
 
 
+class _Nothing(BudgetSpent):
+    """No sub-search has found anything: a strategy ends as it would with a spent budget, but none is spent."""
+
+
 class _Nested(_Through):
     """Whole answers are what sub-searches return, in turn as they are asked for.
 
@@ -188,7 +192,7 @@ class _Nested(_Through):
         searches = [next(self._next)(self._search) for _ in range(n * len(nodes))]
         found = [node for node in await self._search.parallel(*searches) if node is not None]
         if not found:
-            raise BudgetSpent("no sub-search found an answer")
+            raise _Nothing("no sub-search found an answer")
         return found
 
     async def extend(self, nodes: Sequence[Node], n: int = 1, **how: Any) -> list[Node]:

@@ -15,7 +15,7 @@ from flyweight.protocols import Search
 from flyweight.select import lead
 from flyweight.strategies import compose
 from flyweight.testing import Draft, RuleVerifier, ToyPolicy, check_strategy
-from flyweight.types import Budget, Node, Problem, Sampling, Stopped
+from flyweight.types import Budget, Finish, Node, Problem, Result, Sampling, Stopped
 from tests.strategies.kit import InTurn, box, by_hash, play
 
 # How it is spelled
@@ -180,6 +180,21 @@ def test_a_strategy_of_ones_own_that_begins_with_a_step_says_that_of_is_not_for_
     bound = compose.compose(own, [strategies.bind("sample")])
     with pytest.raises(AssertionError, match=NOT_FOR_STEPS):
         play(bound)
+
+
+@pytest.mark.parametrize(
+    "outer", ["greedy", "medoid:n=2", "tournament:n=2", "adaptive_consistency", "hybrid:n=4:lead=0.9"]
+)
+def test_sub_searches_that_find_nothing_spend_no_budget(outer: str) -> None:
+    """Every sample is cut short: there is no answer, but nobody set a limit that could have ended the search."""
+
+    def search(budget: Budget | None = None) -> Result:
+        return play(f"{outer}:of=best_of_n(n=2)", InTurn(*["endless"] * 32), budget=budget, max_tokens=4).result
+
+    free = search()
+    assert (free.stopped, free.answer, free.usage.verifier_calls) == (Stopped.DONE, None, 0)
+    assert free.candidates and {c.node.finish for c in free.candidates} == {Finish.LENGTH}
+    assert search(Budget(tokens=3)).stopped is Stopped.BUDGET
 
 
 def test_searches_inside_searches_keep_the_contract() -> None:
