@@ -230,8 +230,14 @@ def test_names_and_tasks_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
         planner.choices(options(only=("a/b.gguf",)))
     with pytest.raises(ConfigError, match=r"nothing is known about aime24 \(measured: gsm8k\): record a run"):
         planner.choices(options(task="aime24"))
-    with pytest.raises(ConfigError, match="nothing is known of smollm2-135m about gsm8k"):
+    with pytest.raises(ConfigError, match=r"nothing is known of smollm2-135m about gsm8k \(measured: big, small\)"):
         planner.choices(options(only=("smollm2-135m",)))
+
+
+def test_a_model_of_which_only_the_accuracy_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, ROWS, {"small": SPEED}, [*LISTED, Known("mine", results=(said("mine"),))])
+    with pytest.raises(ConfigError, match="no model of mine can be run or estimated here: say a path or parameters"):
+        planner.choices(options(only=("mine",)))
 
 
 def test_published_figures_stand_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,6 +328,11 @@ def test_the_nearest_limit_is_named() -> None:
     lines = verdict.judge(options(memory=1.2e9), CHOICES).changes
     assert lines[0] == "with --memory of 1.46 GB: small file self_consistency n=8 (58.0 %, 5.2 s, 1.46 GB)"
     assert not any("n=16" in line for line in verdict.judge(options(latency=4.0, memory=1.2e9), CHOICES).changes)
+
+
+def test_nothing_may_change_the_verdict() -> None:
+    (line,) = verdict.judge(options(), [FAST]).changes
+    assert line == "no limit alone: nothing else on record would then be recommended"
 
 
 def test_nothing_is_recommended_that_another_one_beats() -> None:

@@ -177,7 +177,7 @@ def wanted(
     if accuracy is not None and not 0 < accuracy <= 1:
         raise ConfigError(f"--accuracy {accuracy:g} is not allowed: a share above 0, at most 1, such as 0.6")
     if not 0 < days < 1e6:
-        raise ConfigError(f"--days {days:g} is not allowed: more than 0")
+        raise ConfigError(f"--days {days:g} is not allowed: above 0 and below a million")
     if context < 1:
         raise ConfigError(f"--context {context} is not allowed: a whole number from 1")
     if weights not in FORMS:
@@ -265,6 +265,8 @@ def _priced(prices: Sequence[str], models: Sequence[Known]) -> tuple[float | Non
             raise ConfigError(f"--price {text}: an hour of this machine has one price, and {hour:g} was given, too")
         if not equals:
             hour = numbers[0]
+        elif not found:
+            raise ConfigError(f"unknown model in --price {name!r}: say what is known of it in --models (docs/plan.md)")
         elif name not in found:
             raise unknown("model in --price", name, found)
         elif found[name].seconds is None:

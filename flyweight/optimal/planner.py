@@ -206,10 +206,11 @@ def collected(options: Options) -> tuple[list[Known], list[Evidence]]:
             if row.task == options.task and row.model in wanted and row.model not in measured:
                 rows[row.key] = row
     if not rows:
-        known_on = f"of {', '.join(options.only)} " if options.only and options.task in tasks else ""
+        others = sorted({row.model for row in layers if row.task == options.task})
+        about, have = (f"of {', '.join(options.only)} ", others) if others else ("", sorted(tasks))
         raise ConfigError(
-            f"nothing is known {known_on}about {options.task} (measured: {', '.join(sorted(tasks))}): record a run "
-            "with flyweight bench run and name its folder (--runs), or say what you know (--models)"
+            f"nothing is known {about}about {options.task} (measured: {', '.join(have)}): record a run with flyweight "
+            "bench run and name its folder (--runs), or say what you know (--models)"
         )
     return list(wanted.values()), list(rows.values())
 
@@ -261,7 +262,10 @@ def choices(options: Options, tell: Callable[[str], None] = lambda line: None) -
                 cost = Cost(cost.seconds + costs.get("tests", cost).seconds, cost.memory)
             found.append(_local(options, row, known, form, its, work, cost, notes))
     if not found:
-        raise ConfigError(f"no model of {', '.join(sorted({row.model for row in rows}))} can be run or estimated here")
+        raise ConfigError(
+            f"no model of {', '.join(sorted({row.model for row in rows}))} can be run or estimated here: say a path or "
+            "parameters in --models"
+        )
     found = [replace(choice, answer=lengths.get(choice.model, answer), public=code) for choice in found]
     return sorted(found, key=lambda choice: (choice.seconds, -choice.accuracy, choice.label))
 

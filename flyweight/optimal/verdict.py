@@ -247,7 +247,8 @@ def _changes(options: Options, choices: Sequence[Choice], best: Choice) -> list[
         said.append(f"with --latency below {duration(best.seconds)}: {_told(other)}{told}")
     if (other := instead(options, lambda choice: choice.memory < best.memory)) is not None:
         said.append(f"with --memory below {size(best.memory)}: {_told(other)}")
-    return said + _prices(options, choices, best)
+    said += _prices(options, choices, best)
+    return said or ["no limit alone: nothing else on record would then be recommended"]
 
 
 def _up(value: float, step: float) -> float:

@@ -162,7 +162,7 @@ def test_the_figure(flyweight: Command, tmp_path: Path, ending: str) -> None:
         (["--price", "gpt=1"], "--price 'gpt=1' is not understood"),
         (["--price", "1", "--price", "2"], "--price 2: an hour of this machine has one price, and 1 was given, too"),
         (["--context", "109"], "--context 109 is too short: a question of gsm8k and one answer take 110 tokens"),
-        (["--price", "gpt=1/2"], "unknown model in --price 'gpt'"),
+        (["--price", "gpt=1/2"], "unknown model in --price 'gpt': say what is known of it in --models"),
         (["--days", "0"], "--days 0 is not allowed"),
         (["--context", "0"], "--context 0 is not allowed"),
         (["--model", "smol"], "unknown model 'smol'; did you mean 'small'?"),
