@@ -163,7 +163,7 @@ def bind(name: str, parameters: Mapping[str, Value] | None = None) -> Strategy:
         n, width = values["n"], values["width"]
         raise ConfigError(f"n={n} is not a multiple of width={width}: n/width beams survive a round")
     if "of" in checked and name in _STEPWISE:
-        raise ConfigError(f"{name}: of= finds whole answers, and this strategy begins with a step: drop of=")
+        raise ConfigError(f"{name} takes no of=: it begins with a step, or may choose a strategy that does; drop of=")
     if checked.keys() - known:
         found_by = [bind(part) for part in compose.inner(checked)]
         function = compose.compose(cast("compose.Function", function), found_by)
