@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -59,7 +59,7 @@ class Tests:
         tests = self.tests or sandbox.public(problem.meta)
         if not tests and "public" not in problem.meta:
             raise BackendError(f"the verifier tests needs public tests, and problem {problem.id!r} has none")
-        return shares(self.name, problem, nodes, tests, models, seconds=self.seconds)
+        return await shares(self.name, problem, nodes, tests, models, seconds=self.seconds)
 
 
 def unseen(name: str, problem: Problem) -> None:
@@ -88,12 +88,16 @@ def failures(
     return [None if code is None else found[code] for code in codes]
 
 
-def shares(
+async def shares(
     name: str, problem: Problem, nodes: Sequence[Node], tests: Sequence[sandbox.Test], models: Models, *, seconds: float
 ) -> list[Score]:
     """One Score per node, of the verifier called `name`: the share of the tests that its code passes, 0 without code,
     NEUTRAL for all code where there are no tests. What each test said is put on the record. As in `failures`."""
-    found = failures(problem, nodes, tests, seconds=seconds)
+    codes = [extract(node.solution, "code") for node in nodes]
+    different = dict(zip(codes, nodes, strict=True))
+    said = await _in_turn(lambda node: failures(problem, [node], tests, seconds=seconds)[0], different.values(), models)
+    of_code = dict(zip(different, said, strict=True))
+    found = [of_code[code] for code in codes]
     models.note(verifier=name, failures={node.key: each for node, each in zip(nodes, found, strict=True)})
     values = (0.0 if each is None else each.count("") / len(each) if each else NEUTRAL for each in found)
     return [Score(value, (), name) for value in values]
@@ -144,13 +148,26 @@ class Command:
                 raise BackendError(f"the check {shlex.join(self.words)!r} cannot be started in the sandbox")
             return float(done.status == 0)
 
-        return [Score(value, (), self.name) for value in _parallel(accepted, nodes)]
+        return [Score(value, (), self.name) for value in await _in_turn(accepted, nodes, models)]
 
 
 def _shown(word: str) -> bool:
     """Whether a word of the command names something that it should see; what holds the home folder is too much."""
     home = Path(os.path.realpath(os.path.expanduser("~")))
     return os.path.exists(word) and not word.startswith("-") and not home.is_relative_to(os.path.realpath(word))
+
+
+async def _in_turn(run: Callable[[T], R], given: Iterable[T], models: Models) -> list[R]:
+    """As `_parallel`; whenever as many are done as there are processors, a deadline may end the search."""
+    waiting, found = list(given), list[R]()
+    while waiting:
+        found += _parallel(run, waiting[: os.cpu_count() or 1])
+        del waiting[: os.cpu_count() or 1]
+        if waiting:
+            pause: Future[None] = Future()
+            pause.set_result(None)
+            await models.wait(pause)
+    return found
 
 
 def _parallel(run: Callable[[T], R], given: Sequence[T]) -> list[R]:

@@ -90,7 +90,7 @@ class WrittenTests:
             return [Score(0.0, (), self.name) for _ in nodes]
         sandbox.working()
         tests = await self.tests(problem, models)
-        return shares(self.name, problem, nodes, _tests(problem, tests), models, seconds=self.seconds)
+        return await shares(self.name, problem, nodes, _tests(problem, tests), models, seconds=self.seconds)
 
     async def tests(self, problem: Problem, models: Models) -> list[str]:
         """The tests that candidates of this problem are scored by, as asserts; written when first asked for."""

@@ -14,7 +14,7 @@ from flyweight.cli.main import run
 from flyweight.errors import BackendError, ConfigError, SandboxError
 from flyweight.optimal import calibration
 from flyweight.sandbox import bubblewrap, cell
-from flyweight.testing import Draft, ToyPolicy, check_verifier, drive
+from flyweight.testing import Draft, NoModels, ToyPolicy, check_verifier, drive
 from flyweight.types import Message, Node, Problem
 from flyweight.verifiers import execution
 
@@ -28,7 +28,7 @@ def solutions(*texts: str) -> list[Node]:
     return [Node(root, text, draw=k, key=str(k)) for k, text in enumerate(texts)]
 
 
-class Notes:
+class Notes(NoModels):
     """Models that are not asked, and what is noted."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ def test_the_score_is_the_share_of_tests_passed(tmp_path: Path) -> None:
 def test_what_each_test_said_is_noted() -> None:
     notes = Notes()
     meta = {"public": ("assert double(2) == 4", "assert double(3) == 6")}
-    drive(verifiers.load("tests").score(Problem("p", "?", meta=meta), solutions(DRAFTS[0], "no code"), notes))  # type: ignore[arg-type]
+    drive(verifiers.load("tests").score(Problem("p", "?", meta=meta), solutions(DRAFTS[0], "no code"), notes))
     assert notes.facts == [{"verifier": "tests", "failures": {"0": ("", "another value: 9"), "1": None}}]
 
 
