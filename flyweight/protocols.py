@@ -340,6 +340,9 @@ class Search(Protocol):
     async def parallel(self, *searches: Coroutine[object, object, T]) -> list[T]:
         """Run sub-searches side by side; their results in order. If one fails the others are cancelled."""
 
+    async def wait(self, future: Future[T]) -> T:
+        """As of `Models`: the result of work done elsewhere, while everything else goes on."""
+
     def weights(self) -> str:
         """SHA-256 of the model file of the first policy, which what was fitted for it is tied to; empty without one."""
 

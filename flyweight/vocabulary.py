@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import TypeVar, cast
 
 from flyweight import select
-from flyweight.calls import Fork, ask
+from flyweight.calls import Fork, Outside, ask
 from flyweight.errors import BackendError, BudgetSpent, ConfigError
 from flyweight.live import Live, forced, rooted
 from flyweight.protocols import Search, Until, Verifier
@@ -153,6 +154,9 @@ class Vocabulary(Search):
         if not searches:
             return []
         return cast("list[T]", await ask(Fork(searches)))
+
+    async def wait(self, future: Future[T]) -> T:
+        return cast(T, await ask(Outside(future)))
 
     def weights(self) -> str:
         return self._live.setting.weights(None)

@@ -12,6 +12,7 @@ from flyweight.protocols import Search
 from flyweight.sandbox import Call, Stdin
 from flyweight.select import finished, majority
 from flyweight.types import Message, Node
+from flyweight.verifiers.execution import in_turn
 from flyweight.verifiers.written import asked, results, write_tests
 
 LETTER = re.compile(r"\W{0,20}([AB])(?![A-Za-z])")
@@ -42,10 +43,12 @@ async def code_agreement(
     written = await write_tests(search.problem, search, n=tests) if codes else []
     if not written:
         return majority(await search.classes(drawn))
+
+    def run(node: Node) -> tuple[bool, ...]:
+        return tuple(results(search.problem, node, written, seconds=SECONDS))
+
     different = {code: node for node, code in codes.items()}
-    passed_by = {
-        code: tuple(results(search.problem, node, written, seconds=SECONDS)) for code, node in different.items()
-    }
+    passed_by = dict(zip(different, await in_turn(run, different.values(), search), strict=True))
     clusters: dict[tuple[bool, ...], list[Node]] = {}
     for node, code in codes.items():
         clusters.setdefault(passed_by[code], []).append(node)

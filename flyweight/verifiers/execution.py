@@ -13,10 +13,10 @@ from typing import TypeVar
 from flyweight import sandbox
 from flyweight.answers import extract
 from flyweight.errors import BackendError, ConfigError
-from flyweight.protocols import Models
+from flyweight.protocols import Models, Search
 from flyweight.types import Node, Problem, Score
 
-__all__ = ["NEUTRAL", "Command", "Tests", "failures", "shares", "unseen"]
+__all__ = ["NEUTRAL", "Command", "Tests", "failures", "in_turn", "shares", "unseen"]
 
 NEUTRAL = 0.5
 """Score of all code where there is no test to tell it apart by."""
@@ -95,7 +95,7 @@ async def shares(
     NEUTRAL for all code where there are no tests. What each test said is put on the record. As in `failures`."""
     codes = [extract(node.solution, "code") for node in nodes]
     different = dict(zip(codes, nodes, strict=True))
-    said = await _in_turn(lambda node: failures(problem, [node], tests, seconds=seconds)[0], different.values(), models)
+    said = await in_turn(lambda node: failures(problem, [node], tests, seconds=seconds)[0], different.values(), models)
     of_code = dict(zip(different, said, strict=True))
     found = [of_code[code] for code in codes]
     models.note(verifier=name, failures={node.key: each for node, each in zip(nodes, found, strict=True)})
@@ -148,7 +148,7 @@ class Command:
                 raise BackendError(f"the check {shlex.join(self.words)!r} cannot be started in the sandbox")
             return float(done.status == 0)
 
-        return [Score(value, (), self.name) for value in await _in_turn(accepted, nodes, models)]
+        return [Score(value, (), self.name) for value in await in_turn(accepted, nodes, models)]
 
 
 def _shown(word: str) -> bool:
@@ -157,7 +157,7 @@ def _shown(word: str) -> bool:
     return os.path.exists(word) and not word.startswith("-") and not home.is_relative_to(os.path.realpath(word))
 
 
-async def _in_turn(run: Callable[[T], R], given: Iterable[T], models: Models) -> list[R]:
+async def in_turn(run: Callable[[T], R], given: Iterable[T], searching: Models | Search) -> list[R]:
     """As `_parallel`; whenever as many are done as there are processors, a deadline may end the search."""
     waiting, found = list(given), list[R]()
     while waiting:
@@ -166,7 +166,7 @@ async def _in_turn(run: Callable[[T], R], given: Iterable[T], models: Models) ->
         if waiting:
             pause: Future[None] = Future()
             pause.set_result(None)
-            await models.wait(pause)
+            await searching.wait(pause)
     return found
 
 

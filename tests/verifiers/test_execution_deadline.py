@@ -37,3 +37,29 @@ def test_a_deadline_ends_a_search_between_programs(equal: bool, monkeypatch: pyt
     result = runner.solve(problem, strategies.bind("best_of_n", {"n": 8}), Budget(seconds=3.5))
     assert (len(ran), result.stopped) == ((1, Stopped.DONE) if equal else (4, Stopped.DEADLINE)), result.error
     assert len(result.candidates) == 8 and result.usage.verifier_calls == 8
+
+
+def test_a_deadline_ends_code_agreement_between_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As above: every program is run on the tests that the model wrote, until there is no time left."""
+    seconds = 0.0
+    ran: list[str] = []
+
+    def results(problem: Problem, node: Any, tests: list[str], **limits: float) -> list[bool]:
+        nonlocal seconds
+        seconds += 1.0
+        ran.append(node.solution)
+        return [True for _ in tests]
+
+    monkeypatch.setattr("flyweight.strategies.code_agreement.results", results)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    numbers = itertools.count()
+
+    def write(question: str, so_far: str, rng: object, sampling: object) -> Draft:
+        asked = "Do not write" in question
+        return Draft("assert f(1) == 1\n" if asked else f"```python\ndef f(x):\n    return {next(numbers)}\n```")
+
+    runner = Runner(ToyPolicy(write), answers=api.AnswersOf("code"), clock=lambda: seconds)
+    problem = Problem("p", "Write f(x).")
+    result = runner.solve(problem, strategies.bind("code_agreement", {"n": 8}), Budget(seconds=3.5))
+    assert (len(ran), result.stopped) == (4, Stopped.DEADLINE), result.error
+    assert len(result.candidates) == 8 and result.best is not None
