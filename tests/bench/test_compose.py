@@ -61,7 +61,7 @@ def test_what_it_asks_for_is_found_out_inside_too() -> None:
         ("best_of_n:policy=large", "a benchmark runs one model, that of --model: drop policy="),
         ("medoid:of=sample(policy=large)", "a benchmark runs one model"),
         ("medoid:of=best_of_n(verifier=oracle)", "the verifier oracle sees the answers"),
-        ("beam_search:of=sample", "this strategy begins with a step: drop of="),
+        ("beam_search:of=sample", "beam_search takes no of=: it begins with a step"),
     ],
 )
 def test_what_a_benchmark_cannot_do_is_said_before_it_begins(plan: Plan, strategy: str, says: str) -> None:
