@@ -205,8 +205,8 @@ def fitted() -> str:
     """The calibrations that come with the package."""
     pieces = [
         "## What was fitted\n",
-        "Scores by `self` are in sample here where its parts were combined on the same questions: three weights, on up\n"
-        "to 100 calibration questions of each task (docs/train-verifier.md). Test questions were never among them.\n",
+        "Scores by `self` are in sample here where its parts were combined on the same questions: three weights, on\n"
+        "up to 100 calibration questions of each task (docs/train-verifier.md). No test question is among them.\n",
     ]
     for each in calibration.shipped():
         source = ", ".join(f"{s.questions} questions of {s.task} ({s.split}) x {s.samples}" for s in each.sources)
