@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import socket
 import ssl
@@ -29,6 +30,7 @@ Figures = dict[str, Any]
 def served(policy: Policy, **settings: Any) -> Iterator[tuple[str, Server]]:
     """A server over a policy, and its address."""
     session = api.Session(policy, verifier="self", max_tokens=settings.pop("max_tokens", 512))
+    gc.freeze()  # as the server does in a process of its own
     server = build(session, Settings(**{"model": policy.name, "verifiers": ("self",), **settings}))
     with serving.bind("127.0.0.1", 0) as listening, serving.background(server, listening) as url:
         yield url, server

@@ -9,7 +9,6 @@ asking.py     from a checked request to searches
 grammar.py    JSON schemas as grammars
 tools.py      functions offered, called and voted on
 engine.py     the one thread that drives the runner
-ids.py        random names without a call of the system each
 job.py        one logical request, for everybody who waits for it
 watch.py      what happened in a search, as events and as one line of progress
 reply.py      from results to OpenAI's objects

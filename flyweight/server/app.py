@@ -118,7 +118,7 @@ class Server:
         """The body, and what identical requests share. ApiError 429 where nothing can come of it."""
         body = await _body(request, self.service.limits)
         key = _key(request, request.scope["state"]["owner"], body)
-        await self.desk.approach(key)
+        self.desk.hurry(key)
         return body, key
 
     async def _answer(self, request: Request, key: str, plan: Plan, whole: Callable[..., Any]) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -11,7 +12,7 @@ from typing import Any, cast
 from flyweight import api, strategies
 from flyweight.errors import ConfigError, FlyweightError
 from flyweight.protocols import Answers, Policy, Strategy
-from flyweight.server import grammar, ids, tools
+from flyweight.server import grammar, tools
 from flyweight.server.choosing import Menu, Wanted
 from flyweight.server.errors import ApiError
 from flyweight.server.job import Plan
@@ -168,7 +169,7 @@ class Service:
             ),
             deadline=wanted.deadline or self.deadline,
             sampling=sampling,
-            seed=ids.number(31) if asked.seed is None else asked.seed,
+            seed=secrets.randbits(31) if asked.seed is None else asked.seed,
             answers=answers,
             verifier=(wanted.verifier or self.verifiers[0]) if strategy is not None and self.verifiers else "",
             n=n,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -52,8 +52,6 @@ class Desk:
         self._count = count
         self._arrived: dict[Job, float] = {}
         self._same: dict[str, Job] = {}
-        self._reading: Counter[str] = Counter()
-        """Keys of requests that were promised a place and have yet to take it."""
         self._runs: OrderedDict[str, Job] = OrderedDict()
         self._seconds = 2.0
         """How long a job takes, as a moving average."""
@@ -61,23 +59,11 @@ class Desk:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def approach(self, key: str) -> None:
-        """To be awaited before the work of reading a request. ApiError 429 where there will be no place for it.
-
-        Returns a turn of the event loop later: of many that come together, those without a place hear it before the
-        others are read and the engine begins.
-        """
-        known = key in self._same or key in self._reading
-        if not known and self._free <= len(self._reading) and not self.draining:
+    def hurry(self, key: str) -> None:
+        """ApiError 429 now rather than after the work of reading the request, where there will be no place for it."""
+        if key not in self._same and self._full and not self.draining:
             self._count("rejected")
             raise too_much(self.patience())
-        self._reading[key] += 1
-        try:
-            await asyncio.sleep(0)
-        finally:
-            self._reading[key] -= 1
-            if not self._reading[key]:
-                del self._reading[key]
 
     def take(self, plan: Plan, owner: str, key: str) -> Job:
         """The job that answers a request: a new one, or that of an identical request under way.
@@ -91,7 +77,7 @@ class Desk:
             self._count("coalesced")
             same.waiters += 1
             return same
-        if self._free <= 0:
+        if self._full:
             self._count("rejected")
             raise too_much(self.patience())
         job = Job(plan, owner, key, waiters=1)
@@ -152,9 +138,8 @@ class Desk:
             job.tell(Failed(stopping()))
 
     @property
-    def _free(self) -> int:
-        """Places left."""
-        return self.most_running + self.most_queued - len(self.running) - len(self.queue)
+    def _full(self) -> bool:
+        return len(self.running) >= self.most_running and len(self.queue) >= self.most_queued
 
     def _next(self) -> None:
         while self.queue and len(self.running) < self.most_running:
@@ -185,8 +170,6 @@ class Desk:
     def _forget(self) -> None:
         """Drop what was remembered of old runs."""
         now = time.time()
-        if len(self._runs) <= REMEMBERED and now - next(iter(self._runs.values())).created <= REMEMBERED_SECONDS:
-            return  # the oldest one comes first
         for id, job in list(self._runs.items()):
             old = len(self._runs) > REMEMBERED or now - job.created > REMEMBERED_SECONDS
             if job.over and old:

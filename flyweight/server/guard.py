@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from flyweight.server import ids
 from flyweight.server.auth import Headers, Keys, check_host, check_origin
 from flyweight.server.errors import ApiError, failed
 from flyweight.server.limits import Limits
@@ -55,7 +55,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        request_id = ids.token(8)
+        request_id = secrets.token_hex(8)
         known = self._routes(scope["path"])
         route = known[0] if known else "other"
         extra = [(b"x-request-id", request_id.encode()), *SAFE_HEADERS]

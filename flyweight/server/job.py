@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from flyweight.protocols import Answers, Strategy
-from flyweight.server import ids
 from flyweight.server.choosing import Wanted
 from flyweight.server.errors import ApiError
 from flyweight.types import Budget, Problem, Sampling
@@ -126,7 +126,7 @@ class Job:
     """Digest of the key it came with."""
     key: str = ""
     """What identical requests share; empty for none."""
-    id: str = field(default_factory=lambda: ids.token(12))
+    id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: float = field(default_factory=time.time)
     waiters: int = 0
     end: Finished | Failed | None = None

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import json
-import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,7 +15,6 @@ import pytest
 
 from flyweight import api
 from flyweight.server import app as application
-from flyweight.server import ids
 from flyweight.server.desk import Desk
 from flyweight.server.errors import ApiError
 from flyweight.server.job import Finished, Job, Piece, Plan, Reply, Seen
@@ -170,21 +168,6 @@ def test_a_search_with_more_events_than_are_kept_still_shows_its_end() -> None:
     assert answers(few) == answers(whole) and len(answers(few)) > 1
 
 
-def test_ids_are_random_and_come_from_the_system_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-
-    def urandom(size: int) -> bytes:
-        asked.append(size)
-        return random.Random(len(asked)).randbytes(size)
-
-    monkeypatch.setattr("flyweight.server.ids.os.urandom", urandom)
-    monkeypatch.setattr(ids, "_stock", bytearray())
-    found = [ids.token(12) for _ in range(3000)]
-    assert len(set(found)) == 3000 and {len(each) for each in found} == {24} and len(asked) == 3
-    numbers = [ids.number(5) for _ in range(500)]
-    assert min(numbers) == 0 and max(numbers) == 31
-
-
 # The desk alone
 
 
@@ -237,30 +220,6 @@ def test_a_full_desk_says_how_long_to_wait() -> None:
         with pytest.raises(ApiError) as refused:
             desk.take(plan(), "", "")
         assert refused.value.status == 429 and 1 <= int(refused.value.headers["Retry-After"]) <= 60
-
-    asyncio.run(act())
-
-
-def test_those_without_a_place_hear_it_before_the_others_are_read() -> None:
-    async def act() -> None:
-        desk = Desk(Hands(), running=1, queued=1)
-        order: list[str] = []
-
-        async def ask(key: str, valid: bool = True) -> None:
-            try:
-                await desk.approach(key)
-                order.append(f"{key} is read")
-                if valid:
-                    desk.take(plan(), "", key)
-            except ApiError as refused:
-                order.append(f"{key} {refused.status}")
-
-        await asyncio.gather(ask("a"), ask("b", valid=False), ask("c"), ask("a"))
-        assert order == ["c 429", "a is read", "b is read", "a is read"], "the same request twice takes one place"
-        await asyncio.gather(ask("d"), ask("e"))
-        assert order[4:] == ["e 429", "d is read"], "what was not valid took none"
-        await asyncio.gather(ask("a"), ask("f"))
-        assert order[6:] == ["f 429", "a is read"] and len(desk.running | set(desk.queue)) == 2
 
     asyncio.run(act())
 
