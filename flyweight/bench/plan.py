@@ -263,7 +263,7 @@ def _job(plan: Plan, task: Task, problems: Sequence[Problem], problems_sha256: s
     keywords = cast("functools.partial[object]", bound).keywords
     asks = shape(plan.strategy, plan.parameters)
     goes_by = {}
-    if "any_model" in keywords:
+    if compose.spelled(plan.strategy)[0] == "auto":
         sha256, kind = (file_of(plan.model) or "").removeprefix("sha256:"), kind_of(problems[0])
         found = resolve(str(keywords["calibration"]), sha256, kind, any_model=bool(keywords["any_model"]))
         goes_by = {"calibration_sha256": None if found is None else digest(repr(found))}

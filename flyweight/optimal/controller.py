@@ -13,7 +13,7 @@ from flyweight.errors import BudgetSpent, ConfigError
 from flyweight.optimal import calibration as files
 from flyweight.optimal.calibration import Calibration
 from flyweight.optimal.difficulty import Draw, band, features
-from flyweight.optimal.pools import SAMPLING, STEPWISE
+from flyweight.optimal.pools import SAMPLING
 from flyweight.protocols import Search
 from flyweight.select import aggregate, confidence, finished, majority, weighted_vote
 from flyweight.strategies import Value, compose
@@ -170,7 +170,7 @@ class _Bank:
         What was recorded by itself, and not played from samples, knew of no most likely answer among them.
         """
         name = compose.spelled(strategy)[0]
-        self.tree = name in STEPWISE
+        self.tree = strategies.stepwise(name)
         self._next = int(self._greedy and name not in ("greedy", "sample", *SAMPLING))
 
     async def complete(self, nodes: Sequence[Node], n: int = 1, **how: Any) -> list[Node]:
@@ -233,7 +233,8 @@ def _fitted(chosen: str, n: int, usual: Mapping[str, Value]) -> str:
     """The strategy with at most n samples, drawn as the probe was where it does not say how."""
     name, settings = compose.spelled(chosen)
     known = {parameter.name: parameter.default for parameter in strategies.describe(name).parameters}
-    settings = {**{key: value for key, value in usual.items() if key in known and name not in STEPWISE}, **settings}
+    if not strategies.stepwise(name):
+        settings = {**{key: value for key, value in usual.items() if key in known}, **settings}
     if "n" in known:
         most = min(n, int(settings.get("n", known["n"])))
         if "width" in known:
@@ -295,7 +296,7 @@ def _escalation(plan: str, n: int, kind: str, usual: Mapping[str, Value]) -> lis
     """What is tried, one after the other, when the plan has left the answer in doubt: what is drawn is not lost."""
     whole, search = (_fitted(word, n, usual) for word in (f"weighted_best_of_n:n={n}", SEARCH[kind]))
     names = {compose.spelled(word)[0] for word in (plan, search)}
-    searched = len(names) == 1 or names <= set(STEPWISE) or n < 8
+    searched = len(names) == 1 or all(map(strategies.stepwise, names)) or n < 8
     return [*([] if plan == whole else [whole]), *([] if searched else [search])]
 
 

@@ -21,7 +21,6 @@ from flyweight.strategies import compose
 
 __all__ = [
     "SAMPLING",
-    "STEPWISE",
     "Outcome",
     "Play",
     "Question",
@@ -33,8 +32,6 @@ __all__ = [
 
 SAMPLING = ("self_consistency", "best_of_n", "weighted_best_of_n")
 """Strategies that choose among independent samples: any of them stands for all."""
-STEPWISE = ("beam_search", "dvts", "lookahead_search", "rebase", "particle_filter", "particle_gibbs", "mcts")
-"""Strategies that draw step by step, at a temperature of their own: whole samples cannot begin them."""
 FIRST = compose.FIRST
 
 

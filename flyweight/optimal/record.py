@@ -14,7 +14,7 @@ from flyweight.bench.engine import file_of
 from flyweight.errors import ConfigError
 from flyweight.optimal import fit
 from flyweight.optimal.calibration import Calibration, Source
-from flyweight.optimal.pools import SAMPLING, STEPWISE
+from flyweight.optimal.pools import SAMPLING
 from flyweight.optimal.recorded import questions
 from flyweight.store import Store
 from flyweight.strategies import Value, compose
@@ -115,7 +115,7 @@ def shared(jobs: Sequence[Job]) -> list[int]:
     found = []
     for job in jobs:
         name, parameters = compose.spelled(job.plan.strategy)[0], job.configuration["parameters"]
-        how = None if name in STEPWISE else parameters.get("temperature", name)
+        how = None if strategies.stepwise(name) else parameters.get("temperature", name)
         n = 0 if how is None else int(parameters.get("n", 1))
         found.append(min(n, drawn.get(how, 0)) * len(job.problems))
         drawn[how] = max(n, drawn.get(how, 0))
@@ -138,7 +138,7 @@ def _searches(entry: str, temperatures: Sequence[float]) -> list[tuple[str, dict
     if wrong := next((key for key in ("of", "policy", "verifier") if key in made_of), None):
         raise ConfigError(f"--searches {entry}: {wrong}= cannot be played from recordings: drop it")
     known = {parameter.name for parameter in strategies.describe(bare).parameters}
-    if bare in STEPWISE or "temperature" not in known:
+    if strategies.stepwise(bare) or "temperature" not in known:
         return [(name, parameters)]
     if "temperature" in parameters:
         raise ConfigError(f"--searches {entry}: whole answers are drawn at --temperatures: drop temperature=")

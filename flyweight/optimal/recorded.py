@@ -8,7 +8,7 @@ from flyweight import strategies
 from flyweight.bench.graded import GradedSearch, Recorded, truncated
 from flyweight.bench.graded import read as searches
 from flyweight.errors import ConfigError
-from flyweight.optimal.pools import SAMPLING, STEPWISE, Question, Sample, Searched, Verifying
+from flyweight.optimal.pools import SAMPLING, Question, Sample, Searched, Verifying
 from flyweight.protocols import Answers
 from flyweight.select import aggregate
 from flyweight.store import RunInfo, Store
@@ -85,7 +85,7 @@ def _question(runs: Sequence[tuple[RunInfo, GradedSearch]], answers: Answers) ->
             temperature = float(parameters["temperature"])
             pools[temperature] = _merged(pools.get(temperature, ()), samples)
         else:
-            drawn = None if name in STEPWISE else parameters.pop("temperature", None)
+            drawn = None if strategies.stepwise(name) else parameters.pop("temperature", None)
             at = None if drawn is None else float(drawn)
             kept = _searched(search, name, parameters, samples)
             found.setdefault(at, {})[word(name, {**parameters, **made_of})] = kept
@@ -100,7 +100,7 @@ def _question(runs: Sequence[tuple[RunInfo, GradedSearch]], answers: Answers) ->
 def _searched(search: GradedSearch, name: str, parameters: Mapping[str, Value], samples: Sequence[Sample]) -> Searched:
     usage, right = search.result.usage, search.grade.value == "correct"
     n = int(parameters.get("n", 1))
-    if name not in STEPWISE:
+    if not strategies.stepwise(name):
         return Searched((), right, usage.generated_tokens, usage.verifier_tokens, n)
     leaves = [each for each in samples if each.scores]
     if name in RANKED:

@@ -21,7 +21,19 @@ from flyweight.select import AGGREGATIONS
 from flyweight.strategies import compose
 from flyweight.strategies.compose import Value
 
-__all__ = ["COMMON", "Description", "Parameter", "Value", "bind", "describe", "load", "named", "names", "normal"]
+__all__ = [
+    "COMMON",
+    "Description",
+    "Parameter",
+    "Value",
+    "bind",
+    "describe",
+    "load",
+    "named",
+    "names",
+    "normal",
+    "stepwise",
+]
 
 _REGISTRY = Registry(
     "strategy",
@@ -89,10 +101,6 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
 """One vocabulary of parameters: the same name means the same thing, and has the same bounds, everywhere."""
 _FILLED = frozenset(("closing", *compose.PARAMETERS))
 """Texts that mean nothing when they are empty."""
-_STEPWISE = frozenset(
-    ("beam_search", "dvts", "lookahead_search", "rebase", "particle_filter", "particle_gibbs", "mcts")
-) | {"budget_forcing", "auto"}
-"""Those that begin with a step, or may choose one that does: refused with `of` before anything is loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +154,11 @@ def describe(name: str) -> Description:
     return Description(name, summary, source, cost, use, tuple(parameters))
 
 
+def stepwise(name: str) -> bool:
+    """Whether the strategy draws step by step, which `max_steps` bounds: whole samples cannot begin it."""
+    return any(parameter.name == "max_steps" for parameter in describe(name).parameters)
+
+
 def bind(name: str, parameters: Mapping[str, Value] | None = None) -> Strategy:
     """The strategy with its parameters set and checked; `best_of_n:n=8` is the name with one of them.
 
@@ -162,7 +175,7 @@ def bind(name: str, parameters: Mapping[str, Value] | None = None) -> Strategy:
     if "width" in values and int(values["n"]) % int(values["width"]):
         n, width = values["n"], values["width"]
         raise ConfigError(f"n={n} is not a multiple of width={width}: n/width beams survive a round")
-    if "of" in checked and name in _STEPWISE:
+    if "of" in checked and (stepwise(name) or name in ("budget_forcing", "auto")):
         raise ConfigError(f"{name} takes no of=: it begins with a step, or may choose a strategy that does; drop of=")
     if checked.keys() - known:
         found_by = [bind(part) for part in compose.inner(checked)]
