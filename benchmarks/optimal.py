@@ -201,10 +201,21 @@ a question's samples; intervals are 95 %, by bootstrap over questions.
 """
 
 
+MADE_BY = """The calibrations that come with the package (`--dry-run` says how long it takes; `train.jsonl` is that of
+openai/grade-school-math, MIT, MBPP's problems come along):
+
+    flyweight calibrate --task gsm8k --data train.jsonl --questions 101-250 -n 16 \\
+        --searches beam_search:n=8:width=4 --budgets 256,384,512,768,1k,1536,2k,3k,4k,16k --out CALIBRATION
+    flyweight calibrate --task mbpp -n 16 --temperatures 0.4,0.8 --also weighted:tests=3:written-tests=1 \\
+        --searches code_agreement:n=16 --budgets 256,512,1k,2k,4k,16k --out CALIBRATION
+"""
+
+
 def fitted() -> str:
     """The calibrations that come with the package."""
     pieces = [
         "## What was fitted\n",
+        MADE_BY,
         "Scores by `self` are in sample here where its parts were combined on the same questions: three weights, on\n"
         "up to 100 calibration questions of each task (docs/train-verifier.md). No test question is among them.\n",
     ]
