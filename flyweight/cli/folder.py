@@ -14,7 +14,7 @@ from flyweight.errors import ConfigError
 if TYPE_CHECKING:
     from flyweight.store import RunInfo, Store
 
-__all__ = ["DEFAULT", "NAMED", "Folder", "database", "existing", "made", "meant", "reading"]
+__all__ = ["DEFAULT", "NAMED", "Folder", "database", "existing", "made", "meant", "opened", "reading"]
 
 DEFAULT = Path("runs")
 NAMED = 'by id, its first characters (4 or more) or "last"'
@@ -54,6 +54,15 @@ def reading(folder: Path) -> Iterator[Store]:
     from flyweight.store import Store
 
     with Store(existing(folder), readonly=True) as store:
+        yield store
+
+
+@contextmanager
+def opened(folder: Path, durable: bool) -> Iterator[Store]:
+    """The store of a folder, which is made; errors as of `made` and `Store`."""
+    from flyweight.store import Store
+
+    with Store(made(folder), durable) as store:
         yield store
 
 
