@@ -12,7 +12,7 @@ from flyweight.protocols import Search
 from flyweight.sandbox import Call, Stdin
 from flyweight.select import finished, majority
 from flyweight.types import Message, Node
-from flyweight.verifiers.execution import in_turn
+from flyweight.verifiers.execution import beside
 from flyweight.verifiers.written import asked, results, write_tests
 
 LETTER = re.compile(r"\W{0,20}([AB])(?![A-Za-z])")
@@ -48,7 +48,7 @@ async def code_agreement(
         return tuple(results(search.problem, node, written, seconds=SECONDS))
 
     different = {code: node for node, code in codes.items()}
-    passed_by = dict(zip(different, await in_turn(run, different.values(), search), strict=True))
+    passed_by = dict(zip(different, await beside(run, different.values(), search), strict=True))
     clusters: dict[tuple[bool, ...], list[Node]] = {}
     for node, code in codes.items():
         clusters.setdefault(passed_by[code], []).append(node)

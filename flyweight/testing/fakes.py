@@ -63,8 +63,8 @@ class NoModels(Models):
         return ""
 
     async def wait(self, future: Future[T]) -> T:
-        """Its result, which must be there."""
-        return future.result(timeout=0)
+        """Its result."""
+        return future.result()
 
     def spent(self, tokens: int) -> None:
         """Nothing is booked."""

