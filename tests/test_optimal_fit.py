@@ -276,11 +276,19 @@ def test_a_damaged_file_gets_one_line_that_names_it(what: str, tmp_path: Path) -
     assert "c.json" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_what_is_published_is_lius() -> None:
-    assert calibration.published(0.5e9, True) == ("best_of_n", "beam_search")
-    assert calibration.published(7e9, True) == ("dvts", "beam_search")
-    assert calibration.published(70e9, True) == ("weighted_best_of_n", "weighted_best_of_n")
-    assert calibration.published(0.5e9, False) == ("weighted_best_of_n", "weighted_best_of_n")
+@pytest.mark.parametrize(
+    ("params", "hard", "medium", "easy"),
+    [
+        (3.1e9, "beam_search", "beam_search", "best_of_n"),
+        (7.6e9, "beam_search", "dvts", "dvts"),
+        (32.8e9, "beam_search", "dvts", "dvts"),
+        (72.7e9, "best_of_n", "best_of_n", "best_of_n"),
+    ],
+)
+def test_what_is_published_is_lius(params: float, hard: str, medium: str, easy: str) -> None:
+    said = [calibration.published(params, True, band) for band in ("hard", "medium", "easy")]
+    assert said == [hard, medium, easy]
+    assert calibration.published(params, False, "hard") == "weighted_best_of_n"
 
 
 def test_what_is_shipped_can_be_read() -> None:

@@ -42,8 +42,8 @@ FOLDER = Path(__file__).parent / "calibrations"
 """Those that come with the package, one file per model."""
 KINDS = ("maths", "code")
 """Of problems: code is what brings public tests."""
-SMALL, LARGE = 7e9, 32e9
-"""Parameters below and up to which Liu's findings differ."""
+SMALL, LARGE = 7e9, 34e9
+"""Parameters below and up to which Liu's findings differ; what is sold as 32B has up to 33.4."""
 
 
 class Span(NamedTuple):
@@ -184,15 +184,20 @@ class Calibration:
         )
 
 
-def published(params: float, steps: bool) -> tuple[str, str]:
-    """Strategy for easy questions, and for the others, of a policy with so many parameters: Liu's findings.
+def published(params: float, steps: bool, band: str) -> str:
+    """Strategy of a policy with so many parameters for questions of one of Liu's bands: their findings.
 
-    `steps` says whether the verifier scores every step, as a process reward model does: without one search is no
-    better than the vote it ends in, so it is best-of-n, by vote, at every difficulty.
+    `steps` says whether the verifier scores every step, as a process reward model does; how good it is nobody can tell
+    beforehand, though their findings are those of good ones. Deviation: without one search is no better than the vote
+    it ends in, so it is best-of-n, by vote, for all.
     """
-    if not steps or params >= LARGE:
-        return "weighted_best_of_n", "weighted_best_of_n"
-    return ("best_of_n", "beam_search") if params < SMALL else ("dvts", "beam_search")
+    if not steps:
+        return "weighted_best_of_n"
+    if params < SMALL:
+        return "best_of_n" if band == "easy" else "beam_search"
+    if params <= LARGE:
+        return "beam_search" if band == "hard" else "dvts"
+    return "best_of_n"
 
 
 def find(known: Sequence[Calibration], sha256: str, kind: str) -> Calibration | None:
@@ -206,7 +211,9 @@ def read(path: Path) -> tuple[Calibration, ...]:
         return _parsed(json.loads(path.read_text("utf-8")))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ConfigError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except KeyError as error:
+        raise ConfigError(f"{path} holds no calibration: it has no {error}") from error
+    except (ConfigError, ValueError, TypeError, AttributeError, RecursionError) as error:
         said = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
         raise ConfigError(f"{path} holds no calibration: {said}") from error
 

@@ -80,8 +80,7 @@ async def auto(
     groups = await search.classes(bank.leaves)
     if row is None:
         agreeing = max(map(len, groups), default=0) / max(1, len(bank.leaves))
-        easy, other = files.published(params, any(score.steps for score in said))
-        view = _View(agreeing, easy if band(agreeing) == "easy" else other, None)
+        view = _View(agreeing, files.published(params, any(score.steps for score in said), band(agreeing)), None)
     else:
         passed = row.estimator(features(_seen(bank, groups), len(search.problem.prompt)))
         view = _View(passed, row.cell(passed).strategy, found)

@@ -29,14 +29,6 @@ class Limits:
     """Of nested JSON."""
     values: int = 20_000
     """In a body, keys included."""
-    messages: int = 1024
-    parts: int = 256
-    """Of one message's content."""
-    tools: int = 128
-    stops: int = 16
-    stop_characters: int = 256
-    prompts: int = 16
-    """Of one completions request."""
     generations: int = 256
     """Answers one request may have drawn."""
     tokens: int = 131_072

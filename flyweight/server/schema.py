@@ -10,6 +10,8 @@ from flyweight.server.errors import ApiError
 
 __all__ = ["ChatRequest", "CompletionRequest", "Request", "SearchField", "ToolChoice", "checked"]
 
+MESSAGES, PARTS, TOOLS, STOPS, PROMPTS = 1024, 256, 128, 16, 16
+"""The most of each; parts are those of one message's content, prompts those of one completions request."""
 NAME = r"^[a-zA-Z0-9_-]{1,64}$"
 Text = Annotated[str, Field(max_length=4 << 20)]
 Word = Annotated[str, Field(max_length=512)]
@@ -49,8 +51,8 @@ class Turn(Strict):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Text | Annotated[list[Part], Field(max_length=256)] | None = None
-    tool_calls: Annotated[list[ToolCall], Field(max_length=128)] | None = None
+    content: Text | Annotated[list[Part], Field(max_length=PARTS)] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=TOOLS)] | None = None
     tool_call_id: Word | None = None
 
     @property
@@ -141,7 +143,7 @@ class Request(Strict):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     n: Annotated[int, Field(ge=1, le=4096)] | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=STOPS)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=10**9)] | None = None
     stream: bool | None = None
@@ -162,12 +164,12 @@ class Request(Strict):
 class ChatRequest(Request):
     """`POST /v1/chat/completions`"""
 
-    messages: Annotated[list[Turn], Field(min_length=1, max_length=1024)]
+    messages: Annotated[list[Turn], Field(min_length=1, max_length=MESSAGES)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=10**9)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
-    tools: Annotated[list[Tool], Field(max_length=128)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: Word | None = None
@@ -176,7 +178,7 @@ class ChatRequest(Request):
 class CompletionRequest(Request):
     """`POST /v1/completions`"""
 
-    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=16)]
+    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=PROMPTS)]
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     echo: bool | None = None
     suffix: Text | None = None
