@@ -38,7 +38,8 @@ class Plan:
     parameters: Mapping[str, Value] = field(default_factory=dict)
     """Of the strategy; the others have their defaults."""
     verifier: str | None = None
-    """Of strategies that ask one; None is arithmetic, for code the public tests, or confidence where some lack them."""
+    """Of strategies that ask one; None is `api.DEFAULT_VERIFIER`, for code the public tests, or confidence where some
+    lack them."""
     model: str = api.DEFAULT_MODEL
     split: str | None = None
     data: str | None = None
@@ -313,7 +314,7 @@ def _normal(plan: Plan) -> Plan:
 
 
 def _usual(problems: Sequence[Problem]) -> str:
-    """The verifier where none is named: arithmetic says nothing about code, and tests nothing where there are none."""
+    """The verifier where none is named: code that has public tests is judged by them."""
     if "public" not in problems[0].meta:
         return api.DEFAULT_VERIFIER
     return "tests" if all(problem.meta.get("public") for problem in problems) else "confidence"

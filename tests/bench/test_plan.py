@@ -229,6 +229,12 @@ def test_code_is_verified_by_its_public_tests_unless_told_otherwise(tmp_path: Pa
     assert check([replace(plan, data=data)])[0].configuration["verifier"] == "confidence"
 
 
+def test_the_verifier_that_is_asked_where_none_is_named_is_the_one_the_page_names(tmp_path: Path) -> None:
+    (job,) = check([Plan("jsonl", "best_of_n", data=questions(tmp_path))])
+    page = (Path(__file__).parents[2] / "docs" / "bench.md").read_text("utf-8")
+    assert f"verifier is `{job.configuration['verifier']}` unless told otherwise" in page
+
+
 def test_a_callable_is_known_by_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     module = tmp_path / "judges_of_mine.py"
