@@ -67,7 +67,7 @@ def chat(
     trace: options.TraceFile = None,
     quiet: options.Quiet = False,
 ) -> int:
-    choice = options.choose(strategy, options.pairs(set_, n))
+    choice = options.choose(strategy, options.pairs(set_, n), kind)
     limits = options.budget(budget_tokens, budget_verifications, deadline, confidence)
     made_of = options.ModelOptions(model, verifier, kind, max_tokens, context, seed)
     made_of.check()
@@ -164,13 +164,16 @@ class Chat:
         name, *settings = text.split() or [""]
         if name:
             kept = {key: value for key, value in self.choice.parameters.items() if key == "n"}
-            self.choice = options.choose(name, {**options.fitting(name, kept), **options.pairs(settings)})
+            self._choose(name, {**options.fitting(name, kept), **options.pairs(settings)})
         self.show()
 
     def set_parameters(self, changes: Mapping[str, Value]) -> None:
         """The same strategy with other parameters."""
-        self.choice = options.choose(self.choice.name, {**self.choice.parameters, **changes})
+        self._choose(self.choice.name, {**self.choice.parameters, **changes})
         self.show()
+
+    def _choose(self, name: str, parameters: Mapping[str, Value]) -> None:
+        self.choice = options.choose(name, parameters, self.made_of.kind)
 
     def set_verifier(self, text: str) -> None:
         """Another verifier on the same warm model."""

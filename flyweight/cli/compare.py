@@ -67,7 +67,7 @@ def compare(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    chosen = choices(names, options.pairs(set_, n))
+    chosen = choices(names, options.pairs(set_, n), kind)
     limits = options.budget(budget_tokens, budget_verifications, deadline, confidence)
     made_of = options.ModelOptions(model, verifier, kind, max_tokens, context, seed)
     problem = api.problem(ask.question(question), system)
@@ -97,8 +97,10 @@ def compare(
     return worst(map(render.code_of, results), stop.code)
 
 
-def choices(names: str, parameters: Mapping[str, Value]) -> list[options.Choice]:
+def choices(names: str, parameters: Mapping[str, Value], kind: str) -> list[options.Choice]:
     """The strategies of a comma-separated list, each with its own parameters and the common ones it has.
+
+    `kind` is how answers are read.
 
     ConfigError for unknown names, and for a common parameter that none of them has.
     """
@@ -113,7 +115,7 @@ def choices(names: str, parameters: Mapping[str, Value]) -> list[options.Choice]
     for key in parameters:
         if key not in known:
             raise unknown(f"parameter of {', '.join(name for name, _ in asked)}", key, known)
-    return [options.choose(name, {**options.fitting(name, parameters), **own}) for name, own in asked]
+    return [options.choose(name, {**options.fitting(name, parameters), **own}, kind) for name, own in asked]
 
 
 def _table(chosen: Sequence[options.Choice], results: Sequence[Result]) -> str:

@@ -199,9 +199,12 @@ class Choice:
         return f"{self.name} n={self.parameters['n']}" if "n" in self.parameters else self.name
 
 
-def choose(name: str, parameters: Mapping[str, Value]) -> Choice:
-    """The strategy `name` with `parameters` set. ConfigError for unknown names and values out of range."""
-    name, parameters = strategies.normal(name, parameters)
+def choose(name: str, parameters: Mapping[str, Value], kind: str = "math", *, public: bool = False) -> Choice:
+    """The strategy `name` with `parameters` set, for answers read as `kind`; `public` says whether tests are shown.
+
+    ConfigError for unknown names and values out of range.
+    """
+    name, parameters = strategies.normal(name, api.for_kind(name, parameters, kind, public=public))
     known = {parameter.name for parameter in strategies.describe(name).parameters}
     if "n" in parameters and "n" not in known:
         having = ", ".join(

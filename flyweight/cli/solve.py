@@ -88,7 +88,7 @@ def solve(
     quiet: options.Quiet = False,
 ) -> int:
     read_as = "code" if tests is not None else kind
-    choice = options.choose(strategy, api.for_kind(strategy, options.pairs(set_, n), read_as, public=tests is not None))
+    choice = options.choose(strategy, options.pairs(set_, n), read_as, public=tests is not None)
     if quality is not None:
         budget_tokens = planned(quality, budget_tokens, model, quiet=quiet or json)
     limits = options.budget(budget_tokens, budget_verifications, deadline, confidence)

@@ -33,6 +33,17 @@ def test_chat_keeps_the_conversation_and_obeys_commands(flyweight: Command, poli
     assert done.out.splitlines()[-1].startswith("4 turns: ")
 
 
+def test_a_chat_s_answers_are_gone_about_as_their_kind_is(flyweight: Command) -> None:
+    """`auto` was fitted on numbers, and says what it goes by; so it is after the strategy was changed."""
+    script = "/strategy auto\n/n 4\n/quit\n"
+    first, second = [
+        [line for line in flyweight("chat", "-m", "toy", *kind, stdin=script).err.splitlines() if "verifier" in line]
+        for kind in (("--kind", "text"), ())
+    ]
+    assert len(first) == 2 and all("calibration=published" in line for line in first)
+    assert len(second) == 2 and not any("published" in line for line in second)
+
+
 def test_chat_survives_a_failing_reply(flyweight: Command, policy: UsePolicy) -> None:
     policy(ToyPolicy(fault=lambda request: "no" if "bad" in request.node.root.messages[-1].content else None))
     done = flyweight("chat", "--model", "toy", "-q", stdin="Add 1 and 1.\nbad\nAdd 2 and 2.\n")

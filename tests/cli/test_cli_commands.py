@@ -14,6 +14,8 @@ from flyweight import __version__, api
 from flyweight.testing import Draft, ToyPolicy
 from tests.cli_kit import KEYS, QUESTION, Command, UsePolicy, solve
 
+KINDS = (("--kind", "text"), ())
+
 
 def test_compare_puts_strategies_in_one_table(flyweight: Command) -> None:
     done = flyweight(
@@ -36,6 +38,11 @@ def test_compare_puts_strategies_in_one_table(flyweight: Command) -> None:
     assert [list(row) for row in facts] == [KEYS, KEYS]
     alone = flyweight(*solve(QUESTION, "-n", "8", "--json")).json
     assert [c["text"] for c in facts[1]["candidates"]] == [c["text"] for c in alone["candidates"]]
+
+
+def test_compare_goes_about_answers_as_their_kind_is(flyweight: Command) -> None:
+    facts = [flyweight("compare", QUESTION, "-m", "toy", "-s", "auto", "--json", *kind).json for kind in KINDS]
+    assert [row["parameters"]["calibration"] for row in facts] == ["published", ""]
 
 
 def test_list_shows_every_parameter_with_its_default(flyweight: Command) -> None:
