@@ -86,6 +86,11 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text("utf-8"), str(path))
 
 
+def indexed(path: Path) -> set[str]:
+    """The modules that the docstring of a package names."""
+    return set(re.findall(r"\b\w+\.py\b", ast.get_docstring(tree(path)) or ""))
+
+
 def part(name: str) -> str:
     """`flyweight.policies.llamacpp` → `policies`; the package itself is `__init__`."""
     return [*name.split("."), "__init__"][1]
@@ -229,6 +234,21 @@ def test_core_dependencies_are_few_and_pinned() -> None:
 def test_ci_runs_the_documented_command() -> None:
     lines = (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
     assert lines[-1] == "make test" and (ROOT / ".ci" / "run").stat().st_mode & 0o111
+
+
+INDEXES = [path for path in SOURCES if path.name == "__init__.py" and indexed(path)]
+BEHIND = {"openai", "server"}
+"""Packages whose index is being corrected elsewhere."""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in INDEXES if path.parent.name not in BEHIND],
+    ids=lambda path: str(path.parent.relative_to(ROOT)),
+)
+def test_an_index_of_modules_names_each_of_its_folder(path: Path) -> None:
+    modules = {other.name for other in path.parent.glob("*.py")} - {"__init__.py", "__main__.py"}
+    assert indexed(path) == modules
 
 
 def tracked() -> list[Path]:

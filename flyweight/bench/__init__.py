@@ -14,6 +14,7 @@ plan.py      what is to be run, checked before a model is loaded
 engine.py    the model: which file in which encoding, loaded when something is missing
 execute.py   running it: resume, count, stop
 grading.py   grades made beside the engine
+tally.py     what is counted meanwhile
 estimate.py  what it would take
 graded.py    a run read back with its grades
 counted.py   how many were right, beside random choice, coverage and another run

@@ -13,6 +13,8 @@ context.py   the thin layer over llama.cpp's C API
 buffers.py   host memory for copies of streams
 kernels/     our own CPU kernels, in C++
 depths.py    which layers hidden states are taken of
+taps.py      those states, copied while llama.cpp computes
+layers.py    the upper layers as a model of their own
 machine.py   what the engine asks of the machine
 sampler.py   from logits to a drawn token, its log-probability and certainty
 drawing.py   what a decode computes ahead for its rows, and what it gives to each
