@@ -1,11 +1,12 @@
-"""Which strategy should `solve` use by default? The strategies at equal tokens on 60 development questions.
+"""Which strategy without a calibration? The strategies at equal tokens on 60 development questions.
 
     python -m benchmarks.default_strategy            # the table, from the committed recordings: no model, seconds
     python -m benchmarks.default_strategy --record   # draw what is missing: about 40 minutes on 2 cores
 
 Questions: the first 60 of GSM8K's train split 9 by hash (never picked, not test questions). Every selector reads the
-same 16 samples a question. Prints the table and writes it into README.md; writes flyweight/tasks/data/dev60.json, which
-`flyweight demo` shows as its footer, and docs/dev60.svg (with matplotlib: `pip install 'flyweight[plots]'`).
+same 16 samples a question. Prints the table and writes it into docs/default-strategy.md; writes docs/dev60.svg (with
+matplotlib: `pip install 'flyweight[plots]'`) and flyweight/tasks/data/dev60.json, which `flyweight demo` shows as its
+footer.
 """
 
 from __future__ import annotations
@@ -16,19 +17,18 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import picture
 from benchmarks.cassette import Cassette, Recorded
+from benchmarks.rig import ROOT, publish
 from flyweight import models, stats, strategies, tasks, verifiers
 from flyweight.protocols import Policy, Task
 from flyweight.runner import Runner
 from flyweight.strategies import Value
 from flyweight.types import Problem, Result, Sampling
 
-ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "default-strategy.md"
 RECORDINGS = ROOT / "results" / "dev60"
 SUMMARY = ROOT / "flyweight" / "tasks" / "data" / "dev60.json"
 
@@ -90,9 +90,7 @@ def main() -> None:
             rows += measure(plan, task, problems, arguments.record)
     print(table(rows))
     if not arguments.only:
-        before, begin, rest = README.read_text().partition("<!-- dev60 -->\n")
-        _, end, after = rest.partition("<!-- /dev60 -->")
-        README.write_text(before + begin + table(rows) + "\n" + end + after)
+        publish(PAGE, "dev60", table(rows))
         SUMMARY.write_text(json.dumps(summary(rows), indent=1) + "\n")
         curve = [measure(Plan("self_consistency", {"n": n}), task, problems, False)[0] for n in CURVE[1:]]
         plot(rows, curve)

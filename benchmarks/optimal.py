@@ -22,9 +22,9 @@ import numpy as np
 
 from benchmarks import picture
 from benchmarks.optimal_counts import Curve, automatic, fixed, growing, oracle, ordered, ratio, reached
-from benchmarks.optimal_headline import headline
+from benchmarks.optimal_headline import front, headline
 from benchmarks.results import POOLS, SMALL, show
-from benchmarks.rig import ROOT, table
+from benchmarks.rig import ROOT, publish, table
 from flyweight import bench, models, stats
 from flyweight.bench import Plan
 from flyweight.optimal import calibration, fit
@@ -73,6 +73,7 @@ def main() -> None:
             keep(part, arguments.runs)
     found = calibration.find(calibration.shipped(), models.catalog()[SMALL].sha256, "maths")
     PAGE.write_text(written(found), "utf-8")
+    publish(ROOT / "README.md", "headline", front())
 
 
 # What is on record ---------------------------------------------------------------------------------------------------

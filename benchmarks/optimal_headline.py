@@ -28,7 +28,7 @@ from flyweight.report.words import between, difference, operations, share
 from flyweight.store import Store
 from flyweight.types import Usage
 
-__all__ = ["headline", "rows_of"]
+__all__ = ["front", "headline", "rows_of"]
 
 FOLDER = ROOT / "results" / "headline"
 A, B, C, D = "0.5B, auto", "1.5B, greedy", "1.5B, best of {n} by public tests", "0.5B, greedy"
@@ -150,6 +150,32 @@ def headline() -> str:
         pieces += [verdict(pooled), compared(f"{' and '.join(first)}, pooled", pooled)]
     pieces += [compared(name, rows_of(rows)) for name, rows in done.items()]
     return "\n".join(pieces)
+
+
+def front() -> str:
+    """The table of the README: the small model alone and with `auto`, and the bigger one, on what was run."""
+    held = {task.name: read(task.name) for task in TASKS}
+    lines = []
+    for name, rows in held.items():
+        if rows is None:
+            continue
+        cells = []
+        for row in (D, A, B):
+            marks = [each["right"] for each in rows[row]["questions"].values()]
+            cells.append(between(stats.wilson(sum(marks), len(marks))))
+        spends = [mean(rows[row], "flops") for row in (A, B)]
+        lines.append(
+            [
+                f"{name}, {len(rows[A]['questions'])}",
+                *cells,
+                difference(against(rows[A], rows[D])),
+                difference(against(rows[A], rows[B])),
+                f"{mean(rows[A], 'tokens'):,.0f}",
+                f"{spends[0] / spends[1]:.1f} x",
+            ]
+        )
+    head = ["test questions", D, A, B, "auto minus greedy", "auto minus 1.5B", "tokens of auto", "FLOPs, of the 1.5B's"]
+    return table(head, lines)
 
 
 def read(name: str) -> Mapping[str, Any] | None:

@@ -29,7 +29,8 @@ Made by `python -m benchmarks.strategies` from the strategies' own docstrings an
 - **Answers that can be equal** (numbers, choices): `self_consistency`; `weighted_best_of_n` with a verifier.
 - **One right answer among many, and a verifier that knows it** (tests, a reward model): `best_of_n`.
 - **Long solutions in steps, and a verifier of steps**: `beam_search`, `dvts` and their kin.
-- **Free text**: `medoid` without a judge, `tournament` with one. **Programs**: `code_agreement`.
+- **Free text**: `medoid` without a judge, `tournament` with one. **Programs**: `code_agreement`
+  (on the questions below it has no programs to run, and is `self_consistency`).
 
 Every strategy stops at once where a budget of tokens, seconds or verifications is spent and returns the best it has
 found; any of them may be given another verifier, a sub-search or a stop rule by name ([compose.md](compose.md)).
@@ -185,7 +186,8 @@ def _mean(values: Sequence[float]) -> float:
 def _setting(rows: Sequence[Row]) -> str:
     sizes = {part: max(len(row.right[part]) for row in rows) for part in PARTS}
     return (
-        f"Qwen2.5-Coder-0.5B with the verifier `self`, at about 2,000 generated tokens a question: "
+        f"Qwen2.5-Coder-0.5B with the verifier `self`, at settings meant to take about 2,000 generated "
+        f"tokens a question (the column says what they took): "
         f"{sizes['gsm8k']} questions of GSM8K's development split (train questions, nobody picked them) and "
         f"{sizes['countdown']} Countdown puzzles of 3, 4 and 5 numbers. Settings were fixed beforehand "
         f"(`SETTINGS` in benchmarks/strategies.py), and no search takes more than {measured.LIMIT.tokens:,} tokens; "
