@@ -7,7 +7,7 @@ import shlex
 import shutil
 import threading
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import cache, partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -74,31 +74,28 @@ def unseen(name: str, problem: Problem) -> None:
 
 
 def failures(
-    problem: Problem, nodes: Sequence[Node], tests: Sequence[sandbox.Test], *, seconds: float = 5.0
-) -> list[tuple[str, ...] | None]:
-    """For each node, why its code failed each test, empty where it passed; None where there is no code.
+    problem: Problem, node: Node, tests: Sequence[sandbox.Test], *, seconds: float = 5.0
+) -> tuple[str, ...] | None:
+    """Why the node's code failed each test, empty where it passed; None where there is no code.
 
-    Equal programs run once, as many sandboxes at a time as there are processors. What is said of a failure may quote
-    the program: untrusted text. `seconds` is per test; SandboxError when there is no sandbox.
+    What is said of a failure may quote the program: untrusted text. `seconds` is per test; SandboxError when there is
+    no sandbox.
     """
-    codes = [extract(node.solution, "code") for node in nodes]
-    different = list(dict.fromkeys(code for code in codes if code is not None))
-
-    def checked(code: str) -> tuple[str, ...]:
-        return sandbox.check(sandbox.program(problem.meta, code), tests, seconds=seconds).failures if tests else ()
-
-    found = dict(zip(different, _parallel(checked, different), strict=True))
-    return [None if code is None else found[code] for code in codes]
+    code = extract(node.solution, "code")
+    if code is None or not tests:
+        return None if code is None else ()
+    return sandbox.check(sandbox.program(problem.meta, code), tests, seconds=seconds).failures
 
 
 async def shares(
     name: str, problem: Problem, nodes: Sequence[Node], tests: Sequence[sandbox.Test], models: Models, *, seconds: float
 ) -> list[Score]:
     """One Score per node, of the verifier called `name`: the share of the tests that its code passes, 0 without code,
-    NEUTRAL for all code where there are no tests. What each test said is put on the record. As in `failures`."""
+    NEUTRAL for all code where there are no tests. Equal programs run once. What each test said is put on the record.
+    As in `failures`."""
     codes = [extract(node.solution, "code") for node in nodes]
     different = dict(zip(codes, nodes, strict=True))
-    said = await beside(lambda node: failures(problem, [node], tests, seconds=seconds)[0], different.values(), models)
+    said = await beside(lambda node: failures(problem, node, tests, seconds=seconds), different.values(), models)
     of_code = dict(zip(different, said, strict=True))
     found = [of_code[code] for code in codes]
     models.note(verifier=name, failures={node.key: each for node, each in zip(nodes, found, strict=True)})
@@ -195,11 +192,3 @@ def _work(waiting: SimpleQueue[tuple[Future[Any], Callable[[], Any]]]) -> None:
                 future.set_result(run())
             except Exception as error:
                 future.set_exception(error)
-
-
-def _parallel(run: Callable[[T], R], given: Sequence[T]) -> list[R]:
-    """`run` of each, as many at a time as there are processors."""
-    if len(given) < 2:
-        return [run(each) for each in given]
-    with ThreadPoolExecutor(min(len(given), os.cpu_count() or 1)) as pool:
-        return list(pool.map(run, given))

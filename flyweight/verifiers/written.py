@@ -126,7 +126,7 @@ async def write_tests(problem: Problem, models: Writes, *, n: int = 8, temperatu
 
 def results(problem: Problem, node: Node, tests: Sequence[str], *, seconds: float = 5.0) -> list[bool]:
     """For each of the asserts, whether the node's code passes it in the sandbox; all false without code."""
-    [found] = failures(problem, [node], _tests(problem, tests), seconds=seconds)
+    found = failures(problem, node, _tests(problem, tests), seconds=seconds)
     return [False] * len(tests) if found is None else [not why for why in found]
 
 

@@ -57,9 +57,9 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endless]:
 
 
 def test_a_deadline_ends_a_search_while_programs_run(endless: Endless, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failures(problem: Problem, nodes: list[Any], tests: object, **limits: float) -> list[tuple[str, ...]]:
-        endless.run(nodes[0].solution)
-        return [("",)]
+    def failures(problem: Problem, node: Any, tests: object, **limits: float) -> tuple[str, ...]:
+        endless.run(node.solution)
+        return ("",)
 
     monkeypatch.setattr(execution, "failures", failures)
     result = endless.search("best_of_n", tests=execution.Tests())
@@ -79,9 +79,9 @@ def test_a_deadline_ends_code_agreement_while_programs_run(endless: Endless, mon
 
 
 def test_equal_programs_run_once(endless: Endless, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failures(problem: Problem, nodes: list[Any], tests: object, **limits: float) -> list[tuple[str, ...]]:
-        endless.ran.append(nodes[0].solution)
-        return [("",)]
+    def failures(problem: Problem, node: Any, tests: object, **limits: float) -> tuple[str, ...]:
+        endless.ran.append(node.solution)
+        return ("",)
 
     monkeypatch.setattr(execution, "failures", failures)
     result = endless.search("best_of_n", equal=True, tests=execution.Tests())
