@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from flyweight.errors import ConfigError, FlyweightError, unknown
 from flyweight.server.errors import ApiError
 from flyweight.server.schema import SearchField
 from flyweight.strategies import Value
-from flyweight.strategies.compose import parts
+from flyweight.strategies.compose import inner, parts, spelled
 
 __all__ = ["Menu", "Wanted", "presets"]
 
@@ -21,6 +21,8 @@ HEADERS = ("strategy", "budget", "deadline", "confidence")
 """What `X-Flyweight-...` headers may say."""
 OPTIONS = ("budget", "deadline", "confidence", "verifier", "kind")
 """What a model's name may say besides the strategy's parameters."""
+LOADED = ("bigger", "calibration")
+"""Parameters that name a model or a file: whoever runs the server may write them into a preset, a client may not."""
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -78,10 +80,14 @@ class Menu:
         self.verifiers = tuple(verifiers)
         self.default = default
         self._strategies = strategies.names()  # looked up once: that reads what is installed
+        self._loaded: dict[str, set[str]] = {key: set() for key in LOADED}
+        """What the presets say of each."""
         for name, preset in self.presets.items():
             if name == model or "@" in name:
                 raise ConfigError(f"preset {name!r}: that is a model's name; call it something else, without @")
             try:
+                for key, known in self._loaded.items():
+                    known.update(_values(_settings(preset.strategy, preset.parameters), key))
                 self.check(preset)
             except FlyweightError as error:
                 raise ConfigError(f"preset {name!r}: {error}") from None
@@ -144,6 +150,10 @@ class Menu:
         for policy in strategies.named(name, "policy"):
             if policy != self.model:
                 raise unknown("model of this server", policy, [self.model])
+        for key, there in zip(LOADED, (self.model, "published"), strict=True):
+            for value in _values(_settings(name, parameters), key):
+                if value not in ("", there, *self._loaded[key]):
+                    raise unknown(f"{key} of this server", value, [there])
         strategies.bind(name, parameters)
         return replace(wanted, strategy=name, parameters=parameters)
 
@@ -174,9 +184,22 @@ def presets(file: Path, model: str) -> dict[str, Wanted]:
     return found
 
 
+def _settings(strategy: str, parameters: Mapping[str, Value]) -> dict[str, Value]:
+    """Everything that is set, in the strategy's word and beside it."""
+    return {**spelled(strategy)[1], **parameters}
+
+
+def _values(settings: Mapping[str, Value], key: str) -> Iterator[str]:
+    """What a setting is, there and in sub-searches: as it is written, for that is what the strategy gets."""
+    if key in settings:
+        yield str(settings[key])
+    for part in inner(settings):
+        yield from _values(spelled(part)[1], key)
+
+
 def _spelled(search: str) -> Wanted:
     """`best_of_n:n=16,budget=4096`: commas and colons mean the same between settings."""
-    name, settings = strategies.compose.spelled(":".join(parts(search, ",")))
+    name, settings = spelled(":".join(parts(search, ",")))
     if not name:
         raise ConfigError(f"{search!r} names no strategy: write MODEL@STRATEGY, or MODEL alone")
     options = {key: settings.pop(key) for key in OPTIONS if key in settings}
