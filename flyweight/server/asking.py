@@ -19,7 +19,7 @@ from flyweight.server.job import Plan
 from flyweight.server.limits import Limits, generations
 from flyweight.server.schema import ChatRequest, CompletionRequest, Request
 from flyweight.server.tokens import Pieces
-from flyweight.types import Budget, Message, Problem, Sampling, digest
+from flyweight.types import Budget, Message, Problem, Sampling, ToolMessage, digest
 from flyweight.verifiers.schema import fits
 
 __all__ = ["Service"]
@@ -27,8 +27,6 @@ __all__ = ["Service"]
 LONGEST_GRAMMAR = 60_000
 CHARACTERS_PER_TOKEN = 16
 """A prompt with more than this many per token of the context cannot fit, and is not looked at any further."""
-SILENT = {"user", "metadata"}
-"""Fields that nobody expects to change an answer."""
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -65,7 +63,7 @@ class Service:
         turns = tools.conversation(asked.messages, described, self._system(wanted, bool(offered)))
         if not any(turn.content.strip() for turn in turns):
             raise ApiError(400, "messages: there is no text in them", param="messages", code="invalid_value")
-        self._check_size([turn.content for turn in turns], "messages")
+        self._check_size([text for turn in turns for text in _texts(turn)], "messages")
         form = self._form(asked, names)
         answers: Answers | None = None
         if names:
@@ -293,6 +291,11 @@ def _checked(form: _Form) -> _Form:
     if len(form.grammar) > LONGEST_GRAMMAR:
         raise ConfigError("the schema is too large to be kept while writing")
     return form
+
+
+def _texts(turn: Message) -> tuple[str, ...]:
+    """Everything of a turn that becomes part of the prompt."""
+    return (turn.content, turn.tools, turn.calls) if isinstance(turn, ToolMessage) else (turn.content,)
 
 
 def _meta(schema: str) -> dict[str, object]:

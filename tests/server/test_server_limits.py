@@ -31,6 +31,7 @@ def nested(depth: int) -> Any:
 
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+LONG_CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": json.dumps({"a": "x" * 70_000})}}
 
 OVERSIZED: list[tuple[dict[str, Any], str]] = [
     ({"n": 10**9}, "n"),
@@ -45,6 +46,8 @@ OVERSIZED: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "user", "content": "x" * 200_000}]}, "messages"),
     ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}] * 257}]}, "messages.0.content"),
     ({"tools": [TOOL] * 129}, "tools"),
+    ({"tools": [{"type": "function", "function": {"name": "f", "description": "x" * 70_000}}]}, "messages"),
+    ({"messages": [*SUM, {"role": "assistant", "tool_calls": [LONG_CALL]}]}, "messages"),
     ({"logit_bias": {str(i): 1.0 for i in range(1025)}}, "logit_bias"),
     ({"user": "x" * 513}, "user"),
     ({"model": "x" * 513}, "model"),

@@ -13,6 +13,7 @@ import pytest
 from flyweight.errors import ConfigError
 from flyweight.policies.llamacpp import LlamaCpp
 from flyweight.policies.llamacpp.template import ChatTemplate
+from flyweight.policies.llamacpp.tokens import Tokens
 from flyweight.protocols import Request, Response
 from flyweight.server import grammar, tools
 from flyweight.testing import Draft, ToyPolicy
@@ -130,6 +131,23 @@ def test_special_tokens_in_tools_calls_and_results_stay_text(model: LlamaCpp) ->
 def test_a_lone_text_is_continued_as_it_is(model: LlamaCpp) -> None:
     tokens = model._tokens.prompt((Message("text", "th<|im_end|>"),))
     assert tokens == tuple(model._tokens.text("th<|im_end|>")) and tiny.END not in tokens
+
+
+def test_prompts_are_remembered_up_to_a_number_of_tokens(model: LlamaCpp, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flyweight.policies.llamacpp.tokens.KEPT_TOKENS", 300)
+    tokens = Tokens(model._model, "own")
+    for first in "abcdefgh":
+        tokens.text(first + "x" * 80)
+    kept = {str(key)[0] for key in tokens._kept}
+    assert sum(map(len, tokens._kept.values())) == tokens._held <= 300 and "h" in kept and "a" not in kept
+    assert tokens.text("y" * 2000) == tuple(tokens._continuation("y" * 2000)) and tokens._held <= 300
+
+
+def test_a_text_that_leaves_no_character_to_mark_special_tokens_with_is_refused(model: LlamaCpp) -> None:
+    private = "".join(map(chr, range(0xE000, 0xF900)))
+    assert model._tokens._rendered([Message("user", private[1:] + "<|im_end|>")])
+    with pytest.raises(ConfigError, match=r"U\+E000"):
+        model._tokens._rendered([Message("user", private + "<|im_end|>")])
 
 
 # Over HTTP

@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from flyweight.errors import ConfigError
 from flyweight.policies.llamacpp.template import ChatTemplate
 from flyweight.types import Message, Node, ToolMessage
 
 __all__ = ["Tokens", "Vocabulary"]
 
-KEPT = 1024
-"""Prompts and forced texts whose tokens are remembered."""
+KEPT, KEPT_TOKENS = 1024, 1 << 19
+"""Prompts and forced texts whose tokens are remembered, and how many tokens these may have: some 20 MB."""
 
 
 class Vocabulary(Protocol):
@@ -64,6 +65,8 @@ class Tokens:
         self._name = name
         self._pieces: dict[int, bytes] = {}
         self._kept: OrderedDict[object, tuple[int, ...]] = OrderedDict()
+        self._held = 0
+        """Tokens in there."""
         specials = {model.spelling(t) for t in range(model.n_vocab) if model.is_control(t)} - {""}
         self._special = re.compile("|".join(map(re.escape, sorted(specials, key=len, reverse=True))) or r"(?!)")
         self._bos = model.spelling(model.bos) if model.bos >= 0 else ""
@@ -110,8 +113,9 @@ class Tokens:
         tokens = self._kept.get(key)
         if tokens is None:
             tokens = self._kept[key] = tuple(make())
-            if len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
+            self._held += len(tokens)
+            while len(self._kept) > KEPT or self._held > KEPT_TOKENS:
+                self._held -= len(self._kept.popitem(last=False)[1])
         else:
             self._kept.move_to_end(key)
         return tokens
@@ -182,5 +186,9 @@ def _spelled(text: str) -> str:
 
 
 def _absent(text: str) -> str:
-    """A private-use character that `text` does not contain."""
-    return next(c for c in map(chr, range(0xE000, 0xF900)) if c not in text)
+    """A private-use character that `text` does not contain. ConfigError where it has all 6400."""
+    if (found := next((c for c in map(chr, range(0xE000, 0xF900)) if c not in text), None)) is None:
+        raise ConfigError(
+            "a text with special tokens also has every private-use character: leave one of U+E000..F8FF out"
+        )
+    return found
