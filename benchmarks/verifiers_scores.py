@@ -27,7 +27,6 @@ from flyweight.bench.engine import Engine, recorded
 from flyweight.bench.graded import Recorded, truncated
 from flyweight.errors import BackendError, ConfigError
 from flyweight.protocols import Answers, Policy, Search, Verifier
-from flyweight.report.pools import DRAWING
 from flyweight.runner import Runner
 from flyweight.select import aggregate, finished
 from flyweight.store import RunInfo, Store
@@ -278,7 +277,7 @@ def largest(store: Store) -> RunInfo:
 
     def size(info: RunInfo) -> int:
         asked = info.configuration
-        drawn = asked["strategy"] in DRAWING and asked["model"] == dev.SMALL and not asked["seed"]
+        drawn = asked["strategy"] in strategies.SAMPLING and asked["model"] == dev.SMALL and not asked["seed"]
         whole = drawn and info.finished is not None and not asked["budget"]
         return int(asked["parameters"]["n"]) * (info.problems or 0) if whole else 0
 

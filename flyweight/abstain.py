@@ -24,10 +24,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple, cast
 
+from flyweight import select
 from flyweight import strategies as known
 from flyweight.errors import ConfigError
 from flyweight.protocols import Strategy
-from flyweight.select import lead
 from flyweight.strategies import Value
 
 __all__ = [
@@ -145,11 +145,11 @@ def votes(samples: Sequence[Sample], seed: int | str = 0) -> list[Vote]:
     able = [sample for sample in samples if sample.group is not None]
     found = []
     for _ in range(ORDERS if len(able) > 1 else 0):
-        groups: dict[int | None, list[Sample]] = {}
-        for count, sample in enumerate(rng.sample(able, len(able)), 1):
-            groups.setdefault(sample.group, []).append(sample)
-            if count > 1:
-                found.append(_vote(list(groups.values())))
+        order = rng.sample(able, len(able))
+        ballots = [select.Ballot(sample.group, sample.score, sample.logprob) for sample in order]
+        for count in range(2, len(order) + 1):
+            chosen, lead = select.vote(ballots[:count])
+            found.append(Vote(lead, order[chosen].right))
     return found
 
 
@@ -251,22 +251,6 @@ def _parsed(text: str) -> tuple[ConfidenceMap, ...]:
         ConfidenceMap(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})  # type: ignore[arg-type]
         for row in rows
     )
-
-
-def _vote(groups: list[list[Sample]]) -> Vote:
-    """What `select.weighted_vote` would choose, ties left over going to the class that came first."""
-
-    def weight(group: list[Sample]) -> tuple[float, int, float]:
-        mean = math.fsum(sample.logprob for sample in group) / len(group)
-        return round(math.fsum(sample.score for sample in group), 12), len(group), round(mean, 12)
-
-    place = max(range(len(groups)), key=lambda place: weight(groups[place]))
-    chosen = max(groups[place], key=lambda sample: (sample.score, sample.logprob))
-    other = max((len(group) for i, group in enumerate(groups) if i != place), default=0)
-    return Vote(_lead(len(groups[place]), other), chosen.right)
-
-
-_lead = cache(lead)
 
 
 def _features(lead: float) -> tuple[float, float]:

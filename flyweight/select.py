@@ -7,8 +7,9 @@ so permuting candidates changes nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Hashable, Sequence
+from functools import cache
+from typing import Literal, NamedTuple
 
 from flyweight.errors import ConfigError, unknown
 from flyweight.types import Finish, Node, Score
@@ -16,6 +17,7 @@ from flyweight.types import Finish, Node, Score
 __all__ = [
     "AGGREGATIONS",
     "Aggregation",
+    "Ballot",
     "aggregate",
     "alike",
     "confidence",
@@ -24,6 +26,7 @@ __all__ = [
     "majority",
     "preference",
     "top",
+    "vote",
     "weighted_vote",
 ]
 
@@ -98,6 +101,36 @@ def weighted_vote(groups: Sequence[Sequence[Node]], *, aggregation: str = "last"
     return top(heaviest, 1, aggregation=aggregation)[0]
 
 
+class Ballot(NamedTuple):
+    """What counts of a candidate whose text is not at hand."""
+
+    group: Hashable
+    """Its answer class."""
+    score: float
+    """Equal ones make the vote a majority."""
+    logprob: float
+    """Mean natural-log probability per token."""
+
+
+def vote(ballots: Sequence[Ballot]) -> tuple[int, float]:
+    """`weighted_vote` and `confidence` of recorded candidates, one or more, in the order drawn.
+
+    The index of the one chosen, and the lead of its class: 0 where there is no other ballot.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for place, ballot in enumerate(ballots):
+        groups.setdefault(ballot.group, []).append(place)
+
+    def weight(places: list[int]) -> tuple[float, int, float]:
+        mean = math.fsum(ballots[place].logprob for place in places) / len(places)
+        return round(math.fsum(ballots[place].score for place in places), 12), len(places), round(mean, 12)
+
+    heaviest = max(groups.values(), key=weight)  # of equals the first, which was drawn first
+    other = max((len(places) for places in groups.values() if places is not heaviest), default=0)
+    chosen = max(heaviest, key=lambda place: (ballots[place].score, ballots[place].logprob))
+    return chosen, _lead(len(heaviest), other) if len(ballots) > 1 else 0.0
+
+
 def lead(votes: int, other: int) -> float:
     """Posterior probability that an answer with `votes` is drawn more often than one with `other` votes.
 
@@ -106,6 +139,9 @@ def lead(votes: int, other: int) -> float:
     """
     trials = votes + other + 1
     return sum(math.comb(trials, k) for k in range(votes + 1)) / (1 << trials)
+
+
+_lead = cache(lead)
 
 
 def preference(a: float, b: float) -> float:

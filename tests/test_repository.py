@@ -39,7 +39,7 @@ ARROWS: dict[str, set[str]] = {
     "vocabulary": {"calls", "errors", "live", "protocols", "reader", "select", "types"},
     "trace": {"errors", "types"},
     "store": {"errors", "protocols", "trace", "types"},
-    "report": {"bench", "errors", "protocols", "select", "stats", "store", "tasks", "types"},
+    "report": {"bench", "errors", "protocols", "select", "stats", "store", "strategies", "tasks", "types"},
     "viewer": {"bench", "errors", "report", "stats", "store", "strategies", "trace", "types"},
     "runner": {"abstain", "calls", "errors", "live", "protocols", "setting", "types", "vocabulary"},
     "sandbox": {"errors", "textfile"},

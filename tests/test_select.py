@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from flyweight.errors import ConfigError
 from flyweight.select import (
     AGGREGATIONS,
+    Ballot,
     aggregate,
     alike,
     confidence,
@@ -23,6 +24,7 @@ from flyweight.select import (
     majority,
     preference,
     top,
+    vote,
     weighted_vote,
 )
 from flyweight.types import Finish, Node, Score
@@ -165,6 +167,14 @@ def test_weighted_vote_with_equal_scores_is_majority(drawn: list[tuple[str, floa
     for score in (0.0, 0.1, 0.7, 1.0):
         nodes = [node(answer, i, score, logp) for i, (answer, logp) in enumerate(drawn)]
         assert weighted_vote(grouped(nodes)) is majority(grouped(nodes))
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from((0.1, 0.2, 0.3)), st.floats(-2, 0)), min_size=1))
+def test_a_vote_of_ballots_is_the_vote_of_their_nodes(drawn: list[tuple[str, float, float]]) -> None:
+    nodes = [node(answer, i, score, logp) for i, (answer, score, logp) in enumerate(drawn)]
+    chosen, sure = vote([Ballot(*each) for each in drawn])
+    assert nodes[chosen] is weighted_vote(grouped(nodes))
+    assert sure == (confidence(grouped(nodes), nodes[chosen]) or 0.0)
 
 
 # Order never matters

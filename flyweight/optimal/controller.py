@@ -13,10 +13,9 @@ from flyweight.errors import BudgetSpent, ConfigError
 from flyweight.optimal import calibration as files
 from flyweight.optimal.calibration import Calibration
 from flyweight.optimal.difficulty import Draw, band, features
-from flyweight.optimal.pools import SAMPLING
 from flyweight.protocols import Search
 from flyweight.select import aggregate, confidence, finished, majority, weighted_vote
-from flyweight.strategies import Value, compose
+from flyweight.strategies import SAMPLING, Value, compose
 from flyweight.types import Node
 from flyweight.verifiers.self_verifier import kind_of
 
@@ -135,25 +134,21 @@ class _View:
         return (lead, False) if known is None else (known(lead), True)
 
 
-class _Bank:
+class _Bank(compose.Remembering):
     """The search with what was drawn already in front: whole samples are handed out before any is drawn anew.
 
-    What was scored is not scored again. In a tree's final vote the samples stand for election too.
+    In a tree's final vote the samples stand for election too.
     """
 
     def __init__(self, search: Search, *, greedy: bool) -> None:
         """With `greedy` the most likely answer is the first of them."""
-        self._search = search
+        super().__init__(search)
         self._greedy = greedy
         self.leaves: list[Node] = []
         """Every whole sample so far, in the order drawn."""
         self.tree = False
         """Whether the strategy that is run now draws steps."""
         self._next = 0
-        self._scores: dict[tuple[str, str | None], Node] = {}
-
-    def __getattr__(self, verb: str) -> Any:
-        return getattr(self._search, verb)
 
     async def probe(self, k: int, how: Mapping[str, Value]) -> None:
         """Draw the first k samples, fewer where the budget ends. BudgetSpent where it does not allow for one."""
@@ -190,16 +185,6 @@ class _Bank:
         self.leaves += drawn
         self._next += len(drawn)
         return had + drawn
-
-    async def score(self, nodes: Sequence[Node], *, verifier: str | None = None) -> list[Node]:
-        missing = [node for node in nodes if (node.key, verifier) not in self._scores]
-        try:
-            for node in await self._search.score(missing, verifier=verifier) if missing else []:
-                self._scores[node.key, verifier] = node
-        except BudgetSpent:
-            if len(missing) == len(nodes):
-                raise
-        return [self._scores[node.key, verifier] for node in nodes if (node.key, verifier) in self._scores]
 
     async def classes(self, nodes: Sequence[Node]) -> list[list[Node]]:
         keys = {node.key for node in nodes}

@@ -16,11 +16,10 @@ from functools import cache
 from typing import NamedTuple
 
 from flyweight.optimal.difficulty import Draw, features
-from flyweight.select import lead
+from flyweight.select import Ballot, vote
 from flyweight.strategies import compose
 
 __all__ = [
-    "SAMPLING",
     "Outcome",
     "Play",
     "Question",
@@ -30,8 +29,6 @@ __all__ = [
     "plays",
 ]
 
-SAMPLING = ("self_consistency", "best_of_n", "weighted_best_of_n")
-"""Strategies that choose among independent samples: any of them stands for all."""
 FIRST = compose.FIRST
 
 
@@ -108,7 +105,7 @@ class _Best(NamedTuple):
     sample: Sample | None
     """None where nothing can lead."""
     lead: float = 0.0
-    """Of a vote: how it leads."""
+    """Of a vote: how the class of what it chose leads."""
 
     @property
     def right(self) -> bool:
@@ -268,28 +265,12 @@ def _top(samples: Sequence[Sample], judge: str) -> _Best:
 
 
 def _vote(samples: Sequence[Sample], judge: str) -> _Best:
-    """As `select.weighted_vote`, or `select.majority` where `judge` is empty; its value: how far the first leads."""
-    groups: dict[int, list[int]] = {}
-    for place, each in enumerate(samples):
-        if each.group is not None and (not judge or judge in each.scores):
-            groups.setdefault(each.group, []).append(place)
-    if not groups:
+    """As `select.weighted_vote`, or `select.majority` where `judge` is empty."""
+    voters = [each for each in samples if each.group is not None and (not judge or judge in each.scores)]
+    if not voters:
         return _Best(None)
-
-    def weight(places: Sequence[int]) -> tuple[float, int, float, int]:
-        total = math.fsum(samples[place].scores[judge] for place in places) if judge else float(len(places))
-        mean = math.fsum(samples[place].logprob for place in places) / len(places)
-        return round(total, 12), len(places), round(mean, 12), -places[0]
-
-    def worth(place: int) -> tuple[float, float, int]:
-        return samples[place].scores[judge] if judge else 0.0, samples[place].logprob, -place
-
-    classes = list(groups.values())
-    sizes = sorted(map(len, classes), reverse=True)
-    sure = _lead(sizes[0], sizes[1] if len(sizes) > 1 else 0) if sum(sizes) > 1 else 0.0
-    heaviest = max(classes, key=weight)
-    return _Best(samples[max(heaviest, key=worth)], sure)
+    chosen, sure = vote([Ballot(each.group, each.scores[judge] if judge else 0.0, each.logprob) for each in voters])
+    return _Best(voters[chosen], sure)
 
 
-_lead = cache(lead)
 _CHOICES = {"first": _only, "best": _top, "vote": _vote, "majority": _vote}

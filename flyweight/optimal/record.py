@@ -14,10 +14,9 @@ from flyweight.bench.engine import file_of
 from flyweight.errors import ConfigError
 from flyweight.optimal import fit
 from flyweight.optimal.calibration import Calibration, Source
-from flyweight.optimal.pools import SAMPLING
 from flyweight.optimal.recorded import questions
 from flyweight.store import Store
-from flyweight.strategies import Value, compose
+from flyweight.strategies import SAMPLING, Value, compose
 from flyweight.types import digest
 from flyweight.verifiers.self_verifier import kind_of
 

@@ -8,11 +8,11 @@ from flyweight import strategies
 from flyweight.bench.graded import GradedSearch, Recorded, truncated
 from flyweight.bench.graded import read as searches
 from flyweight.errors import ConfigError
-from flyweight.optimal.pools import SAMPLING, Question, Sample, Searched, Verifying
+from flyweight.optimal.pools import Question, Sample, Searched, Verifying
 from flyweight.protocols import Answers
 from flyweight.select import aggregate
 from flyweight.store import RunInfo, Store
-from flyweight.strategies import Value, compose
+from flyweight.strategies import SAMPLING, Value, compose
 
 __all__ = ["questions", "verifying", "word"]
 

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING
 
 from flyweight.report.records import Draw, Outcome, Recorded, identity
 from flyweight.stats import Interval, best_at_k, bootstrap_mean, maj_at_k, pass_at_k
+from flyweight.strategies import SAMPLING
 from flyweight.types import digest
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["DRAWING", "Curve", "Point", "Pool", "parameters", "pools", "voted", "votes"]
+__all__ = ["Curve", "Point", "Pool", "parameters", "pools", "voted", "votes"]
 
-DRAWING = ("self_consistency", "best_of_n", "weighted_best_of_n")
-"""Strategies that draw n independent complete samples, whatever they choose among them by."""
 RESAMPLES = 2000
 """Of the bootstrap behind each point of a curve."""
 SHUFFLES = 800
@@ -85,7 +84,7 @@ def _families(runs: Sequence[Recorded]) -> list[list[Recorded]]:
 
     A budget cuts samples short or leaves some out, so a run with one is no pool; nor is a single sample.
     """
-    drawing = [run for run in runs if run.strategy in DRAWING and run.n > 1 and not run.configuration.get("budget")]
+    drawing = [run for run in runs if run.strategy in SAMPLING and run.n > 1 and not run.configuration.get("budget")]
     families: list[list[Recorded]] = []
     for run in sorted(drawing, key=lambda run: (-run.n * _problems(run), -run.n, run.id)):
         home = next((family for family in families if _shares(family[0], run)), None)

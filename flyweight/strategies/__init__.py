@@ -23,6 +23,7 @@ from flyweight.strategies.compose import Value
 
 __all__ = [
     "COMMON",
+    "SAMPLING",
     "Description",
     "Parameter",
     "Value",
@@ -64,6 +65,8 @@ _REGISTRY = Registry(
     },
 )
 
+SAMPLING = ("self_consistency", "best_of_n", "weighted_best_of_n")
+"""Those that draw n independent whole samples, whatever they choose among them by: the samples of any stand for all."""
 _RANGES: Mapping[str, tuple[float, float]] = {
     "n": (1, 4096),
     "width": (1, 4096),

@@ -18,7 +18,19 @@ from flyweight.protocols import Search, Strategy
 from flyweight.select import aggregate, confidence, finished, majority, top, weighted_vote
 from flyweight.types import Message, Node
 
-__all__ = ["PARAMETERS", "Function", "Value", "compose", "inner", "named", "opened", "parts", "spell", "spelled"]
+__all__ = [
+    "PARAMETERS",
+    "Function",
+    "Remembering",
+    "Value",
+    "compose",
+    "inner",
+    "named",
+    "opened",
+    "parts",
+    "spell",
+    "spelled",
+]
 
 FIRST = 4
 """Samples drawn before a stop rule is asked; then as many again as there are."""
@@ -147,6 +159,27 @@ class _Through:
         return getattr(self._search, verb)
 
 
+class Remembering(_Through):
+    """What was scored is not scored again."""
+
+    def __init__(self, search: Search) -> None:
+        """Nothing is scored yet."""
+        super().__init__(search)
+        self._scores: dict[tuple[str, str | None], Node] = {}
+        """By key and verifier."""
+
+    async def score(self, nodes: Sequence[Node], *, verifier: str | None = None) -> list[Node]:
+        """The nodes with their scores, as far as the budget goes. BudgetSpent where it leaves none of them."""
+        missing = [node for node in nodes if (node.key, verifier) not in self._scores]
+        try:
+            for node in await self._search.score(missing, verifier=verifier) if missing else []:
+                self._scores[node.key, verifier] = node
+        except BudgetSpent:
+            if len(missing) == len(nodes):
+                raise
+        return [self._scores[node.key, verifier] for node in nodes if (node.key, verifier) in self._scores]
+
+
 class _Using(_Through):
     """Another verifier, another model, wherever the strategy names none itself."""
 
@@ -205,7 +238,7 @@ class _Enough(BudgetSpent):
     """The stop rule holds: nothing more is drawn."""
 
 
-class _Ruled(_Through):
+class _Ruled(Remembering):
     """Draws in growing portions, and no more once the rule holds: then fewer come back, as from a spent budget."""
 
     def __init__(self, search: Search, lead: float, enough: float, aggregation: str) -> None:
@@ -213,7 +246,6 @@ class _Ruled(_Through):
         self._lead, self._enough, self._aggregation = lead, enough, aggregation
         self._over = False
         self._candidates: dict[str, Node] = {}
-        self._scores: dict[tuple[str, str | None], Node] = {}
 
     async def extend(self, nodes: Sequence[Node], n: int = 1, **how: Any) -> list[Node]:
         return await self._drawn(self._search.extend, nodes, n, how, lambda node: node.complete)
@@ -227,7 +259,7 @@ class _Ruled(_Through):
         return await self._search.ask(messages, n, **how)
 
     async def score(self, nodes: Sequence[Node], *, verifier: str | None = None) -> list[Node]:
-        scored = await self._scored(nodes, verifier)
+        scored = await super().score(nodes, verifier=verifier)
         await self._look([node for node in scored if node.complete])
         return scored
 
@@ -277,21 +309,10 @@ class _Ruled(_Through):
         self._candidates.update((node.key, node) for node in new)
         if self._enough and new:
             with suppress(BudgetSpent):
-                scored = await self._scored(new, None)
+                scored = await super().score(new)
                 values = [aggregate(node.score, self._aggregation) for node in scored]
                 self._over = self._over or any(value >= self._enough for value in values)
         if self._lead and new:
             groups = await self._search.classes(list(self._candidates.values()))
             sure = confidence(groups, groups[0][0]) if groups else None
             self._over = self._over or (sure is not None and sure >= self._lead)
-
-    async def _scored(self, nodes: Sequence[Node], verifier: str | None) -> list[Node]:
-        """As `score`, but a candidate the rule has had scored is not scored again."""
-        missing = [node for node in nodes if (node.key, verifier) not in self._scores]
-        try:
-            for node in await self._search.score(missing, verifier=verifier) if missing else []:
-                self._scores[node.key, verifier] = node
-        except BudgetSpent:
-            if len(missing) == len(nodes):
-                raise
-        return [self._scores[node.key, verifier] for node in nodes if (node.key, verifier) in self._scores]
