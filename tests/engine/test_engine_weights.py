@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import inspect
 import json
 import shutil
 from collections import namedtuple
@@ -11,13 +12,19 @@ from pathlib import Path
 import llama_cpp
 import pytest
 
-from flyweight.policies.llamacpp import weights
+from flyweight.policies.llamacpp import LlamaCpp, weights
 from flyweight.policies.llamacpp.context import Model
 from flyweight.policies.llamacpp.kernels import Unavailable, kernels
 from flyweight.policies.llamacpp.weights import encoded
 from tests.engine_kit import Engines, draw, prompt, run
 
 ROOT = prompt("hello")
+
+
+def test_the_engine_s_page_of_settings_is_whole() -> None:
+    doc = LlamaCpp.__init__.__doc__ or ""
+    assert all(f'"{form}"' in doc for form in weights.WEIGHTS)
+    assert all(f"{name}: " in doc for name in list(inspect.signature(LlamaCpp).parameters)[1:])
 
 
 def test_bf16_is_made_once_and_kept(quantised: Path, tmp_path: Path, engines: Engines) -> None:

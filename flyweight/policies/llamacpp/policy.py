@@ -75,10 +75,15 @@ class LlamaCpp:
     ) -> None:
         """Load a model.
 
-        slots: rows decoded together, 1 to 256. context: tokens of a whole path. weights: "file" as stored, "bf16"
-        re-encoded from it, "auto" the faster of the two, measured once on this machine. kv_type: encoding of the KV.
-        cache_dir: where re-encoded weights and measurements are kept. Raises ConfigError for values outside these, and
-        ModelError for a file that cannot be used.
+        name: what it goes by, else the file's. slots: rows decoded together, 1 to 256. context: tokens of a whole path.
+        boundary: texts that end a step. weights: "file" as stored, "packed" unpacked for our kernels, "bf16" re-encoded;
+        "auto" the file or, where our kernels run, "packed", elsewhere "bf16": the faster, measured once on this machine.
+        threads: by default all CPUs this process may use. kv_type: encoding of the KV. flash_attention: off, with
+        kv_type "f32", is exact. parked_mb: host memory for paths put aside. drafting: whether tokens that are likely to
+        follow are computed along where one or two rows run on "packed" weights; changes no text. cache_dir: where
+        re-encoded weights and measurements are kept.
+
+        Raises ConfigError for values outside these, and ModelError for a file that cannot be used.
         """
         if not 1 <= slots <= SLOTS_MAX:
             raise ConfigError(f"slots={slots}: must be between 1 and {SLOTS_MAX}")
