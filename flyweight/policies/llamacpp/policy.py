@@ -76,8 +76,8 @@ class LlamaCpp:
         """Load a model.
 
         name: what it goes by, else the file's. slots: rows decoded together, 1 to 256. context: tokens of a whole path.
-        boundary: texts that end a step. weights: "file" as stored, "packed" unpacked for our kernels, "bf16" re-encoded;
-        "auto" the file or, where our kernels run, "packed", elsewhere "bf16": the faster, measured once on this machine.
+        boundary: texts that end a step. weights: "file" as stored, "packed" unpacked for our kernels, "bf16"
+        re-encoded; "auto" the file, or "packed" where our kernels run and "bf16" elsewhere: the faster, measured once.
         threads: by default all CPUs this process may use. kv_type: encoding of the KV. flash_attention: off, with
         kv_type "f32", is exact. parked_mb: host memory for paths put aside. drafting: whether tokens that are likely to
         follow are computed along where one or two rows run on "packed" weights; changes no text. cache_dir: where
