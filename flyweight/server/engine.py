@@ -32,8 +32,8 @@ class Work:
     job: Job
     plan: Plan
     searches: list[Live] = field(default_factory=list)
-    drawn: list[list[Node]] = field(default_factory=list)
-    """Per search the choices of a request that selects nothing."""
+    drawn: list[dict[int, Node]] = field(default_factory=list)
+    """Per search the choices of a request that selects nothing, by their numbers."""
     room: Room = field(default_factory=Room)
     """For the events of all its searches."""
 
@@ -138,7 +138,7 @@ class Engine:
         try:
             self._check(job.plan)
             for number, problem in enumerate(job.plan.problems):
-                drawn: list[Node] = []
+                drawn: dict[int, Node] = {}
                 strategy = job.plan.strategy or self._passing(work, number, drawn)
                 setting = self._setting(work, number)
                 work.drawn.append(drawn)
@@ -199,7 +199,7 @@ class Engine:
             alternatives=plan.top_logprobs,
         )
 
-    def _passing(self, work: Work, number: int, drawn: list[Node]) -> Strategy:
+    def _passing(self, work: Work, number: int, drawn: dict[int, Node]) -> Strategy:
         plan = work.plan
         first = number * plan.n
         # Calls are known once they are whole, and the likeliest tokens once an answer is.

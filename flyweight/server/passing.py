@@ -16,24 +16,23 @@ def passing(
     n: int,
     temperature: float,
     stops: Sequence[str],
-    drawn: list[Node],
+    drawn: dict[int, Node],
     tell: Callable[[Delta], None] | None,
     pieces: Pieces | None,
 ) -> Strategy:
-    """A strategy that draws n answers, and puts them into `drawn` in their order.
+    """A strategy that draws n answers, numbered from 0, and puts each into `drawn` as soon as it is whole.
 
-    Cost: n completions. `tell` hears of more text as it is written, numbered from 0, with
+    Cost: n completions. `tell` hears of more text as it is written, under the same numbers, with
     log-probabilities where `pieces` are given.
     """
 
-    async def one(search: Search, index: int) -> Node:
+    async def one(search: Search, index: int) -> None:
         watch = _watch(index, stops, tell, pieces) if tell is not None else None
-        nodes = await search.complete([search.root], temperature=temperature, until=watch)
-        return nodes[0]
+        [drawn[index]] = await search.complete([search.root], temperature=temperature, until=watch)
 
     async def strategy(search: Search) -> Node | None:
         # Branches of their own, so that each can be watched: what is drawn does not depend on whether anybody does.
-        drawn.extend(await search.parallel(*(one(search, index) for index in range(n))))
+        await search.parallel(*(one(search, index) for index in range(n)))
         return drawn[0]
 
     return strategy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -23,17 +23,19 @@ MOST_VOTES = 16
 """Answers listed with their votes."""
 
 
-def reply(job_id: str, plan: Plan, results: Sequence[Result], drawn: Sequence[Sequence[Node]], pieces: Pieces) -> Reply:
-    """The answer of a request, from its searches in order. `drawn` are the choices where nothing was selected.
+def reply(
+    job_id: str, plan: Plan, results: Sequence[Result], drawn: Sequence[Mapping[int, Node]], pieces: Pieces
+) -> Reply:
+    """The answer of a request, from its searches in order. `drawn` are the choices where nothing is selected.
 
-    ApiError where one of them has no answer.
+    Each has the number its text was told under, so there may be gaps. ApiError where one of them has no answer.
     """
     choices: list[Choice] = []
     for number, (result, own) in enumerate(zip(results, drawn, strict=True)):
-        nodes = list(own) or _ranked(result, plan)
+        nodes = dict(enumerate(_ranked(result, plan)[: plan.n])) if plan.strategy is not None else own
         if not nodes:
             raise _no_answer(result)
-        choices += [_choice(plan, node, number * plan.n + i, pieces) for i, node in enumerate(nodes[: plan.n])]
+        choices += [_choice(plan, node, number * plan.n + i, pieces) for i, node in sorted(nodes.items())]
     usage = sum((result.usage for result in results), Usage())
     selected = sum(choice.tokens for choice in choices)
     return Reply(choices, _usage(usage, selected), _facts(job_id, plan, results, usage, selected))

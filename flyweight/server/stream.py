@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Set
 from typing import Any, TypeVar
 
 from flyweight.server.job import Choice, Delta, Failed, Finished, Job, Thought
@@ -64,7 +64,8 @@ async def chunks(job: Job) -> AsyncIterator[bytes]:
         yield line
     async for piece in job.pieces():
         if isinstance(piece, Delta):
-            yield writer.more(piece)
+            for line in writer.more(piece):
+                yield line
         elif isinstance(piece, Thought):
             if line := writer.thought(piece):
                 yield line
@@ -72,6 +73,8 @@ async def chunks(job: Job) -> AsyncIterator[bytes]:
             yield event(piece.error.body)
             return
         elif isinstance(piece, Finished):
+            for line in writer.unfinished({choice.index for choice in piece.reply.choices}):
+                yield line
             for choice in piece.reply.choices:
                 last = choice is piece.reply.choices[-1]
                 for line in writer.end(choice, {"flyweight": facts(job, piece)} if last else {}):
@@ -111,22 +114,43 @@ class _Writer(ABC):
         """What comes first."""
         return iter(())
 
+    def unfinished(self, whole: Set[int]) -> Iterator[bytes]:
+        """The end of choices of which something was told, and that did not get to their own end."""
+        for index in sorted(self._sent.keys() - whole):
+            yield self._ended(index, "length")
+
     def thought(self, piece: Thought) -> bytes:
         """How the search goes; empty where that cannot be said."""
         return b""
 
-    def more(self, piece: Delta) -> bytes:
+    def more(self, piece: Delta) -> Iterator[bytes]:
         """More text."""
-        self._sent[piece.index] = self._sent.get(piece.index, 0) + len(piece.text)
+        yield from self._open(piece.index)
+        self._sent[piece.index] += len(piece.text)
         self._told[piece.index] = self._told.get(piece.index, 0) + len(piece.logprobs or ())
-        return self._content(piece.index, piece.text, piece.logprobs)
+        yield self._content(piece.index, piece.text, piece.logprobs)
 
     def end(self, choice: Choice, more: dict[str, Any]) -> Iterator[bytes]:
         """The rest of a choice, and why it ends; `more` goes with the last of it."""
-        text = choice.text[self._sent.get(choice.index, 0) :]
+        yield from self._open(choice.index)
+        text = choice.text[self._sent[choice.index] :]
         logprobs = None if choice.logprobs is None else choice.logprobs[self._told.get(choice.index, 0) :]
         if text or logprobs:
-            yield self.more(Delta(choice.index, text, logprobs))
+            yield from self.more(Delta(choice.index, text, logprobs))
+
+    def _open(self, index: int) -> Iterator[bytes]:
+        """The first of a choice, once."""
+        if index not in self._sent:
+            self._sent[index] = 0
+            yield from self._first(index)
+
+    def _first(self, index: int) -> Iterator[bytes]:
+        """What a choice begins with."""
+        return iter(())
+
+    @abstractmethod
+    def _ended(self, index: int, reason: str, **more: Any) -> bytes:
+        """The last of a choice."""
 
     @abstractmethod
     def _content(self, index: int, text: str, logprobs: list[dict[str, Any]] | None) -> bytes:
@@ -138,8 +162,10 @@ class _Chat(_Writer):
     prefix = "chatcmpl-"
 
     def begin(self) -> Iterator[bytes]:
-        for index in range(self._job.plan.n * len(self._job.plan.problems)):
-            yield self._delta(index, {"role": "assistant", "content": ""})
+        return self._open(0)
+
+    def _first(self, index: int) -> Iterator[bytes]:
+        yield self._delta(index, {"role": "assistant", "content": ""})
 
     def thought(self, piece: Thought) -> bytes:
         return self._delta(0, {"reasoning_content": piece.text})
@@ -148,7 +174,10 @@ class _Chat(_Writer):
         yield from super().end(choice, more)
         for number, call in enumerate(choice.calls):
             yield self._delta(choice.index, {"tool_calls": [{"index": number, **call}]})
-        yield self._delta(choice.index, {}, choice.finish_reason, **more)
+        yield self._ended(choice.index, choice.finish_reason, **more)
+
+    def _ended(self, index: int, reason: str, **more: Any) -> bytes:
+        return self._delta(index, {}, reason, **more)
 
     def _content(self, index: int, text: str, logprobs: list[dict[str, Any]] | None) -> bytes:
         return self._delta(index, {"content": text}, logprobs=logprobs)
@@ -171,8 +200,10 @@ class _Text(_Writer):
 
     def end(self, choice: Choice, more: dict[str, Any]) -> Iterator[bytes]:
         yield from super().end(choice, more)
-        last = {"index": choice.index, "text": "", "logprobs": None, "finish_reason": choice.finish_reason}
-        yield self.chunk([last], **more)
+        yield self._ended(choice.index, choice.finish_reason, **more)
+
+    def _ended(self, index: int, reason: str, **more: Any) -> bytes:
+        return self.chunk([{"index": index, "text": "", "logprobs": None, "finish_reason": reason}], **more)
 
     def _content(self, index: int, text: str, logprobs: list[dict[str, Any]] | None) -> bytes:
         shown = None if logprobs is None else old_logprobs(logprobs, self._sent.get(index, 0) - len(text))

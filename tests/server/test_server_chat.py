@@ -96,6 +96,29 @@ def test_the_likeliest_tokens_are_told_in_chats_and_completions(server: Running)
     assert [len(entry["top_logprobs"]) for entry in told] == [2] * 4
 
 
+@pytest.mark.parametrize("model", ["toy", "toy@best_of_n:n=4"])
+def test_choices_that_do_not_end_in_time_swap_with_no_others(model: str) -> None:
+    drafts = iter((*(Draft(letter * 100_000) for letter in "AB"), Draft("C"), Draft("D")))
+    with running(ToyPolicy(lambda *_: next(drafts), delay=0.001)) as own:
+        body = {"model": model, "n": 4, "stream": True, "max_tokens": 20_000, "flyweight": {"deadline": 0.6}}
+        parts = events(own.ask(body))
+    assert parts.pop() == "[DONE]" and "flyweight" in parts[-1]
+    told: dict[int, str] = {}
+    ended: dict[int, str] = {}
+    for [choice] in (part["choices"] for part in parts):
+        index = choice["index"]
+        assert (index in told) is (choice["delta"].get("role") is None) and index not in ended, "first the role"
+        told[index] = told.get(index, "") + choice["delta"].get("content", "")
+        if choice["finish_reason"]:
+            ended[index] = choice["finish_reason"]
+    said = {index: "".join(sorted(set(text))) for index, text in told.items()}
+    if model == "toy":
+        assert said == {0: "A", 1: "B", 2: "C", 3: "D"}
+        assert ended == {0: "length", 1: "length", 2: "stop", 3: "stop"}
+    else:
+        assert sorted(said.values()) == ["C", "D"] and ended == {0: "stop", 1: "stop"}
+
+
 def test_usage_comes_last_in_a_stream_and_only_if_asked_for(server: Running) -> None:
     parts = events(server.ask({"stream": True, "stream_options": {"include_usage": True}}))
     assert parts[-1] == "[DONE]" and parts[-2]["choices"] == [] and parts[-2]["usage"]["completion_tokens"] > 0
