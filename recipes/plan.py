@@ -73,7 +73,7 @@ class Recipe:
     models: tuple[Mapping[str, Any], ...]
     """Parameters and KV bytes a token of the policy (first) and of each verifier."""
     work: tuple[Mapping[str, Any], ...] = field(default=())
-    """Of each command: questions, samples in all, tokens of each."""
+    """Of each command: questions, samples in all, how many of them a verifier guides, tokens of each."""
 
     def commands(self, **others: str) -> list[list[str]]:
         """The command lines, with placeholders filled; `others` replace those of the file."""
@@ -135,13 +135,15 @@ def need(recipe: Recipe, gpu: Gpu, price: float | None = None) -> Need:
     rows = int(max(1.0, min(float(ROWS), (gpu.memory - weights - beside - OVERHEAD) / each)))
     drawing = reading = 0.0
     for row in recipe.work:
-        drawn = float(row["questions"]) * float(row["samples"]) * float(row["tokens"])
+        scored = float(row["questions"]) * float(row["samples"]) * float(row["tokens"])
+        guided = float(row["questions"]) * float(row.get("guided", 0)) * float(row["tokens"])
+        drawn = scored + guided * max(0, len(verifiers) - 1)  # the others are drawn once for all verifiers
         context = PROMPT + float(row["tokens"]) / 2
         step = (weights + rows * context * float(policy["kv_bytes"])) / gpu.bandwidth / EFFICIENCY
         drawing += drawn / (rows / step)
         if row.get("verified", True):
             for verifier in verifiers:
-                reading += drawn * 2 * float(verifier["parameters"]) / (gpu.flops * UTILISATION)
+                reading += scored * 2 * float(verifier["parameters"]) / (gpu.flops * UTILISATION)
     hours = (drawing + reading) / 3600
     memory = weights + beside + rows * each + OVERHEAD
     return Need(memory, rows, drawing / 3600, reading / 3600, hours * (gpu.price if price is None else price))

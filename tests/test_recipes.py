@@ -57,8 +57,10 @@ def test_what_it_takes_is_arithmetic(name: str) -> None:
     assert a100.memory <= GPUS["a100"].memory
     for row, template in zip(recipe.work, recipe.templates, strict=True):
         counts = [int(n) for key in ("budgets", "beam_budgets") for n in _values(recipe, template, key)]
-        if counts:  # samples of a larger n hold those of a smaller one; beams are drawn anew, DVTS too
+        if counts:  # samples and DVTS's trees of a larger n hold those of a smaller one; beams are drawn anew
             assert int(row["samples"]) >= max(counts)
+        guided = sum(counts) if "beam_search" in template else max(counts) if "dvts" in template else 0
+        assert row.get("guided", 0) == guided
 
 
 def test_a_prediction_by_hand() -> None:
@@ -80,6 +82,18 @@ def test_a_prediction_by_hand() -> None:
     step = (2e9 + 256 * 650 * 1e4) / 2.039e12 / 0.6
     assert found.policy_hours == pytest.approx(700_000 / (256 / step) / 3600)
     assert found.verifier_hours == pytest.approx(700_000 * 8e9 / (312e12 * 0.4) / 3600)
+
+
+def test_what_a_verifier_guides_is_drawn_for_each_of_them_and_read_by_its_own() -> None:
+    def made(verifiers: int, guided: int) -> Recipe:
+        models = ({"parameters": 1e9, "kv_bytes": 1e4}, *({"parameters": 4e9},) * verifiers)
+        row = {"questions": 100, "samples": 10, "guided": guided, "tokens": 700}
+        return Recipe("r", "", "", "", "p", (), {}, ("x",), (), models, (row,))
+
+    one, three, shared = (need(made(*each), GPUS["a100"]) for each in ((1, 4), (3, 4), (3, 0)))
+    assert one.policy_hours == shared.policy_hours  # 10 samples, whoever scores them
+    assert three.policy_hours == pytest.approx(one.policy_hours * (6 + 3 * 4) / 10)
+    assert three.verifier_hours == shared.verifier_hours == pytest.approx(3 * one.verifier_hours)
 
 
 def test_the_list_and_one_recipe_are_shown(capsys: pytest.CaptureFixture[str]) -> None:

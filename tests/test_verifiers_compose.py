@@ -13,6 +13,7 @@ from flyweight.errors import BackendError, ConfigError
 from flyweight.protocols import Models, Verifier
 from flyweight.testing import RuleVerifier, ToyPolicy, check_verifier
 from flyweight.types import Finish, Node, Problem, Score
+from flyweight.verifiers import compose
 from tests.test_verifiers import PROBLEM, score
 
 
@@ -54,6 +55,19 @@ def test_the_order_of_the_parts_changes_no_score(order: tuple[float, ...]) -> No
     assert one(made("weighted", parts=[(fixed(value), 1 + value) for value in order])) == pytest.approx(
         (0.75 + 0.3125) / 3.75
     )
+
+
+def test_what_parts_have_loaded_is_released_with_them() -> None:
+    class Loaded(RuleVerifier):
+        closed = 0
+
+        def close(self) -> None:
+            self.closed += 1
+
+    heavy, light = Loaded(lambda question, solution: 0.5), RuleVerifier(lambda question, solution: 0.5)
+    for both in (compose.All(parts=(heavy, light)), compose.Weighted(parts=((light, 1.0), (heavy, 2.0)))):
+        both.close()
+    assert heavy.closed == 2
 
 
 def test_a_part_sees_only_what_no_part_before_it_refused() -> None:

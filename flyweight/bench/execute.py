@@ -11,7 +11,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from importlib import metadata
 
 from flyweight import api
@@ -43,13 +43,21 @@ BACKLOG = 256
 
 
 class Searches(Runner):
-    """A runner that remembers having been interrupted."""
+    """A runner that remembers having been interrupted, and what its verifiers have loaded."""
 
     interrupted = False
+    verifiers: Sequence[Verifier] = ()
+    """Those it asks, or will have asked by its end."""
 
     def interrupt(self) -> None:
         self.interrupted = True
         super().interrupt()
+
+    def release(self) -> None:
+        """Release what the verifiers have loaded."""
+        for verifier in self.verifiers:
+            if (close := getattr(verifier, "close", None)) is not None:
+                close()
 
 
 def execute(
@@ -255,7 +263,11 @@ class Bench:
 
         made = 0
         results = runner.run(missing, job.strategy, job.plan.budget, in_flight=self.in_flight)
-        with closing(results):  # type: ignore[type-var]
+        with ExitStack() as ends:
+            # Like the engine's cache: what a run costs must not depend on what ran before it. And the next one may
+            # need the memory for a verifier of its own.
+            ends.callback(runner.release)
+            ends.enter_context(closing(results))  # type: ignore[type-var]
             for made, result in enumerate(results, 1):
                 if record.error is not None:
                     raise record.error
@@ -298,21 +310,27 @@ class Bench:
 def searching(store: Store, job: Job, policy: Policy, on_event: Callable[[Event], None]) -> Searches:
     """What searches the problems of a job, its verifiers behind the store."""
     verifiers: dict[str, Verifier] = {}
+    asked: list[Verifier] = []
+
+    def stored(judge: Verifier, identity: str) -> Verifier:
+        asked.append(judge)
+        return store.verifier(judge, identity=identity)
+
     if job.verifier is not None:
-        verifiers[job.verifier.name] = store.verifier(job.verifier, identity=job.identity)
+        verifiers[job.verifier.name] = stored(job.verifier, job.identity)
     for name, (judge, identity) in job.others.items():
-        verifiers[name] = store.verifier(judge, identity=identity)
+        verifiers[name] = stored(judge, identity)
     # What a strategy names only once it knows the question, as `auto` does, is loaded then.
-    return Searches(
+    searches = Searches(
         policy,
-        api.Loading(
-            verifiers, lambda name: store.verifier(judge := load_verifier(name), identity=filed_as(name, judge))
-        ),
+        api.Loading(verifiers, lambda name: stored(judge := load_verifier(name), filed_as(name, judge))),
         answers=job.task,
         sampling=Sampling(temperature=job.plan.temperature, max_tokens=job.plan.max_tokens),
         seed=job.plan.seed,
         on_event=on_event,
     )
+    searches.verifiers = asked
+    return searches
 
 
 def regrade(store: Store, job: Job) -> Summary:

@@ -96,6 +96,9 @@ class Interruptible(Protocol):
     def interrupt(self) -> None:
         """End everything in good order."""
 
+    def release(self) -> None:
+        """Release what the verifiers have loaded."""
+
     def run(
         self, problems: Iterable[Problem], strategy: Strategy, budget: Budget | None = None, *, in_flight: int = 64
     ) -> Iterator[Result]:

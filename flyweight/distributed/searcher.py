@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -113,10 +113,12 @@ class Searcher:
             raise ConfigError(f"{job.plan.task} is not the same on this worker: copy its files, or share a folder")
         job.ready(False)
         problems = {problem.id: problem for problem in job.problems}
-        engine = Engine(store, job.plan.model, job.plan.context, order.identity, load=self._load)
-        try:
+        with ExitStack() as ends:
+            engine = Engine(store, job.plan.model, job.plan.context, order.identity, load=self._load)
+            ends.callback(engine.close)
             record = store.run(job.configuration, models={job.plan.model: engine.identity})
             runner = searching(store, job, engine.stored, record)
+            ends.callback(runner.release)
             parcels = store.parcels(record.id)
             self.identity.set_result(engine.identity)
             live: list[Live] = []
@@ -134,8 +136,6 @@ class Searcher:
                         raise record.error
                     id = search.original.id
                     self._under_way.pop(id).set_result(parcels.pack(id))
-        finally:
-            engine.close()
 
     def _taken(self, most: int, *, wait: bool) -> list[str]:
         """Questions to begin with now, `most` at most; with `wait`, not before there is one."""

@@ -149,6 +149,9 @@ class _Runner:
         """End at the next look; what workers have not sent back is lost to them."""
         self.interrupted = True
 
+    def release(self) -> None:
+        """Nothing: what verifiers load is the workers'."""
+
     def run(
         self, problems: Iterable[Problem], strategy: Strategy, budget: Budget | None = None, *, in_flight: int = 64
     ) -> Iterator[Result]:

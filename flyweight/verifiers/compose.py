@@ -51,6 +51,12 @@ class _Composed(ABC):
                 values[i].append(score.value)
         return [Score(self._value(each), (), self.name) for each in values]
 
+    def close(self) -> None:
+        """Release what the parts have loaded."""
+        for part in self.verifiers:
+            if (close := getattr(part, "close", None)) is not None:
+                close()
+
     def _settled(self, values: Sequence[float]) -> bool:
         """Whether the parts not asked yet can no longer change the score."""
         return False

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from flyweight import bench, policies
+from flyweight import bench, policies, verifiers
 from flyweight.bench import Limits, Plan, Progress, Summary
 from flyweight.bench.estimate import estimate, measured
 from flyweight.errors import BackendError, ConfigError, ModelError, SandboxError, StoreError
-from flyweight.protocols import Policy, Request
+from flyweight.protocols import Models, Policy, Request, Verifier
 from flyweight.store import Store
 from flyweight.tasks.countdown import Countdown
-from flyweight.testing import ToyPolicy
-from flyweight.types import Grade, Problem
+from flyweight.testing import RuleVerifier, ToyPolicy
+from flyweight.types import Grade, Node, Problem, Score
 from tests.bench.kit import questions, said
 
 
@@ -172,6 +172,40 @@ def test_a_model_that_cannot_be_loaded_leaves_no_results(store: Store, plan: Pla
         bench.execute(store, [wide], load=load)
     assert sum(1 for run in store.runs() for _ in store.results(run.id)) == 6
     assert only(bench.execute(store, [wide], load=Counting())).ending == "finished"
+
+
+def test_one_verifier_is_loaded_at_a_time_and_none_is_left(
+    store: Store, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[str] = []
+    most = []
+
+    class Heavy(RuleVerifier):
+        """Holds its weights from its first score until it is closed."""
+
+        def __init__(self, name: str) -> None:
+            super().__init__(lambda question, solution: 0.5, name=name)
+            self.identity = name
+
+        async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> Sequence[Score]:
+            if self.name not in held:
+                held.append(self.name)
+                most.append(len(held))
+            return await super().score(problem, nodes, models)
+
+        def close(self) -> None:
+            if self.name in held:
+                held.remove(self.name)
+
+    usual = verifiers.load
+
+    def heavy(name: str) -> Verifier:
+        return Heavy(name) if name.startswith("heavy") else usual(name)
+
+    monkeypatch.setattr(verifiers, "load", heavy)
+    plans = bench.grid(plan, ["best_of_n"], ["heavy1", "heavy2"], [2, 4])
+    assert len(bench.execute(store, plans, load=Counting())) == 4
+    assert most == [1, 1, 1, 1] and not held
 
 
 # Grades ------------------------------------------------------------------------------------------------------------
