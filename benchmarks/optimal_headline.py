@@ -1,23 +1,26 @@
 """The headline: 0.5B with `auto` against 1.5B at once, as docs/protocol-headline.md has it.
 
-    python -m benchmarks.optimal_headline --draw           # once: three to five hours on 2 cores; goes on where it was
+    python -m benchmarks.optimal_headline --draw     # once: about two hours on 2 cores; goes on where it was
+    python -m benchmarks.optimal_headline --costs    # seconds and memory of every row, each in a process of its own
     python -m benchmarks.optimal_headline --draw --only mbpp
 
 What was recorded goes to results/headline, and from there into docs/compute-optimal.md by `python -m
-benchmarks.optimal`. Every task has a store of its own under --runs, begun with what results/pools holds.
+benchmarks.optimal`. Every task has a store of its own under --runs, begun with what results/pools holds. Seconds and
+memory are measured apart from that: there much of a row is taken from the rows before it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from benchmarks.results import BIG, POOLS, SMALL, show
-from benchmarks.rig import ROOT, machine, table
+from benchmarks.rig import ROOT, Child, Figures, machine, table
 from flyweight import bench, models, stats
 from flyweight.bench import Plan
 from flyweight.bench.graded import Recorded
@@ -31,6 +34,9 @@ from flyweight.types import Usage
 __all__ = ["front", "headline", "rows_of"]
 
 FOLDER = ROOT / "results" / "headline"
+COSTS = FOLDER / "costs.json"
+COSTED = 32
+"""Questions that seconds and memory are measured on."""
 A, B, C, D = "0.5B, auto", "1.5B, greedy", "1.5B, best of {n} by public tests", "0.5B, greedy"
 JUDGE = "self"
 """The verifier of `auto`; samples chosen by another one are a matter of its calibration."""
@@ -57,12 +63,16 @@ TASKS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draw", action="store_true", help="run the models")
+    parser.add_argument("--costs", action="store_true", help="measure seconds and memory")
     parser.add_argument("--only", default="", help="only tasks whose name contains this")
     parser.add_argument("--runs", type=Path, default=Path("runs/headline"), help="folder of the stores")
     arguments = parser.parse_args()
     for task in TASKS if arguments.draw else ():
         if arguments.only in task.name:
             record(task, arguments.runs)
+    for task in TASKS if arguments.costs else ():
+        if arguments.only in task.name:
+            measure(task)
     print(headline())
 
 
@@ -120,12 +130,48 @@ def record(task: Task, folder: Path) -> None:
                     }
                     for each in searches
                 },
-                "seconds": summary.elapsed / max(1, len(summary.job.problems)) if summary.calls else None,
-                "peak_memory_mb": summary.peak_memory_mb if summary.calls else None,
             }
     FOLDER.mkdir(parents=True, exist_ok=True)
-    held = {"task": task.name, "machine": machine(), "rows": rows}
+    held = {"task": task.name, "rows": rows}
     (FOLDER / f"{task.name}.json").write_text(json.dumps(held, indent=0) + "\n", "utf-8")
+
+
+def measure(task: Task) -> None:
+    """Carry out the rows of the page once more on a few questions, with nothing on record, and write down what they
+    took. SystemExit before the task was recorded.
+    """
+    rows = read(task.name)
+    if rows is None:
+        raise SystemExit(f"{task.name}: record it first, with --draw")
+    held = costs()
+    for row, plan in plans(task).items():
+        if row in shown(rows):
+            with Child(alone, replace(plan, limit=str(COSTED))) as child:
+                child.next()
+                seconds = child.next()["seconds"]
+                held.setdefault(task.name, {})[row] = {"seconds": seconds, "peak_memory_mb": child.close()}
+            print(f"{task.name}, {row}: {held[task.name][row]}", flush=True)
+            COSTS.write_text(json.dumps({"machine": machine(), "questions": COSTED, "tasks": held}, indent=1) + "\n")
+
+
+def alone(plan: Plan) -> Iterator[Figures]:
+    """A plan in an empty store."""
+    yield {}
+    with TemporaryDirectory() as folder, Store(Path(folder) / "flyweight.db") as store:
+        [summary] = bench.execute(store, [plan])
+    yield {"seconds": summary.elapsed / len(summary.job.problems)}
+
+
+def costs() -> dict[str, dict[str, Figures]]:
+    """What was measured so far, by task and row."""
+    found: dict[str, dict[str, Figures]] = json.loads(COSTS.read_text("utf-8"))["tasks"] if COSTS.exists() else {}
+    return found
+
+
+def shown(rows: Mapping[str, Any]) -> set[str]:
+    """The rows that the page has of a task, alone or among the primary ones."""
+    first = [found for task in TASKS if task.primary and (found := read(task.name)) is not None]
+    return {*rows_of(rows), *pool(first)}
 
 
 def spent(usage: Usage) -> dict[str, float]:
@@ -149,6 +195,11 @@ def headline() -> str:
         pooled = pool([done[name] for name in first])
         pieces += [verdict(pooled), compared(f"{' and '.join(first)}, pooled", pooled)]
     pieces += [compared(name, rows_of(rows)) for name, rows in done.items()]
+    if costs():
+        pieces.append(
+            "Seconds, of the whole machine with many questions in flight, and memory are those of "
+            f"{COSTED} problems of a task with nothing on record, each row in a process of its own.\n"
+        )
     return "\n".join(pieces)
 
 
@@ -202,14 +253,9 @@ def pool(tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     whole = {}
     for name in names:
         parts = [each[name] for each in tasks]
-        counts = [len(part["questions"]) for part in parts]
-        timed = [part["seconds"] for part in parts]
-        sizes = [part["peak_memory_mb"] for part in parts if part["peak_memory_mb"] is not None]
         whole[name] = {
             "model": parts[0]["model"],
             "questions": {id: row for part in parts for id, row in part["questions"].items()},
-            "seconds": None if None in timed else sum(s * n for s, n in zip(timed, counts, strict=True)) / sum(counts),
-            "peak_memory_mb": max(sizes, default=None),
         }
     return rows_of(whole)
 
@@ -225,11 +271,11 @@ def verdict(rows: Mapping[str, Any]) -> str:
 
 
 def compared(name: str, rows: Mapping[str, Any]) -> str:
-    """A line per row."""
-    lines = []
+    """A line per row; seconds and memory are of the task `name`."""
+    lines, taken = [], costs().get(name, {})
     for row, facts in rows.items():
         marks = [each["right"] for each in facts["questions"].values()]
-        seconds, memory = facts["seconds"], facts["peak_memory_mb"]
+        measured = taken.get(row)
         lines.append(
             [
                 row,
@@ -237,8 +283,8 @@ def compared(name: str, rows: Mapping[str, Any]) -> str:
                 "" if row == A else difference(against(rows[A], facts)),
                 f"{mean(facts, 'tokens'):,.0f}",
                 operations(mean(facts, "flops")),
-                "recorded before" if seconds is None else f"{seconds:.1f}",
-                "recorded before" if memory is None else f"{memory:,}",
+                "" if measured is None else f"{measured['seconds']:.1f}",
+                "" if measured is None else f"{measured['peak_memory_mb']:,.0f}",
             ]
         )
     head = ["", "right", "auto minus it, points", "tokens", "FLOPs", "seconds", "peak memory, MB"]

@@ -221,6 +221,8 @@ other work; prompts are computed once a question.
 - **With the public test of each problem it draws level on MBPP** (best of 8: 59 %, the 1.5B's greedy 57 %), at 2.2
   times the FLOPs; on HumanEval 70 against 71 %, where a quarter of the grading tests repeat the examples selected by.
 - **The room is there:** one of 16 samples is right on 66 % of GSM8K; what is missing is a verifier that finds it.
+- `self` and `auto`, today's defaults, came later: [verifiers.md](verifiers.md) and
+  [compute-optimal.md](compute-optimal.md).
 - **Losses:** except on MATH-500, the best by `p_true` is no better than a random sample, and worse on GSM8K. Scores of
   `confidence` and `arithmetic` add nothing to a vote. Beam search (30 %) and DVTS (35 %) with `arithmetic` are below a
   vote of as many samples (40 %). MATH-500 is beyond the 0.5B, voting or not.
