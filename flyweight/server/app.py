@@ -29,7 +29,7 @@ from flyweight.server.job import Failed, Job, Plan
 from flyweight.server.limits import Limits, parsed
 from flyweight.server.metrics import TYPE, Metrics
 from flyweight.server.schema import ChatRequest, CompletionRequest, checked
-from flyweight.server.stream import KEEPALIVE, alive, chunks
+from flyweight.server.stream import KEEPALIVE, alive, chunks, written
 
 __all__ = ["Server", "create"]
 
@@ -138,7 +138,7 @@ class Server:
             self.desk.leave(job)
             raise
         self.desk.leave(job)
-        return JSONResponse(whole(job, end), headers=headers)
+        return Response(written(whole(job, end)), headers=headers, media_type="application/json")
 
 
 class Events(StreamingResponse):

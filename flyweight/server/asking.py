@@ -259,6 +259,8 @@ class Service:
                     raise ConfigError(
                         f"there is no function {forced!r} among the tools" if forced else "no tools given"
                     )
+                for call in calls:
+                    _schema(call.parameters or {})
                 text = grammar.one_of(
                     [(call.name, call.parameters) for call in calls],
                     opening=tools.OPENING,
@@ -271,10 +273,8 @@ class Service:
                 return _Form(grammar.json_object(), '{"type": "object"}')
             if asked_format.json_schema is None:
                 raise ConfigError("json_schema is missing")
-            schema = json.dumps(asked_format.json_schema.json_schema)
-            made = _checked(_Form(grammar.from_schema(asked_format.json_schema.json_schema), schema))
-            fits(schema)
-            return made
+            schema = _schema(asked_format.json_schema.json_schema)
+            return _checked(_Form(grammar.from_schema(asked_format.json_schema.json_schema), schema))
         except FlyweightError as error:
             raise ApiError(400, f"{where}: {error}", param=where, code="invalid_schema") from None
 
@@ -285,6 +285,15 @@ class _Form:
 
     grammar: str = ""
     schema: str = ""
+
+
+def _schema(given: Mapping[str, Any]) -> str:
+    """A schema as JSON. ConfigError for one that is none, or too large: those that were read are remembered."""
+    text = json.dumps(given)
+    if len(text) > LONGEST_GRAMMAR:
+        raise ConfigError(f"the schema has {len(text)} characters; at most {LONGEST_GRAMMAR} are allowed")
+    fits(text)
+    return text
 
 
 def _checked(form: _Form) -> _Form:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from flyweight.errors import ConfigError
+from flyweight.verifiers.schema import fits
 
 __all__ = ["ANY", "from_schema", "json_object", "one_of"]
 
@@ -25,6 +28,14 @@ KNOWN = {
     "additionalProperties", "allOf", "anyOf", "const", "enum", "items", "maxItems", "maxLength", "minItems",
     "minLength", "oneOf", "prefixItems", "properties", "$ref", "required", "type",
 }  # fmt: skip
+WHOLE = ("$ref", "const", "enum", "anyOf", "oneOf", "allOf")
+"""Keywords that say by themselves what is written; what others beside them forbid, no grammar can add."""
+TYPED = {
+    "object": ("properties", "required", "additionalProperties"),
+    "array": ("items", "prefixItems", "minItems", "maxItems"),
+    "string": ("minLength", "maxLength"),
+}
+"""Keywords that bind values of one type alone: where no type is named, it is that one that is written."""
 BASICS = r"""
 gap ::= (" " | "\n" [ \t]{0,16})?
 char ::= [^"\\\x00-\x1f\x7f] | "\\" (["\\/bfnrt] | "u" [0-9a-fA-F]{4})
@@ -49,12 +60,25 @@ def json_object() -> str:
     return f"root ::= object\n{BASICS}"
 
 
+@contextmanager
+def _following() -> Iterator[None]:
+    try:
+        yield
+    except RecursionError:
+        raise ConfigError("the JSON schema's references lead on and on; write out some of them") from None
+
+
+@_following()
 def from_schema(schema: Any) -> str:
-    """The grammar of JSON that the schema accepts. ConfigError for a schema that no grammar can keep."""
+    """The grammar of JSON that the schema accepts, which `fits` has read.
+
+    ConfigError for a schema that no grammar can keep.
+    """
     writer = _Writer(schema)
     return writer.grammar(writer.rule(schema, "the schema"))
 
 
+@_following()
 def one_of(calls: list[tuple[str, Any]], *, opening: str, closing: str, several: bool) -> str:
     """The grammar of a call of one of the functions (name, schema of its arguments) between two texts; or of more."""
     writer = _Writer(None)
@@ -111,12 +135,14 @@ class _Writer:
         for key in schema:
             if key not in KNOWN | NOTES:
                 raise ConfigError(f"{where}: the keyword {key!r} cannot be kept while writing; leave it out")
+        if word := next((key for key in WHOLE if key in schema), None):
+            told = {"type"} if word in ("const", "enum") else set()
+            if beside := sorted(schema.keys() & KNOWN - {word} - told):
+                raise ConfigError(f"{where}: {beside[0]!r} beside {word!r} cannot be kept while writing; merge them")
         if "$ref" in schema:
             return self._reference(schema["$ref"], where)
-        if "const" in schema:
-            return literal(_json(schema["const"]))
-        if "enum" in schema:
-            return self._any_of([literal(_json(value)) for value in _list(schema["enum"], f"{where}: enum")])
+        if word in ("const", "enum"):
+            return self._values(schema, word, where)
         for key in ("anyOf", "oneOf"):
             if key in schema:
                 found = _list(schema[key], f"{where}: {key}")
@@ -126,10 +152,19 @@ class _Writer:
             if len(found) > 1:
                 raise ConfigError(f"{where}: allOf of several schemas cannot be kept while writing; merge them")
             return self.rule(found[0], where)
-        kind = schema.get("type", "object" if "properties" in schema else "array" if "items" in schema else None)
+        implied = next((kind for kind, keys in TYPED.items() if any(key in schema for key in keys)), None)
+        kind = schema.get("type", implied)
         if isinstance(kind, list):
             return self._any_of([self._typed(schema, each, where) for each in kind])
         return "value" if kind is None else self._typed(schema, kind, where)
+
+    def _values(self, schema: dict[str, Any], word: str, where: str) -> str:
+        """One of the values listed, as long as it is of the type."""
+        listed = [schema[word]] if word == "const" else _list(schema[word], f"{where}: {word}")
+        typed = fits(json.dumps({"type": schema["type"]} if "type" in schema else {}))
+        if not (values := [value for value in listed if typed(value)]):
+            raise ConfigError(f"{where}: {word} has no value of type {schema['type']!r}")
+        return self._any_of([literal(_json(value)) for value in values])
 
     def _typed(self, schema: dict[str, Any], kind: Any, where: str) -> str:
         if kind not in TYPES:
@@ -169,6 +204,9 @@ class _Writer:
     def _array(self, schema: dict[str, Any], where: str) -> str:
         fixed = _list(schema["prefixItems"], f"{where}: prefixItems") if "prefixItems" in schema else []
         if fixed:
+            least, most = _range(schema, "Items", where)
+            if not least <= len(fixed) <= (len(fixed) if most is None else most):
+                raise ConfigError(f"{where}: prefixItems has {len(fixed)} schemas, which minItems or maxItems forbids")
             members = [self.rule(each, f"{where}: prefixItems") for each in fixed]
             return self.add('"[" gap ' + ' "," gap '.join(members) + ' gap "]"')
         item = self.add(self.rule(schema.get("items", True), f"{where}: items"))

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from flyweight.server.job import Choice, Delta, Failed, Finished, Job, Thought
 from flyweight.server.reply import facts, old_logprobs
 
-__all__ = ["KEEPALIVE", "alive", "chunks", "event"]
+__all__ = ["KEEPALIVE", "alive", "chunks", "event", "written"]
 
 KEEPALIVE = 10.0
 """Seconds of silence after which a comment is sent; proxies hang up after about a minute."""
@@ -23,7 +23,12 @@ T = TypeVar("T")
 
 def event(value: object) -> bytes:
     """One event holding JSON."""
-    return b"data: " + json.dumps(value, ensure_ascii=False).encode("utf-8", "replace") + b"\n\n"
+    return b"data: " + written(value) + b"\n\n"
+
+
+def written(value: object) -> bytes:
+    """JSON in UTF-8, which cannot say half a surrogate pair: that becomes a question mark."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 async def alive(lines: AsyncIterator[bytes], seconds: float = KEEPALIVE) -> AsyncIterator[bytes]:

@@ -206,6 +206,20 @@ def test_calls_are_streamed_in_openais_form() -> None:
     assert off["finish_reason"] == "stop" and "tool_call" in off["message"]["content"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_half_a_surrogate_pair_in_an_answer_breaks_nothing(stream: bool) -> None:
+    half = '{"x": "\\ud83d"}'
+    with running(speaker(f'<tool_call>\n{{"name": "clock", "arguments": {half}}}\n</tool_call>')) as own:
+        called = own.ask({"tools": [CLOCK], "stream": stream})
+    assert called.status_code == 200 and '\\"x\\": \\"?\\"' in called.text
+    with running(speaker(half)) as own:
+        own.policy.grammars = True  # type: ignore[attr-defined]
+        for model in ("toy", "toy@self_consistency:n=2"):
+            asked = {"model": model, "response_format": {"type": "json_object"}, "stream": stream}
+            answer = own.ask({**asked, "flyweight": {"kind": "json"}} if "@" in model else asked)
+            assert answer.status_code == 200, answer.text
+
+
 def test_a_conversation_with_calls_and_results_is_understood() -> None:
     turns: list[dict[str, Any]] = [
         {"role": "user", "content": "What time is it?"},
@@ -229,6 +243,27 @@ def test_a_model_that_cannot_be_held_to_a_form_says_so() -> None:
         for body in ({"response_format": {"type": "json_object"}}, {"tools": [CLOCK], "tool_choice": "required"}):
             assert "held to a form" in own.ask(body).json()["error"]["message"]
         assert own.ask({"response_format": {"type": "text"}}).status_code == 200
+
+
+WRONG: list[dict[str, Any]] = [
+    {"type": "object", "properties": {"a": {}}, "required": [[1]]},
+    {"type": []},
+    {"type": "object", "properties": {"a": 5}},
+    {"$ref": "http://127.0.0.1:9/x"},
+    {"description": "x" * 70_000},
+]
+
+
+@pytest.mark.parametrize("schema", WRONG, ids=lambda schema: str(schema)[:40])
+def test_a_schema_that_is_none_is_the_clients_mistake(schema: dict[str, Any]) -> None:
+    policy = ToyPolicy()
+    policy.grammars = True  # type: ignore[attr-defined]
+    function = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    with running(policy) as own:
+        for body in ({"response_format": form}, {"tools": [function], "tool_choice": "required"}):
+            refused = own.ask(body)
+            assert refused.status_code == 400 and not own.log, refused.text
 
 
 PERSON = {
@@ -305,6 +340,11 @@ SCHEMAS: list[Any] = [
     {"type": "object", "properties": {"a": {"type": "null"}, "b": {"type": "null"}, "c": {}}, "required": ["b"]},
     {"$defs": {"tree": {"type": "array", "items": {"$ref": "#/$defs/tree"}, "maxItems": 2}}, "$ref": "#/$defs/tree"},
     {"type": "object", "properties": {"next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}, "required": ["next"]},
+    {"title": "t", "description": "d", "default": "a", "type": ["string", "null"], "enum": ["a", 5, None]},
+    {"type": "integer", "const": 7},
+    {"minLength": 3, "maxLength": 4},
+    {"properties": {"a": {"type": "null"}}, "required": ["a"]},
+    {"minItems": 2, "items": {"type": "null"}},
 ]
 
 
@@ -358,6 +398,17 @@ def test_random_schemas_are_kept(model: LlamaCpp) -> None:
         ({"type": "array", "maxItems": 10**9}, "maxItems"),
         ({"type": "array", "minItems": 3, "maxItems": 2}, "below"),
         ({"allOf": [{}, {}]}, "merge"),
+        ({"anyOf": [{"type": "object", "properties": {"a": {}}}], "required": ["a"]}, "'required' beside 'anyOf'"),
+        ({"$ref": "#/$defs/x", "$defs": {"x": {}}, "type": "object"}, "'type' beside '\\$ref'"),
+        ({"const": "a", "maxLength": 0}, "'maxLength' beside 'const'"),
+        ({"enum": ["a"], "const": "b"}, "'enum' beside 'const'"),
+        ({"allOf": [{}], "properties": {"a": {}}}, "'properties' beside 'allOf'"),
+        ({"type": "string", "enum": [1]}, "no value of type"),
+        ({"prefixItems": [{}], "minItems": 2}, "minItems"),
+        (
+            {"$ref": "#/$defs/0", "$defs": {**{str(i): {"$ref": f"#/$defs/{i + 1}"} for i in range(900)}, "900": {}}},
+            "on and on",
+        ),
         ({"type": "object", "properties": {str(i): {"type": "string"} for i in range(3000)}}, "too large"),
         (5, "JSON schema"),
     ],
