@@ -23,7 +23,7 @@ from benchmarks.rig import ROOT, publish, table
 from flyweight import abstain, bench, models, stats, strategies, tasks
 from flyweight.abstain import ConfidenceMap, Sample
 from flyweight.bench import graded
-from flyweight.cli.calibrate import samples
+from flyweight.cli.bench_calibrate import samples
 from flyweight.report.words import between, share
 from flyweight.runner import Runner
 from flyweight.select import lead

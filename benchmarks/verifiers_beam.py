@@ -21,7 +21,7 @@ from benchmarks.strategies import BASELINE, FOLDER, OUTCOMES, Kept
 from flyweight import bench, stats
 from flyweight.abstain import Sample
 from flyweight.bench.graded import Recorded
-from flyweight.cli.calibrate import samples
+from flyweight.cli.bench_calibrate import samples
 from flyweight.report.words import between, difference
 from flyweight.store import Store
 

@@ -1,4 +1,4 @@
-"""What a coroutine hands up to the runner when it awaits, and the task it is part of."""
+"""What a coroutine hands up to the runner when it awaits, and the branch it is part of."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 from flyweight.protocols import Policy, Request, Response
 from flyweight.types import Node
 
-__all__ = ["Draw", "Fork", "Outside", "Task", "ask"]
+__all__ = ["Branch", "Draw", "Fork", "Outside", "ask"]
 
 
 @dataclass(eq=False)
-class Task:
+class Branch:
     """A running coroutine: the strategy itself, or one branch of a `parallel`."""
 
     coroutine: Coroutine[object, object, object]
     rng: random.Random
-    branch: tuple[int, ...] = ()
+    place: tuple[int, ...] = ()
     """Where it sits in the tree of parallels; keeps draw indices independent of how branches interleave."""
-    parent: Task | None = None
+    parent: Branch | None = None
     waiting: Draw | Fork | Outside | None = None
     draws: dict[str, int] = field(default_factory=dict)
     """Per parent node: how many draws this branch has asked for."""
@@ -61,7 +61,7 @@ class Fork:
 
     coroutines: Sequence[Coroutine[object, object, object]]
     results: list[object] = field(default_factory=list)
-    tasks: list[Task] = field(default_factory=list)
+    branches: list[Branch] = field(default_factory=list)
     open: int = 0
 
 

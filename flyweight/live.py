@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from flyweight.calls import Draw, Outside, Task, ask
+from flyweight.calls import Branch, Draw, Outside, ask
 from flyweight.candidates import Candidates
 from flyweight.errors import BudgetSpent, ConfigError, SandboxError
 from flyweight.protocols import Hidden, Policy, Request, Response, Search, Strategy, Until
@@ -42,9 +42,9 @@ _request_ids = itertools.count(1)
 class Live:
     """One problem in flight, from `begin` to its `result`."""
 
-    main: Task
+    main: Branch
     """The strategy's own coroutine, once begun."""
-    task: Task
+    branch: Branch
     """The one whose code is running now."""
 
     def __init__(self, problem: Problem, strategy: Strategy, budget: Budget, setting: Setting) -> None:
@@ -55,12 +55,12 @@ class Live:
         self.usage = Usage()
         self.setting = setting
         self.root = rooted(problem.conversation)
-        self.queue: deque[tuple[Task, Draw, int]] = deque()
+        self.queue: deque[tuple[Branch, Draw, int]] = deque()
         """Single continuations not handed to a policy yet, first asked first."""
-        self.flying: dict[int, tuple[Task, Draw, int]] = {}
+        self.flying: dict[int, tuple[Branch, Draw, int]] = {}
         """Request id -> whose it is."""
-        self.outside: list[tuple[Task, Outside]] = []
-        """Work done elsewhere that tasks are waiting for."""
+        self.outside: list[tuple[Branch, Outside]] = []
+        """Work done elsewhere that branches are waiting for."""
         self.reserved = 0
         """Most tokens the ones in flight may still generate."""
         self.reread: dict[tuple[str, str], Hidden] = {}
@@ -84,7 +84,7 @@ class Live:
             function = getattr(self._strategy, "func", self._strategy)  # a partial says what it is of
             name = getattr(function, "__name__", repr(function))
             raise ConfigError(f"the strategy {name} is no coroutine function: write it as async def")
-        self.main = self.task = Task(coroutine, self.random(()))
+        self.main = self.branch = Branch(coroutine, self.random(()))
         self.emit("start", node=self.root, facts={"prompt": self.original.prompt, "answer": self.original.answer})
 
     # Drawing ----------------------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ class Live:
         verifying: bool = False,
     ) -> list[Node]:
         """`n` continuations of each node; fewer where the token budget ran out. Flags as in `Draw`."""
-        task = self.task
+        branch = self.branch
         requests: list[Request] = []
         blanks: list[Node | None] = []
         longest = self.setting.longest if not verifying else None
@@ -111,8 +111,8 @@ class Live:
                 room = max(1, longest - node.drawn)
                 drawn_with = replace(sampling, max_tokens=min(sampling.max_tokens, room))
             for _ in range(n):
-                draw = task.draws[node.key] = task.draws.get(node.key, -1) + 1
-                key = digest(node.key, task.branch, draw)[:32]
+                draw = branch.draws[node.key] = branch.draws.get(node.key, -1) + 1
+                key = digest(node.key, branch.place, draw)[:32]
                 seed = int(digest(self.setting.seed, self.problem.id, key)[:16], 16) >> 1
                 hidden = self.setting.hidden
                 requests.append(
@@ -146,9 +146,9 @@ class Live:
         await ask(reading)
         return [response for response in reading.responses if response is not None]
 
-    def random(self, branch: tuple[int, ...]) -> random.Random:
-        """Random numbers of one branch."""
-        return random.Random(digest("rng", self.setting.seed, self.original.id, branch))
+    def random(self, place: tuple[int, ...]) -> random.Random:
+        """Random numbers of the branch there."""
+        return random.Random(digest("rng", self.setting.seed, self.original.id, place))
 
     def arrived(self, draw: Draw, index: int, response: Response) -> None:
         """Take in one response: its cost, and the node it makes."""

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from flyweight.abstain import ConfidenceMap
-from flyweight.calls import Draw, Fork, Outside, Task
+from flyweight.calls import Branch, Draw, Fork, Outside
 from flyweight.errors import BackendError, BudgetSpent, FlyweightError
 from flyweight.live import Live
 from flyweight.protocols import Answers, Policy, Response, Strategy, Verifier
@@ -173,43 +173,43 @@ class Runner:
 
     # A search's life -----------------------------------------------------------------------------------------
 
-    def _resume(self, search: Live, task: Task, value: object, error: FlyweightError | None = None) -> None:
+    def _resume(self, search: Live, branch: Branch, value: object, error: FlyweightError | None = None) -> None:
         """Let a coroutine run to its next await, and file what it asks for."""
-        search.task = task
-        task.waiting = None
+        search.branch = branch
+        branch.waiting = None
         try:
-            call = task.coroutine.throw(error) if error is not None else task.coroutine.send(value)
+            call = branch.coroutine.throw(error) if error is not None else branch.coroutine.send(value)
         except StopIteration as stop:
-            self._returned(search, task, stop.value)
+            self._returned(search, branch, stop.value)
         except Exception as failure:
-            self._failed(search, task, failure)
+            self._failed(search, branch, failure)
         else:
-            self._file(search, task, call)
+            self._file(search, branch, call)
 
-    def _file(self, search: Live, task: Task, call: object) -> None:
+    def _file(self, search: Live, branch: Branch, call: object) -> None:
         if isinstance(call, Draw):
-            task.waiting = call
-            search.queue.extend((task, call, index) for index in range(len(call.requests)))
+            branch.waiting = call
+            search.queue.extend((branch, call, index) for index in range(len(call.requests)))
         elif isinstance(call, Fork):
-            task.waiting = call
+            branch.waiting = call
             call.results = [None] * len(call.coroutines)
             call.open = len(call.coroutines)
             for index, coroutine in enumerate(call.coroutines):
-                branch = (*task.branch, task.forks, index)
-                call.tasks.append(Task(coroutine, search.random(branch), branch, task))
-            task.forks += 1
-            for child in call.tasks:
-                if search.result is None and task.waiting is call:
+                place = (*branch.place, branch.forks, index)
+                call.branches.append(Branch(coroutine, search.random(place), place, branch))
+            branch.forks += 1
+            for child in call.branches:
+                if search.result is None and branch.waiting is call:
                     self._resume(search, child, None)
         elif isinstance(call, Outside):
-            task.waiting = call
-            search.outside.append((task, call))
+            branch.waiting = call
+            search.outside.append((branch, call))
         else:
             error = BackendError(f"a strategy may only await the verbs of Search, not {type(call).__name__}")
-            self._failed(search, task, error)
+            self._failed(search, branch, error)
 
-    def _returned(self, search: Live, task: Task, value: object) -> None:
-        parent = task.parent
+    def _returned(self, search: Live, branch: Branch, value: object) -> None:
+        parent = branch.parent
         if parent is None:
             if value is not None and not isinstance(value, Node):
                 kind = type(value).__name__
@@ -219,16 +219,16 @@ class Runner:
             return
         fork = parent.waiting
         if isinstance(fork, Fork):
-            fork.results[fork.tasks.index(task)] = value
+            fork.results[fork.branches.index(branch)] = value
             fork.open -= 1
             if fork.open == 0:
                 self._resume(search, parent, list(fork.results))
 
-    def _failed(self, search: Live, task: Task, failure: Exception) -> None:
-        parent = task.parent
+    def _failed(self, search: Live, branch: Branch, failure: Exception) -> None:
+        parent = branch.parent
         if parent is not None and isinstance(parent.waiting, Fork):
-            for sibling in parent.waiting.tasks:
-                if sibling is not task:
+            for sibling in parent.waiting.branches:
+                if sibling is not branch:
                     self._cancel(search, sibling)
             wrapped = failure if isinstance(failure, FlyweightError) else BackendError(_describe(failure))
             self._resume(search, parent, None, wrapped)
@@ -252,32 +252,32 @@ class Runner:
         search.blame(failure)
         self._end(search, None, Stopped.ERROR, _describe(failure))
 
-    def _cancel(self, search: Live, task: Task) -> None:
-        """Stop a task and its branches; what they were drawing is dropped but charged."""
-        waiting = task.waiting
-        task.waiting = None
+    def _cancel(self, search: Live, branch: Branch) -> None:
+        """Stop a branch and those it has started; what they were drawing is dropped but charged."""
+        waiting = branch.waiting
+        branch.waiting = None
         if isinstance(waiting, Fork):
-            for child in waiting.tasks:
+            for child in waiting.branches:
                 self._cancel(search, child)
         if isinstance(waiting, Draw):
             self._drop(search, waiting)
         if isinstance(waiting, Outside):
-            search.outside.remove((task, waiting))
+            search.outside.remove((branch, waiting))
             waiting.future.cancel()
-        task.coroutine.close()
+        branch.coroutine.close()
 
     def _return(self, search: Live) -> None:
         """Resume what was waiting for work done elsewhere and has it now."""
-        for task, call in list(search.outside):
-            if not call.future.done() or (task, call) not in search.outside:
+        for branch, call in list(search.outside):
+            if not call.future.done() or (branch, call) not in search.outside:
                 continue
-            search.outside.remove((task, call))
+            search.outside.remove((branch, call))
             failure = CancelledError() if call.future.cancelled() else call.future.exception()
             if failure is None:
-                self._resume(search, task, call.future.result())
+                self._resume(search, branch, call.future.result())
             else:
                 error = failure if isinstance(failure, FlyweightError) else BackendError(_describe(failure))
-                self._resume(search, task, None, error)
+                self._resume(search, branch, None, error)
 
     def _ended(self) -> list[Live]:
         """Take out the searches that have ended."""
@@ -299,7 +299,7 @@ class Runner:
     def _admit(self, search: Live) -> None:
         """Hand over what the token budget allows, in the order asked; refuse the rest once it is spent."""
         while search.queue and search.result is None:
-            task, draw, index = search.queue[0]
+            branch, draw, index = search.queue[0]
             request = draw.requests[index]
             left = search.tokens_left(draw)
             if left is not None and request.sampling.max_tokens > left:
@@ -311,23 +311,23 @@ class Runner:
                 request = replace(request, sampling=replace(request.sampling, max_tokens=left))
                 draw.requests[index] = request
             search.queue.popleft()
-            search.flying[request.id] = (task, draw, index)
+            search.flying[request.id] = (branch, draw, index)
             self._owners[request.id] = search
             search.reserved += draw.reserved(index)
             draw.policy.add(request)
 
     def _refuse(self, search: Live) -> None:
         """Turn away the first waiting draw: it gets what it has, or BudgetSpent if that is nothing."""
-        task, draw, _ = search.queue[0]
+        branch, draw, _ = search.queue[0]
         search.refused = True
         for index in self._unqueue(search, draw):
             draw.nodes[index] = None
             draw.open -= 1
         if draw.open == 0:
             if any(node is not None for node in draw.nodes):
-                self._resume(search, task, None)
+                self._resume(search, branch, None)
             else:
-                self._resume(search, task, None, BudgetSpent(f"all {search.budget.tokens} tokens are spent"))
+                self._resume(search, branch, None, BudgetSpent(f"all {search.budget.tokens} tokens are spent"))
 
     def _work(self) -> None:
         """One bounded piece of work of every policy that has any, and its consequences."""
@@ -364,21 +364,21 @@ class Runner:
 
     def _deliver(self, responses: list[tuple[Live, Response]]) -> None:
         """Book everything that came back together, then resume whoever got all it asked for."""
-        touched: dict[Draw, tuple[Live, Task]] = {}
+        touched: dict[Draw, tuple[Live, Branch]] = {}
         for search, response in responses:
             del self._owners[response.id]
-            task, draw, index = search.flying.pop(response.id)
+            branch, draw, index = search.flying.pop(response.id)
             search.reserved -= draw.reserved(index)
             search.arrived(draw, index, response)
-            touched[draw] = (search, task)
-        for draw, (search, task) in touched.items():
-            if task.waiting is not draw:
+            touched[draw] = (search, branch)
+        for draw, (search, branch) in touched.items():
+            if branch.waiting is not draw:
                 continue
             if draw.error is not None:
                 self._drop(search, draw)
-                self._resume(search, task, None, BackendError(draw.error))
+                self._resume(search, branch, None, BackendError(draw.error))
             elif draw.open == 0:
-                self._resume(search, task, None)
+                self._resume(search, branch, None)
             self._stop_if_sure(search)
 
     def _stop_if_sure(self, search: Live) -> None:

@@ -40,7 +40,7 @@ class Vocabulary(Search):
 
     @property
     def rng(self) -> random.Random:
-        return self._live.task.rng
+        return self._live.branch.rng
 
     @property
     def budget(self) -> Budget:

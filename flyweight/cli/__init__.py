@@ -24,7 +24,7 @@ carrying.py  runs carried out, here or on a cluster
 spread.py    the option `--ray`
 summaries.py what `bench` shows of runs
 runs.py      the commands of `bench` that read
-calibrate.py `bench calibrate`: confidence maps
+bench_calibrate.py  `bench calibrate`: confidence maps
 folder.py    the folder of runs, and which of them are meant
 recorded.py  what the commands that read runs print
 report.py    what runs say, in the terminal or as a file
@@ -35,7 +35,7 @@ What is there, and what is best here:
 list.py      strategies, verifiers, policies and tasks
 models.py    model files
 doctor.py    this machine; doctor_endpoint.py an endpoint
-fit.py       `calibrate`: what `auto` goes by
+calibrate.py `calibrate`: what `auto` goes by
 plan.py      a big model once or a small one many times
 train.py     `train-verifier`: a verifier of one's own
 """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flyweight import api, strategies, tasks
-from flyweight.cli import calibrate, options, render, runs, spread
+from flyweight.cli import bench_calibrate, options, render, runs, spread
 from flyweight.cli.carrying import How
 from flyweight.cli.folder import DEFAULT, NAMED, Folder, database, meant, opened, reading
 from flyweight.cli.progress import Progress
@@ -100,7 +100,7 @@ def register(app: typer.Typer) -> None:
     )
     group.command("grade", help=GRADE, short_help="Grade runs made with --predict-only.")(grade)
     runs.register(group)
-    calibrate.register(group)
+    bench_calibrate.register(group)
     app.add_typer(group, name="bench", help=HELP, short_help="Run benchmarks, and go on with them.")
 
 

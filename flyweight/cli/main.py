@@ -27,7 +27,7 @@ _MODULES = (
     "report",
     "view",
     "train",
-    "fit",
+    "calibrate",
     "plan",
     "list",
     "models",

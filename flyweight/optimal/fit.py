@@ -32,7 +32,7 @@ from flyweight.optimal.difficulty import fit as fit_difficulty
 from flyweight.optimal.pools import Play, Question, plays
 from flyweight.strategies import compose
 
-__all__ = ["LEAST", "PROBES", "Drawing", "Setting", "Table", "choices", "confidence", "fit", "report"]
+__all__ = ["LEAST", "PROBES", "Drawing", "Probing", "Table", "choices", "confidence", "fit", "report"]
 
 LEAST = 20
 """Questions a calibration needs."""
@@ -59,8 +59,8 @@ class Drawing(NamedTuple):
     """Of the others."""
 
 
-class Setting(NamedTuple):
-    """What is chosen for all difficulties together."""
+class Probing(NamedTuple):
+    """What is chosen for all difficulties together: the probe, and how finely it tells them apart."""
 
     drawing: Drawing
     k: int
@@ -76,10 +76,10 @@ class _Outcomes(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Policy:
+class _Fitted:
     """What a fit has chosen for a budget."""
 
-    setting: Setting
+    probing: Probing
     estimator: Estimator
     edges: tuple[float, ...]
     cells: tuple[int, ...]
@@ -134,7 +134,7 @@ class Table:
         self.singles: dict[tuple[int, bytes], tuple[Drawing, int]] = {}
         """What `_fixed_choice` has found, by budget and questions."""
 
-    def settings(self, budget: int, indices: NDArray[np.int64]) -> list[Setting]:
+    def probings(self, budget: int, indices: NDArray[np.int64]) -> list[Probing]:
         """Those worth a trial on these questions: a probe takes at most half the budget, on average."""
         found = []
         for how in self.drawings:
@@ -143,7 +143,7 @@ class Table:
             for k in PROBES:
                 spent = np.mean([play.spent[min(k, least)] for play in played])
                 if k == 1 or (k <= least and spent <= budget / 2):
-                    found += [Setting(how, k, bins) for bins in BINS]
+                    found += [Probing(how, k, bins) for bins in BINS]
         return found
 
     def passed(self, drawing: Drawing) -> Floats:
@@ -183,12 +183,12 @@ class Table:
 def fit(table: Table, budget: int, say: Callable[[str], None] = lambda line: None) -> Row:
     """What to do at one budget, with what it gives on questions set aside. Deterministic."""
     everything = np.arange(len(table.questions))
-    parts = [(policy, held) for policy, held in _nested(table, budget)]
+    parts = [(fitted, held) for fitted, held in _nested(table, budget)]
     right, tokens, fixed = (np.zeros(len(everything)) for _ in range(3))
-    for policy, held in parts:
-        right[held], tokens[held] = _measured(table, policy, budget, held)
-        fixed[held] = _fixed(table, policy, budget, held)
-    final = _choose(table, budget, _setting(table, budget, everything), everything)
+    for fitted, held in parts:
+        right[held], tokens[held] = _measured(table, fitted, budget, held)
+        fixed[held] = _fixed(table, fitted, budget, held)
+    final = _choose(table, budget, _probing(table, budget, everything), everything)
     gain = stats.paired_bootstrap(list(right), list(fixed))
     row = _row(table, final, budget)
     say(f"budget {budget}: {', '.join(cell.strategy for cell in row.cells)}")
@@ -256,25 +256,25 @@ def _folds(indices: NDArray[np.int64], count: int) -> Iterator[tuple[NDArray[np.
         yield indices[~aside], indices[aside]
 
 
-def _nested(table: Table, budget: int) -> Iterator[tuple[_Policy, NDArray[np.int64]]]:
+def _nested(table: Table, budget: int) -> Iterator[tuple[_Fitted, NDArray[np.int64]]]:
     for train, held in _folds(np.arange(len(table.questions)), FOLDS):
-        yield _choose(table, budget, _setting(table, budget, train), train), held
+        yield _choose(table, budget, _probing(table, budget, train), train), held
 
 
-def _setting(table: Table, budget: int, indices: NDArray[np.int64]) -> Setting:
-    """The setting that is worth most where it was not fitted; the cheaper of equals."""
+def _probing(table: Table, budget: int, indices: NDArray[np.int64]) -> Probing:
+    """The one that is worth most where it was not fitted; the cheaper of equals."""
     tried = []
     price = _price(table, budget, indices)
-    for setting in table.settings(budget, indices):
+    for probing in table.probings(budget, indices):
         right, tokens = [], []
         for train, held in _folds(indices, INNER):
-            values = _measured(table, _choose(table, budget, setting, train), budget, held)
+            values = _measured(table, _choose(table, budget, probing, train), budget, held)
             right.append(values[0])
             tokens.append(values[1])
         spent = float(np.concatenate(tokens).mean())
-        tried.append((float(np.concatenate(right).mean()) - price * spent, spent, setting))
+        tried.append((float(np.concatenate(right).mean()) - price * spent, spent, probing))
     best = max(value for value, _, _ in tried)
-    return min((tokens, setting) for value, tokens, setting in tried if value >= best - TIE)[1]
+    return min((tokens, probing) for value, tokens, probing in tried if value >= best - TIE)[1]
 
 
 def _estimator(table: Table, drawing: Drawing, k: int, indices: NDArray[np.int64]) -> Estimator:
@@ -285,12 +285,12 @@ def _estimator(table: Table, drawing: Drawing, k: int, indices: NDArray[np.int64
     return fit_difficulty(k, rows.tolist(), passed.tolist(), [1 / orders] * len(rows))
 
 
-def _choose(table: Table, budget: int, setting: Setting, indices: NDArray[np.int64]) -> _Policy:
+def _choose(table: Table, budget: int, probing: Probing, indices: NDArray[np.int64]) -> _Fitted:
     """The choice per bin, made on these questions."""
-    estimator = _estimator(table, setting.drawing, setting.k, indices)
-    told = table.estimates(estimator, setting.drawing)[indices]
-    edges = quantiles(told.ravel().tolist(), setting.bins)
-    outcomes = table.outcomes(setting.drawing, setting.k, budget)
+    estimator = _estimator(table, probing.drawing, probing.k, indices)
+    told = table.estimates(estimator, probing.drawing)[indices]
+    edges = quantiles(told.ravel().tolist(), probing.bins)
+    outcomes = table.outcomes(probing.drawing, probing.k, budget)
     tokens = outcomes.tokens[:, indices]
     worth = outcomes.right[:, indices] - _price(table, budget, indices) * tokens
     reference = _best(worth.mean(axis=(1, 2)), tokens.mean(axis=(1, 2)))
@@ -308,7 +308,7 @@ def _choose(table: Table, budget: int, setting: Setting, indices: NDArray[np.int
         target = max([values[reference], *values[better]])
         # What is cheaper and no worse than the one for all difficulties needs no proof either.
         cells.append(_best(np.where(values >= target - TIE, target, -1.0), price))
-    return _Policy(setting, estimator, edges, tuple(cells), _fixed_choice(table, budget, indices))
+    return _Fitted(probing, estimator, edges, tuple(cells), _fixed_choice(table, budget, indices))
 
 
 def _best(values: Floats, price: Floats) -> int:
@@ -342,42 +342,42 @@ def _fixed_choice(table: Table, budget: int, indices: NDArray[np.int64]) -> tupl
     return table.singles[key]
 
 
-def _measured(table: Table, policy: _Policy, budget: int, indices: NDArray[np.int64]) -> tuple[Floats, Floats]:
+def _measured(table: Table, fitted: _Fitted, budget: int, indices: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """Share right and tokens per question, over all orders."""
-    setting = policy.setting
-    told = table.estimates(policy.estimator, setting.drawing)[indices]
-    place = np.searchsorted(np.array(policy.edges), told, side="right")
-    chosen = np.array(policy.cells)[place]
-    outcomes = table.outcomes(setting.drawing, setting.k, budget)
+    probing = fitted.probing
+    told = table.estimates(fitted.estimator, probing.drawing)[indices]
+    place = np.searchsorted(np.array(fitted.edges), told, side="right")
+    chosen = np.array(fitted.cells)[place]
+    outcomes = table.outcomes(probing.drawing, probing.k, budget)
     rows, columns = indices[:, None], np.arange(told.shape[1])[None, :]
     return outcomes.right[chosen, rows, columns].mean(axis=1), outcomes.tokens[chosen, rows, columns].mean(axis=1)
 
 
-def _fixed(table: Table, policy: _Policy, budget: int, indices: NDArray[np.int64]) -> Floats:
-    drawing, index = policy.fixed
+def _fixed(table: Table, fitted: _Fitted, budget: int, indices: NDArray[np.int64]) -> Floats:
+    drawing, index = fitted.fixed
     return np.asarray(table.outcomes(drawing, 0, budget).right[index, indices].mean(axis=1))
 
 
-def _row(table: Table, policy: _Policy, budget: int) -> Row:
-    """The row of a policy that was chosen on all questions, without what is measured on questions set aside."""
-    setting = policy.setting
-    told = table.estimates(policy.estimator, setting.drawing)
-    place = np.searchsorted(np.array(policy.edges), told, side="right")
-    outcomes = table.outcomes(setting.drawing, setting.k, budget)
+def _row(table: Table, fitted: _Fitted, budget: int) -> Row:
+    """The row of what was fitted on all questions, without what is measured on questions set aside."""
+    probing = fitted.probing
+    told = table.estimates(fitted.estimator, probing.drawing)
+    place = np.searchsorted(np.array(fitted.edges), told, side="right")
+    outcomes = table.outcomes(probing.drawing, probing.k, budget)
     cells = [
         _cell(table.words[choice], outcomes, choice, (place == number) / told.shape[1])
-        for number, choice in enumerate(policy.cells)
+        for number, choice in enumerate(fitted.cells)
     ]
-    drawing, index = policy.fixed
+    drawing, index = fitted.fixed
     alone = table.outcomes(drawing, 0, budget)
     whole = np.full(told.shape, 1 / told.shape[1])
     nothing = Span(0.0, 0.0, 0.0)
     return Row(
         budget,
-        setting.drawing.temperature,
-        setting.drawing.greedy,
-        policy.estimator,
-        policy.edges,
+        probing.drawing.temperature,
+        probing.drawing.greedy,
+        fitted.estimator,
+        fitted.edges,
         tuple(cells),
         _cell(table.words[index], alone, index, whole),
         nothing,

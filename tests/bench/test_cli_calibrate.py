@@ -9,7 +9,7 @@ import pytest
 
 from flyweight import abstain
 from flyweight.bench import Plan
-from flyweight.cli.calibrate import usable
+from flyweight.cli.bench_calibrate import usable
 from flyweight.errors import ConfigError
 from flyweight.select import lead
 from flyweight.store import Store
