@@ -8,7 +8,6 @@ strategy knows of it. A strategy is spelled as one word: `best_of_n:n=8:verifier
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, cast
@@ -16,6 +15,7 @@ from typing import Any, cast
 from flyweight.errors import BudgetSpent, ConfigError
 from flyweight.protocols import Search, Strategy
 from flyweight.select import aggregate, confidence, finished, majority, top, weighted_vote
+from flyweight.spelling import SETTING, opened, parts
 from flyweight.types import Message, Node
 
 __all__ = [
@@ -34,9 +34,6 @@ __all__ = [
 
 FIRST = 4
 """Samples drawn before a stop rule is asked; then as many again as there are."""
-MOST_DEPTH = 8
-"""Of parentheses."""
-SETTING = re.compile(r"[a-z_][a-z0-9_]{0,40}=")
 
 Value = int | float | str | bool
 
@@ -93,32 +90,6 @@ def named(settings: Mapping[str, Value], what: str) -> list[str]:
 def inner(settings: Mapping[str, Value]) -> list[str]:
     """The strategies that `of` names."""
     return [opened(part) for part in parts(str(settings["of"]), "+")] if settings.get("of") else []
-
-
-def parts(text: str, mark: str) -> list[str]:
-    """What stands between the marks outside parentheses. ConfigError where these do not close."""
-    found, depth = [""], 0
-    for char in text:
-        depth += (char == "(") - (char == ")")
-        if not 0 <= depth <= MOST_DEPTH:
-            break
-        if char == mark and depth == 0:
-            found.append("")
-        else:
-            found[-1] += char
-    if depth:
-        raise ConfigError(f"{text!r}: the parentheses do not close, or are nested deeper than {MOST_DEPTH}")
-    return found
-
-
-def opened(text: str) -> str:
-    """`judge(criteria=writing)` as `judge:criteria=writing`; what stands in parentheses altogether without them."""
-    name, opens, rest = text.strip().partition("(")
-    if not opens or ":" in name:
-        return text.strip()
-    if not rest.endswith(")"):
-        raise ConfigError(f"{text!r}: nothing may follow the parenthesis")
-    return f"{name}:{rest[:-1]}" if name else rest[:-1]
 
 
 def compose(strategy: Function, found_by: Sequence[Strategy]) -> Function:

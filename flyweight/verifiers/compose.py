@@ -10,8 +10,8 @@ from functools import cached_property
 
 from flyweight.errors import BackendError, ConfigError, unknown
 from flyweight.protocols import Models, Verifier
+from flyweight.spelling import opened, parts
 from flyweight.types import Node, Problem, Score
-from flyweight.verifiers import spec
 
 __all__ = ["WAYS", "All", "Weighted"]
 
@@ -123,14 +123,14 @@ class Weighted(_Composed):
 
 def parse(name: str, text: str) -> dict[str, object]:
     """The settings of `all` or `weighted` from what stands behind its name on a command line."""
-    parts: list[object] = []
+    made_of: list[object] = []
     found: dict[str, object] = {}
-    for part in spec.split(text):
+    for part in parts(text, ":"):
         head, equals, last = part.rpartition("=")
         if name == "all" and part.startswith("by="):
             found["by"] = last
         elif name == "all":
-            parts.append(_inner(part))
+            made_of.append(_inner(part))
         else:
             try:
                 weight = float(last)
@@ -138,20 +138,14 @@ def parse(name: str, text: str) -> dict[str, object]:
                 weight = math.nan
             if not equals or math.isnan(weight):
                 raise ConfigError(f"weighted: {part!r} has no weight: write for example weighted:arithmetic=2:form=1")
-            parts.append((_inner(head), weight))
-    return {**found, "parts": parts}
+            made_of.append((_inner(head), weight))
+    return {**found, "parts": made_of}
 
 
 def _inner(part: str) -> str:
-    """`length(least=20)` as `length:least=20`; `(module:function)` without its parentheses."""
     if not part.strip():
         raise ConfigError("a part of a composed verifier is empty: all:form:arithmetic")
-    name, opens, rest = part.strip().partition("(")
-    if not opens:
-        return name
-    if not rest.endswith(")"):
-        raise ConfigError(f"{part!r}: nothing may follow the parenthesis of a part but its weight")
-    return f"{name}:{rest[:-1]}" if name else rest[:-1]
+    return opened(part)
 
 
 def _made(part: str | Verifier) -> Verifier:

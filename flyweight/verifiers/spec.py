@@ -12,12 +12,13 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 
+from flyweight import spelling
 from flyweight.errors import ConfigError
 
-__all__ = ["convert", "settings", "split"]
+__all__ = ["SETTING", "convert", "settings"]
 
-SETTING = re.compile(r":(?=[a-z_][a-z0-9_]{0,40}=)")
-MOST_DEPTH = 8
+SETTING = re.compile(f":(?={spelling.SETTING.pattern})")
+"""The colon before a setting. Parentheses count for nothing here: a regular expression may leave them open."""
 
 
 def settings(text: str) -> dict[str, object]:
@@ -31,22 +32,6 @@ def settings(text: str) -> dict[str, object]:
             raise ConfigError(f"{key.strip()} is given twice: {found[key.strip()]} and {value}")
         found[key.strip()] = value
     return found
-
-
-def split(text: str) -> list[str]:
-    """The parts between colons that stand outside parentheses. ConfigError where these do not close."""
-    parts, depth = [""], 0
-    for char in text:
-        depth += (char == "(") - (char == ")")
-        if not 0 <= depth <= MOST_DEPTH:
-            raise ConfigError(f"{text!r}: the parentheses do not close, or are nested deeper than {MOST_DEPTH}")
-        if char == ":" and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += char
-    if depth:
-        raise ConfigError(f"{text!r}: the parentheses do not close")
-    return parts
 
 
 def convert(what: str, factory: Callable[..., object], given: Mapping[str, object]) -> dict[str, object]:
