@@ -71,6 +71,17 @@ def test_bad_questions(served: Running, body: bytes) -> None:
     assert answer.status_code == 400 and answer.json()["error"]["message"]
 
 
+def test_a_question_is_bounded_like_any_other_request(folder: Path) -> None:
+    with running(ui=folder, limits={"body_bytes": 1000}) as found:
+        pieces = (b" " * 100 for _ in range(50))  # so that no length is told beforehand
+        large = found.client.post("/ui/api/ask", content=pieces, headers={"Content-Type": "application/json"})
+        assert large.status_code == 413
+        deep = found.client.post(
+            "/ui/api/ask", content=b'{"a":' * 50 + b"1" + b"}" * 50, headers={"Content-Type": "application/json"}
+        )
+        assert deep.json()["error"]["code"] == "too_deep"
+
+
 def test_other_pages_may_not_ask(served: Running) -> None:
     asked = {"question": "Add 3 and 4."}
     assert served.client.post("/ui/api/ask", json=asked, headers={"Origin": "http://evil.invalid"}).status_code == 403

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -31,7 +31,7 @@ from flyweight.server.metrics import TYPE, Metrics
 from flyweight.server.schema import ChatRequest, CompletionRequest, checked
 from flyweight.server.stream import KEEPALIVE, alive, chunks, written
 
-__all__ = ["Server", "create"]
+__all__ = ["Events", "Server", "create", "read_body"]
 
 PATIENCE = 1.0
 """Seconds a stream waits for the engine's word before its headers go out: what is refused has a status until then."""
@@ -67,16 +67,16 @@ class Server:
 
     async def chat(self, request: Request) -> Response:
         """`POST /v1/chat/completions`"""
-        body, key = await self._read(request)
+        body, same = await self._read(request)
         asked = checked(ChatRequest, parsed(body, self.service.limits))
-        return await self._answer(request, key, self.service.chat(asked, request.scope["headers"]), reply.chat)
+        return await self._answer(request, same, self.service.chat(asked, request.scope["headers"]), reply.chat)
 
     async def completions(self, request: Request) -> Response:
         """`POST /v1/completions`"""
-        body, key = await self._read(request)
+        body, same = await self._read(request)
         asked = checked(CompletionRequest, parsed(body, self.service.limits))
         plan = self.service.completion(asked, request.scope["headers"])
-        return await self._answer(request, key, plan, reply.completion)
+        return await self._answer(request, same, plan, reply.completion)
 
     async def runs(self, request: Request) -> Response:
         """`GET /runs`: searches under way and lately ended, the newest first."""
@@ -114,15 +114,15 @@ class Server:
     def _model(self, name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": int(self.born), "owned_by": "flyweight"}
 
-    async def _read(self, request: Request) -> tuple[bytes, str]:
+    async def _read(self, request: Request) -> tuple[bytes, Same]:
         """The body, and what identical requests share. ApiError 429 where nothing can come of it."""
-        body = await _body(request, self.service.limits)
-        key = _key(request, request.scope["state"]["owner"], body)
-        self.desk.hurry(key)
-        return body, key
+        body = await read_body(request, self.service.limits)
+        same = _same(request, request.scope["state"]["owner"], body)
+        self.desk.hurry(same.key)
+        return body, same
 
-    async def _answer(self, request: Request, key: str, plan: Plan, whole: Callable[..., Any]) -> Response:
-        job = self.desk.take(plan, request.scope["state"]["owner"], key if plan.coalesce else "")
+    async def _answer(self, request: Request, same: Same, plan: Plan, whole: Callable[..., Any]) -> Response:
+        job = self.desk.take(plan, request.scope["state"]["owner"], same.key if plan.coalesce else "", same.said)
         headers = {"X-Flyweight-Run-Id": job.id}
         try:
             if plan.stream:
@@ -228,7 +228,7 @@ def _named(table: Sequence[Route], path: str) -> tuple[str, set[str]] | None:
     return None
 
 
-async def _body(request: Request, limits: Limits) -> bytes:
+async def read_body(request: Request, limits: Limits) -> bytes:
     """The body. ApiError 413 for one that is too large, 408 for one that takes too long."""
     parts: list[bytes] = []
     size = 0
@@ -267,13 +267,24 @@ async def _gone(request: Request) -> None:
         pass
 
 
-def _key(request: Request, owner: str, body: bytes) -> str:
-    """What requests that are one and the same share: who asks, where, and the key they bring or else what they say."""
-    given = request.headers.get("idempotency-key")
+class Same(NamedTuple):
+    """Requests that are one and the same share both."""
+
+    key: str
+    """Digest of who asks, where, and of the key they bring or else what they say."""
+    said: str
+    """Digest of what they say, which must be the same wherever the key is."""
+
+
+def _same(request: Request, owner: str, body: bytes) -> Same:
     search = sorted((n, v) for n, v in request.scope["headers"] if n.startswith(b"x-flyweight-"))
-    said = [given] if given else [hashlib.sha256(body).hexdigest(), repr(search)]
-    parts = json.dumps([owner, request.url.path, *said])
-    return hashlib.sha256(parts.encode()).hexdigest()
+    said = _digest(hashlib.sha256(body).hexdigest(), repr(search))
+    given = request.headers.get("idempotency-key")
+    return Same(_digest(owner, request.url.path, f"given {given}" if given else said), said)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _run(job: Job) -> dict[str, Any]:

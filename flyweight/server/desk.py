@@ -9,7 +9,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Protocol
 
-from flyweight.server.errors import ApiError, stopping, too_much
+from flyweight.server.errors import overdue, reused, stopping, too_much
 from flyweight.server.job import Failed, Job, Plan
 
 __all__ = ["Desk", "Worker"]
@@ -51,6 +51,8 @@ class Desk:
         self._clock = clock
         self._count = count
         self._arrived: dict[Job, float] = {}
+        self._late: dict[Job, asyncio.TimerHandle] = {}
+        """When those who wait have waited too long."""
         self._same: dict[str, Job] = {}
         self._runs: OrderedDict[str, Job] = OrderedDict()
         self._seconds = 2.0
@@ -65,14 +67,17 @@ class Desk:
             self._count("rejected")
             raise too_much(self.patience())
 
-    def take(self, plan: Plan, owner: str, key: str) -> Job:
+    def take(self, plan: Plan, owner: str, key: str, said: str = "") -> Job:
         """The job that answers a request: a new one, or that of an identical request under way.
 
-        `leave` it in any case. ApiError 503 while draining, 429 where there is no place left.
+        `leave` it in any case. ApiError 503 while draining, 429 where there is no place left, 422 where what was `said`
+        with the key is not what was said with it before.
         """
         if self.draining:
             raise stopping()
         same = self._same.get(key) if key else None
+        if same is not None and same.said != said:
+            raise reused()
         if same is not None:
             self._count("coalesced")
             same.waiters += 1
@@ -80,7 +85,7 @@ class Desk:
         if self._full:
             self._count("rejected")
             raise too_much(self.patience())
-        job = Job(plan, owner, key, waiters=1)
+        job = Job(plan, owner, key, said, waiters=1)
         if key:
             self._same[key] = job
         job.on_end = self._ended
@@ -89,6 +94,8 @@ class Desk:
         self._runs[job.id] = job
         self.queue.append(job)
         self._next()
+        if job in self.queue:
+            self._late[job] = asyncio.get_running_loop().call_later(plan.deadline, self._give_up, job)
         self._forget()
         return job
 
@@ -142,24 +149,36 @@ class Desk:
         return len(self.running) >= self.most_running and len(self.queue) >= self.most_queued
 
     def _next(self) -> None:
+        late: list[Job] = []
         while self.queue and len(self.running) < self.most_running:
             job = self.queue.popleft()
             now = self._clock()
             waited = now - self._arrived[job]
-            if waited >= job.plan.deadline:
-                message = "the deadline passed before there was a place"
-                error = ApiError(504, message, code="deadline", headers={"x-should-retry": "false"})
-                job.tell(Failed(error))
+            if waited >= job.plan.deadline:  # a busy loop is late with its timers
+                late.append(job)
                 continue
+            self._wait_no_more(job)
             job.begin(waited)
             self.running.add(job)
             self._began[job] = now
             self._worker.submit(job)
+        for job in late:  # only now: each that ends calls this again
+            job.tell(Failed(overdue()))
+
+    def _give_up(self, job: Job) -> None:
+        """The deadline of a job that still waits has passed."""
+        self.queue.remove(job)
+        job.tell(Failed(overdue()))
+
+    def _wait_no_more(self, job: Job) -> None:
+        if (timer := self._late.pop(job, None)) is not None:
+            timer.cancel()
 
     def _ended(self, job: Job) -> None:
         """A job has come to its end, or was dropped."""
         self._same.pop(job.key, None)
         self._arrived.pop(job, None)
+        self._wait_no_more(job)
         if job in self.running:
             self.running.remove(job)
             self._seconds += 0.2 * (self._clock() - self._began.pop(job) - self._seconds)

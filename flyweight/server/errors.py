@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-__all__ = ["ApiError", "failed", "gone", "stopping", "too_much"]
+__all__ = ["ApiError", "failed", "gone", "overdue", "reused", "stopping", "too_much"]
 
 TYPES = {
     400: "invalid_request_error",
@@ -20,6 +20,7 @@ TYPES = {
     414: "invalid_request_error",
     415: "invalid_request_error",
     421: "permission_error",
+    422: "invalid_request_error",
     429: "rate_limit_error",
     431: "invalid_request_error",
     500: "server_error",
@@ -67,6 +68,18 @@ def failed(run: str) -> ApiError:
 def gone() -> ApiError:
     """The client hung up; nobody reads this."""
     return ApiError(499, "the client has gone", code="client_closed_request")
+
+
+def overdue() -> ApiError:
+    """Nothing was drawn in time, and asking again would begin anew."""
+    message = "the deadline passed before there was a place"
+    return ApiError(504, message, code="deadline", headers={"x-should-retry": "false"})
+
+
+def reused() -> ApiError:
+    """An idempotency key came with another request than before."""
+    message = "the Idempotency-Key came with another request that is still under way: give each request its own"
+    return ApiError(422, message, code="idempotency_key_reused", headers={"x-should-retry": "false"})
 
 
 def too_much(seconds: int) -> ApiError:

@@ -42,6 +42,8 @@ class Plan:
     """What only answers drawn in one piece can have."""
     tools: tuple[str, ...] = ()
     """Names of the functions on offer."""
+    one_call: bool = False
+    """Whether an answer has one call at most."""
     schema: str = ""
     """JSON schema the answer must fit."""
     logprobs: bool = False
@@ -126,6 +128,8 @@ class Job:
     """Digest of the key it came with."""
     key: str = ""
     """What identical requests share; empty for none."""
+    said: str = ""
+    """Digest of the request."""
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: float = field(default_factory=time.time)
     waiters: int = 0

@@ -17,11 +17,12 @@ from flyweight import api
 from flyweight.errors import FlyweightError
 from flyweight.server.errors import ApiError
 from flyweight.server.job import Failed, Job
+from flyweight.server.limits import parsed
 from flyweight.server.schema import ChatRequest, checked
 from flyweight.server.stream import alive
 from flyweight.viewer import asking
 from flyweight.viewer.page import ASSETS, dumps
-from flyweight.viewer.site import LARGEST, Reply, Site
+from flyweight.viewer.site import Reply, Site
 
 if TYPE_CHECKING:
     from flyweight.server.app import Server
@@ -81,14 +82,13 @@ class Page:
 
     async def _ask(self, request: Request) -> Response:
         """Begin a search as a chat completion would, with the same limits; what it is called."""
-        body = await request.body()
-        if len(body) > LARGEST:
-            raise ApiError(413, f"a question may have {LARGEST:,} bytes", code="body_too_large")
+        from flyweight.server.app import read_body
+
+        body = await read_body(request, self.server.service.limits)
         try:
-            asked = asking.checked(json.loads(body))
-        except (FlyweightError, ValueError, RecursionError) as error:
-            said = str(error) if isinstance(error, FlyweightError) else "the body is not JSON"
-            raise ApiError(400, said, code="invalid_value") from None
+            asked = asking.checked(parsed(body, self.server.service.limits))
+        except FlyweightError as error:
+            raise ApiError(400, str(error), code="invalid_value") from None
         wanted: dict[str, Any] = {"strategy": asked.strategy, "parameters": dict(asked.parameters), "coalesce": False}
         limits = {"budget": asked.budget.tokens, "deadline": asked.budget.seconds}
         chat = {

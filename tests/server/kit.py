@@ -48,7 +48,7 @@ class Running:
     @contextlib.contextmanager
     def held(self, body: dict[str, Any], *, key: str = "none") -> Iterator[None]:
         """A chat that nobody reads, and that is hung up on in the end."""
-        data = json.dumps({"model": "toy", "messages": SUM, **body}).encode()
+        data = json.dumps({"model": "toy", "messages": SUM, **body}, separators=(",", ":")).encode()  # as `ask` does
         host, port = self.url.removeprefix("http://").split(":")
         head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
         head += f"Idempotency-Key: {key}\r\n"

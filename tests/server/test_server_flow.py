@@ -17,7 +17,7 @@ from flyweight import api
 from flyweight.server import app as application
 from flyweight.server.desk import Desk
 from flyweight.server.errors import ApiError
-from flyweight.server.job import Finished, Job, Piece, Plan, Reply, Seen
+from flyweight.server.job import Failed, Finished, Job, Piece, Plan, Reply, Seen
 from flyweight.server.watch import Room, Watch
 from flyweight.testing import BoxedAnswers, ToyPolicy
 from flyweight.types import Budget, Event, Sampling
@@ -79,9 +79,8 @@ def test_the_same_request_three_times_is_searched_once() -> None:
         assert len({answer["id"] for answer in pool.map(lambda _: own.ask(apart).json(), range(3))}) == 3
         streams = list(pool.map(lambda _: own.ask({**body, "stream": True}).text, range(2)))
         assert streams[0].split("data: ")[-3:] == streams[1].split("data: ")[-3:]
-        keyed = [{"seed": 1, "n": 2}, {"seed": 2, "n": 2}]
-        found = pool.map(lambda each: own.ask(each, headers={"Idempotency-Key": "one"}).json()["id"], keyed)
-        assert len(set(found)) == 1, "a key of the client's stands for the body"
+        keyed = pool.map(lambda key: own.ask(body, headers={"Idempotency-Key": key}).json()["id"], "aab")
+        assert len(set(keyed)) == 2, "with keys it is the key that tells requests apart"
 
 
 def test_one_of_two_who_wait_for_the_same_may_go(slow: Running) -> None:
@@ -92,6 +91,18 @@ def test_one_of_two_who_wait_for_the_same_may_go(slow: Running) -> None:
             slow.until(lambda: any(job.waiters == 2 for job in slow.server.desk.running))
         assert other.result().json()["usage"]["completion_tokens"] == 400
     assert slow.policy.counters.generated_tokens == 400
+
+
+def test_a_key_never_gets_the_answer_to_another_request(slow: Running) -> None:
+    with slow.held({}, key="one"):
+        slow.until(lambda: bool(slow.server.desk.running))
+        others = [slow.ask({"seed": 1}, headers={"Idempotency-Key": "one"})]
+        others += [slow.ask({}, headers={"Idempotency-Key": "one", "X-Flyweight-Budget": "100"})]
+        for other in others:
+            assert (other.status_code, other.headers["x-should-retry"]) == (422, "false")
+            assert other.json()["error"]["code"] == "idempotency_key_reused"
+    slow.until(lambda: not slow.server.desk.running)
+    assert slow.ask({"max_tokens": 5}, headers={"Idempotency-Key": "one"}).status_code == 200
 
 
 def test_a_silent_search_is_kept_alive() -> None:
@@ -209,6 +220,34 @@ def test_places_are_given_in_order_and_waiting_counts_against_the_deadline() -> 
         desk.leave(jobs[1])
         assert hands.dropped == [jobs[1]] and hands.given == jobs[:2], "the third one came too late"
         assert not desk.running and not desk.queue and jobs[2].end is not None
+
+    asyncio.run(act())
+
+
+def test_who_waits_is_told_when_the_deadline_passes_and_not_when_a_place_is_free() -> None:
+    async def act() -> None:
+        desk = Desk(Hands(), running=1, queued=1)
+        desk.take(plan(), "", "")
+        late = desk.take(plan(0.01), "", "")
+        end = await late.wait()
+        assert isinstance(end, Failed) and end.error.status == 504
+        assert len(desk.running) == 1 and not desk.queue and not desk._late
+        desk.take(plan(), "", "")  # there is room for another
+
+    asyncio.run(act())
+
+
+def test_any_number_may_have_waited_too_long() -> None:
+    async def act() -> None:
+        now = 0.0
+        hands = Hands()
+        desk = Desk(hands, running=1, queued=2001, clock=lambda: now)
+        first, *late, last = [desk.take(plan(), "", "") for _ in range(2000)] + [desk.take(plan(500), "", "")]
+        now = 101.0
+        first.tell(END)
+        assert all(isinstance(job.end, Failed) for job in late) and hands.given == [first, last]
+        last.tell(END)
+        assert not desk._arrived and not desk._late and desk._idle.is_set()
 
     asyncio.run(act())
 
