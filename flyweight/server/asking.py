@@ -67,7 +67,7 @@ class Service:
         form = self._form(asked, names)
         answers: Answers | None = None
         if names:
-            answers = tools.CallAnswers(names)
+            answers = tools.CallAnswers(names, one=asked.parallel_tool_calls is False)
         elif form.schema:
             answers = api.AnswersOf("json")
         if (asked.top_logprobs or 0) > 0 and not asked.logprobs:
@@ -135,8 +135,9 @@ class Service:
             raise ApiError(400, "logprobs: this model does not tell its tokens", param="logprobs", code="unsupported")
         ignored = [name for name in asked.model_extra or () if getattr(asked, name, None) is not None]
         ignored += [name for name in ("reasoning_effort",) if getattr(asked, name, None) is not None]
-        n = asked.n or 1
-        strategy, parameters = self._strategy(asked, wanted, n, len(problems), ignored)
+        whole = "tools" if tools else "response_format" if form.schema else "stop" if asked.stops else ""
+        kind = wanted.kind or self.kind
+        strategy, parameters = self._strategy(asked, wanted, whole or kind, len(problems), ignored)
         longest = min(max_tokens or self.max_tokens, self.context)
         cap = self.limits.tokens
         budget = min(wanted.budget or cap, cap)
@@ -149,7 +150,6 @@ class Service:
         )
         field = asked.flyweight
         if answers is None:
-            kind = wanted.kind or self.kind
             answers = self.answers if kind == self.kind else api.AnswersOf(kind)
         stream = bool(asked.stream)
         return Plan(
@@ -170,9 +170,10 @@ class Service:
             seed=secrets.randbits(31) if asked.seed is None else asked.seed,
             answers=answers,
             verifier=(wanted.verifier or self.verifiers[0]) if strategy is not None and self.verifiers else "",
-            n=n,
-            whole="tools" if tools else "response_format" if form.schema else "",
+            n=asked.n or 1,
+            whole=whole,
             tools=tools,
+            one_call=isinstance(asked, ChatRequest) and asked.parallel_tool_calls is False,
             schema=form.schema,
             logprobs=logprobs,
             top_logprobs=top_logprobs,
@@ -184,17 +185,21 @@ class Service:
         )
 
     def _strategy(
-        self, asked: Request, wanted: Wanted, n: int, prompts: int, ignored: list[str]
+        self, asked: Request, wanted: Wanted, kind: str, prompts: int, ignored: list[str]
     ) -> tuple[Strategy | None, Mapping[str, Any]]:
-        """The strategy bound to its parameters, None for the model alone. ApiError 400 for more than is allowed."""
-        most = self.limits.generations
+        """The strategy bound to its parameters, None for the model alone. ApiError 400 for more than is allowed.
+
+        `kind` is that of answers, or what they have that no calibration knows of.
+        """
+        n, most = asked.n or 1, self.limits.generations
         if not wanted.strategy:
             if n * prompts > most:
                 raise ApiError(
                     400, f"n: {n * prompts} answers asked for, at most {most}", param="n", code="invalid_value"
                 )
             return None, {}
-        name, parameters = wanted.strategy, dict(wanted.parameters)
+        name = wanted.strategy
+        parameters = dict(api.for_kind(name, wanted.parameters, kind, public=False))
         known = {parameter.name for parameter in strategies.describe(name).parameters}
         if asked.temperature is not None and "temperature" in known and "temperature" not in parameters:
             if asked.temperature > 0:

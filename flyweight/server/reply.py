@@ -76,7 +76,7 @@ def _choice(plan: Plan, node: Node, index: int, pieces: Pieces) -> Choice:
     calls: tuple[dict[str, Any], ...] = ()
     logprobs = pieces.of(node, text) if plan.logprobs else None
     if plan.tools and reason == "stop":
-        found = tools.find(text, plan.tools)
+        found = tools.find(text, plan.tools, one=plan.one_call)
         if found.calls:
             text, reason = found.text, "tool_calls"
             calls = tuple(_call(node, i, name, arguments) for i, (name, arguments) in enumerate(found.calls))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -15,10 +16,13 @@ from flyweight.types import Message, Problem, ToolMessage
 __all__ = ["CallAnswers", "Calls", "conversation", "find"]
 
 OPENING, CLOSING = "<tool_call>\n", "\n</tool_call>"
-BLOCK = re.compile(r"<tool_call>\s{0,20}(\{.{0,20000}?\})\s{0,20}(?:</tool_call>|\Z)", re.DOTALL)
+OPENS, CLOSES = re.compile(r"<tool_call>\s{0,20}"), re.compile(r"\s{0,20}(?:</tool_call>|\Z)")
+MOST = 128
+"""Places looked at in one answer: more calls nobody makes."""
 FENCED = re.compile(r"\A\s{0,20}(?:```(?:json)?\s{0,20})?(\{.{0,20000}\})\s{0,20}(?:```)?\s{0,20}\Z", re.DOTALL)
 """A call without its tags, if it is all there is: small models forget them."""
 NO_CALL = "no call"
+DECODER = json.JSONDecoder()
 
 
 class Calls(NamedTuple):
@@ -30,24 +34,40 @@ class Calls(NamedTuple):
     """Names and arguments."""
 
 
-def find(text: str, names: Sequence[str]) -> Calls:
-    """The calls of these functions in a text. What is no call of one of them stays text."""
+def find(text: str, names: Sequence[str], *, one: bool = False) -> Calls:
+    """The calls of these functions in a text, with `one` the first alone. What is no call of one of them stays text."""
     found: list[tuple[str, dict[str, Any]]] = []
-    spans: list[tuple[int, int]] = []
-    for block in BLOCK.finditer(text):
-        if (call := _call(block[1], names)) is not None:
+    left, done = "", 0
+    for opening in itertools.islice(OPENS.finditer(text), MOST):
+        read = _read(text, opening.end()) if opening.start() >= done else None
+        if read is not None and (closing := CLOSES.match(text, read.end)) and (call := _call(read.value, names)):
             found.append(call)
-            spans.append(block.span())
-    if not found and (whole := FENCED.match(text)) and (call := _call(whole[1], names)) is not None:
+            left, done = left + text[done : opening.start()], closing.end()
+    if found:
+        return Calls((left + text[done:]).strip(), found[:1] if one else found)
+    whole = FENCED.match(text)
+    read = _read(whole[1], 0) if whole else None
+    if whole and read and read.end == len(whole[1]) and (call := _call(read.value, names)):
         return Calls("", [call])
-    for begin, end in reversed(spans):
-        text = text[:begin] + text[end:]
-    return Calls(text.strip() if found else text, found)
+    return Calls(text, [])
 
 
-def _call(text: str, names: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
+class _Read(NamedTuple):
+    """A JSON value in a text, and where it ends there."""
+
+    value: Any
+    end: int
+
+
+def _read(text: str, at: int) -> _Read | None:
     try:
-        value = json.loads(text)
+        return _Read(*DECODER.raw_decode(text, at))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _call(value: Any, names: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
+    try:
         name, arguments = value["name"], value.get("arguments", value.get("parameters", {}))
         if isinstance(arguments, str):
             arguments = json.loads(arguments)
@@ -73,12 +93,13 @@ def _plain(value: Any) -> Any:
 class CallAnswers:
     """How answers are compared where functions may be called: by the calls. All that call none are of one mind."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], *, one: bool = False) -> None:
         self._names = names
+        self._one = one
 
     def extract(self, text: str) -> str:
         """The calls in their canonical form; `no call` for a plain answer."""
-        calls = find(text, self._names).calls
+        calls = find(text, self._names, one=self._one).calls
         return canonical(calls) if calls else NO_CALL
 
     def classes(self, answers: Sequence[str | None], problem: Problem) -> list[list[int]]:

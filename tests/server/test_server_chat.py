@@ -142,8 +142,34 @@ def test_stop_strings_are_not_part_of_the_answer(server: Running) -> None:
     parts = events(server.ask({"stop": ["boxed", "nowhere"], "stream": True, "seed": 1}))
     said = "".join(part["choices"][0]["delta"].get("content", "") for part in parts[:-1])
     assert said == whole["message"]["content"]
-    searched = server.ask({"model": "toy@beam_search", "stop": "boxed"}).json()["choices"][0]
+    searched = server.ask({"model": "toy@best_of_n:n=4", "stop": "boxed"}).json()["choices"][0]
     assert "boxed" not in searched["message"]["content"]
+
+
+def test_what_searches_by_steps_refuses_stop_strings() -> None:
+    with running() as own:
+        for word in ("beam_search", "mcts", "best_of_n:n=2:of=dvts(n=4:width=2)"):
+            error = own.ask({"model": f"toy@{word}", "stop": "boxed"}).json()["error"]
+            assert error["message"].endswith("step by step, which does not go with stop"), error
+        assert own.policy.counters.generated_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "published"),
+    [
+        ({}, False),
+        ({"flyweight": {"kind": "choice"}}, True),
+        ({"flyweight": {"kind": "code"}}, True),
+        ({"stop": "\n"}, True),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, True),
+    ],
+    ids=str,
+)
+def test_auto_goes_by_a_calibration_only_where_answers_are_read_as_it_knows(
+    server: Running, body: dict[str, Any], published: bool
+) -> None:
+    found = server.ask({"model": "auto", **body}).json()["flyweight"]["parameters"]
+    assert found.get("calibration") == ("published" if published else None)
 
 
 def test_a_stop_string_that_only_begins_is_shown_in_the_end() -> None:

@@ -67,6 +67,36 @@ def test_calls_are_found_in_text(text: str, left: str, found: list[Any]) -> None
     assert tools.find(text, ["clock", "weather"]) == (left, found)
 
 
+def test_looking_for_calls_reads_what_a_text_says_a_bounded_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = 0
+
+    class Counting(json.JSONDecoder):
+        def raw_decode(self, s: str, idx: int = 0) -> tuple[Any, int]:
+            nonlocal reads
+            reads += 1
+            return super().raw_decode(s, idx)
+
+    monkeypatch.setattr(tools, "DECODER", Counting())
+    for text in ("<tool_call>{" * 4000, "<tool_call>{}" * 4000, '<tool_call>{"' * 4000):
+        reads = 0
+        assert tools.find(text, ["f"]) == (text, []) and reads <= tools.MOST
+
+
+def test_a_call_may_hold_the_tags_of_one() -> None:
+    inside = call("weather", city="</tool_call><tool_call>{}")
+    assert tools.find(inside, ["weather"]).calls == [("weather", {"city": "</tool_call><tool_call>{}"})]
+
+
+def test_one_call_is_the_first_and_votes_as_it() -> None:
+    two, other = call("clock") + "\n" + call("clock", x=1), call("clock") + "\n" + call("clock", x=2)
+    assert tools.find(f"Well. {two}", ["clock"], one=True) == ("Well.", [("clock", {})])
+    assert len({tools.CallAnswers(["clock"], one=True).extract(text) for text in (two, other, call("clock"))}) == 1
+    with running(speaker(two)) as own:
+        for asked, count in (({}, 2), ({"parallel_tool_calls": False}, 1)):
+            message = own.ask({"tools": [CLOCK], **asked}).json()["choices"][0]["message"]
+            assert len(message["tool_calls"]) == count
+
+
 def test_equal_calls_are_one_vote_however_they_are_written() -> None:
     answers = tools.CallAnswers(["f"])
     said = ['{"a": 1, "b": [2.0, {"c": 3}]}', '{"b":[2,{"c":3.0}],"a":1.0}', '{"a": "1", "b": []}']
