@@ -16,7 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmarks import default_strategy, picture
+from benchmarks import default_strategy, optimal_headline, picture
 from benchmarks.cassette import Cassette, Recorded
 from benchmarks.results import POOLS, SMALL
 from benchmarks.rig import ROOT, publish, table
@@ -321,23 +321,14 @@ def reliability(pools: dict[str, list[Question]], curve: ConfidenceMap) -> list[
         before = [each.lead or 0.0 for each in voted]
         after = [curve(each) for each in before]
         for label, claimed in (("the lead", before), ("the map", after)):
-            ideal = stats.calibrated(claimed)
-            lines.append(
-                [
-                    TASKS[name],
-                    label,
-                    share(math.fsum(claimed) / len(claimed)),
-                    share(sum(right) / len(right)),
-                    f"{stats.brier(claimed, right):.3f}",
-                    f"{ideal.brier.value:.3f}",
-                    f"{stats.ece(claimed, right):.3f}",
-                    f"{ideal.ece.value:.3f} (to {ideal.ece.high:.3f})",
-                ]
-            )
+            lines.append([TASKS[name], label, *scored(claimed, right)])
         squares = [[(p - ok) ** 2 for p, ok in zip(claimed, right, strict=True)] for claimed in (after, before)]
         apart = stats.paired_bootstrap(*squares)
         said = f"{apart.value:+.3f} ({apart.low:+.3f} to {apart.high:+.3f})".replace("-", "−")
         lines.append([TASKS[name], "map − lead", "", "", said, "", "", ""])
+        claimed, right = automatic(name)
+        if claimed:
+            lines.append([TASKS[name], f"`auto`, its own map ({len(claimed)} questions)", *scored(claimed, right)])
     head = [
         "task",
         "confidence",
@@ -351,8 +342,29 @@ def reliability(pools: dict[str, list[Question]], curve: ConfidenceMap) -> list[
     return [
         "### What it claims and what is true\n",
         'Test questions with two votes or more, all samples voting. "If it were right": what the same values would get '
-        "if every one were true.\n",
+        "if every one were true. The searches by `auto` are those of [compute-optimal.md](compute-optimal.md).\n",
         table(head, lines) + "\n",
+    ]
+
+
+def automatic(name: str) -> tuple[list[float], list[bool]]:
+    """What `auto` claimed of the headline's test questions, and whether it was right; empty before they were run."""
+    rows = optimal_headline.read(name)
+    found = [] if rows is None else list(rows[optimal_headline.A]["questions"].values())
+    told = [each for each in found if each.get("confidence") is not None]
+    return [float(each["confidence"]) for each in told], [bool(each["right"]) for each in told]
+
+
+def scored(claimed: Sequence[float], right: Sequence[bool]) -> list[str]:
+    """The cells of one kind of confidence."""
+    ideal = stats.calibrated(claimed)
+    return [
+        share(math.fsum(claimed) / len(claimed)),
+        share(sum(right) / len(right)),
+        f"{stats.brier(claimed, right):.3f}",
+        f"{ideal.brier.value:.3f}",
+        f"{stats.ece(claimed, right):.3f}",
+        f"{ideal.ece.value:.3f} (to {ideal.ece.high:.3f})",
     ]
 
 

@@ -31,7 +31,7 @@ from flyweight.report.words import between, difference, operations, share
 from flyweight.store import Store
 from flyweight.types import Usage
 
-__all__ = ["front", "headline", "rows_of"]
+__all__ = ["A", "front", "headline", "read", "rows_of"]
 
 FOLDER = ROOT / "results" / "headline"
 COSTS = FOLDER / "costs.json"
@@ -126,6 +126,7 @@ def record(task: Task, folder: Path) -> None:
                         "error": each.result.error,
                         "chosen": each.result.explained.get("chosen"),
                         "difficulty": each.result.explained.get("difficulty"),
+                        "confidence": each.result.explained.get("confidence"),
                         **spent(each.result.usage),
                     }
                     for each in searches
