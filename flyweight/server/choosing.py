@@ -164,11 +164,17 @@ def presets(file: Path, model: str) -> dict[str, Wanted]:
     ConfigError for a file that cannot be read, a key that is none, or a base that is not the model served.
     """
     try:
-        tables = tomllib.loads(file.read_text("utf-8")).get("models", {})
+        whole = tomllib.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file} cannot be read as TOML: {error}") from None
+    for key in whole:
+        if key != "models":
+            raise unknown(f"table of {file}", key, ["models"])
+    tables = whole.get("models", {})
+    if not isinstance(tables, dict):
+        raise ConfigError(f"{file}: models must be tables, [models.NAME]")
     found: dict[str, Wanted] = {}
-    for name, table in tables.items() if isinstance(tables, dict) else ():
+    for name, table in tables.items():
         if not isinstance(table, dict):
             raise ConfigError(f"{file}: write a table [models.{name}]")
         rest = dict(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable
@@ -20,6 +21,10 @@ __all__ = ["Guard"]
 OPEN = frozenset({"/health", "/health/"}) | PAGE
 """What needs no key."""
 SAFE_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+EXPOSED = b"retry-after, x-flyweight-run-id, x-request-id, x-should-retry"
+"""Headers of ours that pages of others may read."""
+NAMES = re.compile(rb"[A-Za-z0-9_, -]+")
+"""Names of headers."""
 
 
 class Guard:
@@ -70,11 +75,13 @@ class Guard:
             await send(message)
 
         try:
-            origin = self._check(scope, known)
-            if origin is not None:
+            origin = self._origin(scope)
+            if origin is not None:  # first of all: a page must be able to read what is wrong, too
                 extra += [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"origin")]
+                extra += [(b"access-control-expose-headers", EXPOSED)]
+            self._check(scope, known, origin)
             if scope["method"] == "OPTIONS":
-                await _preflight(answer)
+                await _preflight(scope["headers"], answer)
             else:
                 await self._app(scope, receive, answer)
         except ApiError as error:
@@ -88,19 +95,22 @@ class Guard:
             self._metrics.responses.labels(route, str(status or 499)).inc()
             self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
 
-    def _check(self, scope: Scope, known: tuple[str, Collection[str]] | None) -> str | None:
-        """The origin to allow. ApiError for what must not get any further."""
+    def _origin(self, scope: Scope) -> str | None:
+        """The origin to allow. ApiError for a host or an origin that is not."""
+        check_host(scope["headers"], self._hosts)
+        return check_origin(scope["headers"], self._origins)
+
+    def _check(self, scope: Scope, known: tuple[str, Collection[str]] | None, origin: str | None) -> None:
+        """ApiError for what must not get any further."""
         headers: Headers = scope["headers"]
         limits = self._limits
         if len(scope["raw_path"]) + len(scope["query_string"]) > limits.url_bytes:
             raise ApiError(414, f"the URL is longer than {limits.url_bytes} bytes", code="url_too_long")
         if len(headers) > limits.headers or sum(len(n) + len(v) + 4 for n, v in headers) > limits.header_bytes:
             raise ApiError(431, "the headers are too large or too many", code="headers_too_large")
-        check_host(headers, self._hosts)
-        origin = check_origin(headers, self._origins)
         method = scope["method"]
         if method == "OPTIONS" and origin is not None:
-            return origin  # a browser asks before it sends the key
+            return  # a browser asks before it sends the key
         scope.setdefault("state", {})["owner"] = "" if scope["path"] in OPEN else self._keys.owner(headers)
         if known is None:
             raise ApiError(404, f"there is nothing at {_shown(scope['path'])}", code="not_found")
@@ -112,7 +122,6 @@ class Guard:
             )  # fmt: skip
         if method == "POST":
             self._check_body(headers)
-        return origin
 
     def _check_body(self, headers: Headers) -> None:
         given = [value for name, value in headers if name == b"content-type"]
@@ -131,13 +140,15 @@ def too_large(limits: Limits) -> ApiError:
     return ApiError(413, f"the body is larger than {limits.body_bytes} bytes", code="body_too_large")
 
 
-async def _preflight(send: Callable[[Message], Any]) -> None:
-    headers = [
+async def _preflight(headers: Headers, send: Callable[[Message], Any]) -> None:
+    """A page of an origin that may use the server may send whatever headers it asks for: clients have many."""
+    asked = next((value for name, value in headers if name == b"access-control-request-headers"), b"")
+    allowed = [
         (b"access-control-allow-methods", b"GET, POST"),
-        (b"access-control-allow-headers", b"authorization, content-type, idempotency-key, x-flyweight-strategy"),
+        (b"access-control-allow-headers", asked if NAMES.fullmatch(asked) else b"authorization, content-type"),
         (b"access-control-max-age", b"600"),
     ]
-    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.start", "status": 204, "headers": allowed})
     await send({"type": "http.response.body", "body": b""})
 
 

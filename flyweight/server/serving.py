@@ -164,6 +164,7 @@ class Http(H11Protocol):
         """Answer without a request, and hang up."""
         body = json.dumps(error.body).encode()
         headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
+        headers += error.headers.items()
         reason = b"refused"
         try:
             parts = [

@@ -105,9 +105,19 @@ def test_foreign_pages_and_names_are_turned_away(server: Running, headers: dict[
 def test_an_allowed_page_may_ask_and_is_told_so(server: Running) -> None:
     page = {"Origin": "https://chat.example"}
     with nullcontext(server.client) as client:
-        before = client.request("OPTIONS", "/v1/models", headers=page)
+        asked = "authorization,content-type,x-flyweight-budget,x-stainless-lang"
+        before = client.options("/v1/models", headers={**page, "Access-Control-Request-Headers": asked})
         assert before.status_code == 204 and before.headers["access-control-allow-origin"] == page["Origin"]
-        assert client.get("/v1/models", headers=page).status_code == 401
+        assert before.headers["access-control-allow-headers"] == asked
+        for refused in (
+            client.get("/v1/models", headers=page),
+            client.get("/nothing", headers={**page, "Authorization": f"Bearer {KEY}"}),
+            client.get("/health?" + "x" * 3000, headers=page),
+            client.post("/v1/completions", content=b"", headers={**page, "Authorization": f"Bearer {KEY}"}),
+        ):
+            assert refused.status_code in (401, 404, 414, 415)
+            assert refused.headers["access-control-allow-origin"] == page["Origin"], "the page can read what is wrong"
+            assert "x-flyweight-run-id" in refused.headers["access-control-expose-headers"]
         answer = client.get("/v1/models", headers={**page, "Authorization": f"Bearer {KEY}"})
         assert answer.status_code == 200 and answer.headers["access-control-allow-origin"] == page["Origin"]
         own = client.get("/v1/models", headers={"Origin": server.url, "Authorization": f"Bearer {KEY}"})

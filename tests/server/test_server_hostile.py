@@ -138,3 +138,19 @@ def test_presets_may_name_what_clients_may_not(tmp_path: Path) -> None:
     assert menu.wanted("toy@auto:calibration=published:bigger=toy", None, []).strategy == "auto"
     with pytest.raises(ApiError, match="one of: published"):
         menu.wanted("toy@auto:calibration=other.json", None, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[model.fast]\nstrategy = "greedy"\n', "unknown table of .*'model'; did you mean 'models'"),
+        ("models = 5\n", r"\[models.NAME\]"),
+        ("[models]\nfast = 1\n", r"\[models.fast\]"),
+        ('[models.fast]\nspeed = "high"\n', "speed"),
+    ],
+)
+def test_a_file_of_presets_with_a_slip_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "presets.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        presets(file, "toy")

@@ -200,6 +200,12 @@ def test_what_is_no_http_gets_an_error_in_our_shape(server: Running, data: bytes
     assert json.loads(body)["error"]["message"]
 
 
+def test_too_many_connections_are_told_when_to_come_back(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flyweight.server.serving.CONNECTIONS", 0)
+    head = raw(server, b"").lower()
+    assert b" 503 " in head and b"retry-after: 1\r\n" in head
+
+
 def test_a_body_that_trickles_in_is_not_waited_for(server: Running) -> None:
     head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     reply = raw(server, head + b"Content-Length: 100\r\nConnection: close\r\n\r\n{")
