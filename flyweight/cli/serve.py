@@ -27,8 +27,8 @@ Examples:
   flyweight serve --host 0.0.0.0 --api-key "$SECRET" --config presets.toml
 
 \b
-The first SIGTERM or Ctrl-C takes no new requests and finishes those under way within 10 seconds, the second one ends
-at once.
+After the first SIGTERM or Ctrl-C no new requests are taken and those under way have 8 seconds; the second one ends at
+once.
 """
 
 Host = Annotated[str, typer.Option(envvar="FLYWEIGHT_HOST", metavar="ADDRESS", help="Where to listen.")]
