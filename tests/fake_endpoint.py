@@ -24,6 +24,8 @@ Json = dict[str, Any]
 Fault = Callable[[int, str, Json], str | None]
 Route = Callable[[Json], object]
 PIECES = re.compile(r"\n\n|\n|[ ]?[^\s]+|[ ]")
+PROBED = "Write ten random English words."
+"""What endpoints are asked before anything else."""
 AROUND = 3
 """Tokens around every turn."""
 WORDS = ["river", "stone", "lamp", "violet", "copper", "thunder", "maple", "quartz", "ember", "willow"]
@@ -62,6 +64,10 @@ class Endpoint:
     chat: bool = True
     strict: bool = False
     """Whether parameters that are not OpenAI's are refused."""
+    refuses: tuple[str, ...] = ()
+    """Further parameters that are."""
+    vague: bool = False
+    """Whether it refuses without saying what."""
     template: str = ""
     """What /props tells, as llama-server does."""
     context: int = 0
@@ -86,7 +92,7 @@ class Endpoint:
 
     def drawn(self) -> list[Call]:
         """The calls that drew text for somebody, those of probing left out."""
-        return [call for call in self.calls if call.body.get("stream")]
+        return [call for call in self.calls if drawing(call.body)]
 
     def quiet(self) -> None:
         """Wait until nothing is under way here."""
@@ -228,6 +234,9 @@ class Endpoint:
         extras = {"continue_final_message", "timings_per_token", "include_stop_str_in_output"} & body.keys()
         if self.strict and extras:
             return await self._json(writer, call, {"error": {"message": f"unknown parameter {min(extras)}"}}, 400)
+        if refused := sorted(body.keys() & set(self.refuses)):
+            message = "bad request" if self.vague else f"Unsupported parameter: '{refused[0]}'"
+            return await self._json(writer, call, {"error": {"message": message}}, 400)
         if not self.logprobs and body.get("logprobs"):
             return await self._json(writer, call, {"error": {"message": "logprobs are not supported"}}, 400)
         question, said, prompt = self._prompt(body, chat)
@@ -348,7 +357,7 @@ class Endpoint:
         body = call.body
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n")
         writer.write(b"Content-Encoding: gzip\r\n\r\n" if call.fault == "gzip" else b"\r\n")
-        always = self.kind == "vllm" and body["stream_options"].get("continuous_usage_stats")
+        always = self.kind == "vllm" and body.get("stream_options", {}).get("continuous_usage_stats")
 
         async def send(content: bytes) -> None:
             writer.write(f"{len(content):x}\r\n".encode() + content + b"\r\n")
@@ -379,13 +388,18 @@ class Endpoint:
                 elif number == len(pieces):
                     call.generated_tokens += end == "stop" and not stop
                     await event([self._choice(body, chat, index, [], end, stop)])
-        if body["stream_options"].get("include_usage"):
+        if body.get("stream_options", {}).get("include_usage"):
             await event([], counted=True)
         self._ended(call)
         await send(b"data: [DONE]\n\n")
         writer.write(b"0\r\n\r\n")
         await writer.drain()
         return True
+
+
+def drawing(body: Json) -> bool:
+    """Whether a request draws text for somebody, rather than to see what the server can do."""
+    return bool(body.get("stream")) and PROBED not in json.dumps(body)
 
 
 async def _gone(reader: asyncio.StreamReader) -> None:
@@ -451,6 +465,80 @@ async def _wrong_counts(send: Send, chat: bool) -> bool:
     return False
 
 
+def _thought(word: str) -> bytes:
+    """A piece of hidden reasoning, with its token among the log-probabilities as vLLM has it."""
+    delta = {"content": None, "reasoning_content": word}
+    listed = {"content": [{"token": word, "logprob": -0.5, "top_logprobs": []}]}
+    return f"data: {json.dumps({'choices': [{'index': 0, 'delta': delta, 'logprobs': listed}]})}\n\n".encode()
+
+
+def _ending(reason: str, generated: int) -> list[bytes]:
+    """The last pieces of an answer: why it ends, and the count."""
+    usage = {"prompt_tokens": 12, "completion_tokens": generated}
+    return [
+        _data(True, "", finish_reason=reason),
+        f"data: {json.dumps({'choices': [], 'usage': usage})}\n\n".encode(),
+        b"data: [DONE]\n\n",
+    ]
+
+
+HOLLOW = b'data: {"choices": []}\n\n'
+
+
+async def _thinking(send: Send, chat: bool) -> bool:
+    """A hundred tokens of reasoning, ten of the answer."""
+    for part in [*[_thought("hm")] * 100, *[_data(True, "7 ")] * 10, *_ending("stop", 110)]:
+        await send(part)
+    return False
+
+
+async def _lost_in_thought(send: Send, chat: bool) -> bool:
+    """Cut off before the first word of the answer."""
+    for part in [*[_thought("hm")] * 5, *_ending("length", 5)]:
+        await send(part)
+    return False
+
+
+async def _hollow(send: Send, chat: bool) -> bool:
+    """A thought, then nothing but events."""
+    await send(_thought("hm"))
+    while True:
+        await send(HOLLOW)
+
+
+async def _noise(send: Send, chat: bool) -> bool:
+    """A whole answer, and no end of events behind it."""
+    await send(_data(chat, "It is 7."))
+    await send(_data(chat, "", finish_reason="stop"))
+    while True:
+        await send(HOLLOW)
+
+
+async def _no_end(send: Send, chat: bool) -> bool:
+    """A whole answer, and silence behind it."""
+    await send(_data(chat, "It is 7."))
+    await send(_data(chat, "", finish_reason="stop"))
+    await asyncio.sleep(3600)
+    return False
+
+
+async def _bad_end(send: Send, chat: bool) -> bool:
+    """A whole answer, and nonsense behind it."""
+    await send(_data(chat, "It is 7."))
+    await send(_data(chat, "", finish_reason="stop"))
+    return bool(await _nonsense(send, chat))
+
+
+async def _slow_start(send: Send, chat: bool) -> bool:
+    """Comments for most of a second, then an answer."""
+    for _ in range(16):
+        await send(b": still here\n\n")
+        await asyncio.sleep(0.05)
+    for part in (_data(chat, "It is 7."), *_ending("stop", 4)):
+        await send(part)
+    return False
+
+
 STREAMS: dict[str, Callable[[Send, bool], Any]] = {
     "endless": _endless,
     "longline": _long_line,
@@ -460,4 +548,11 @@ STREAMS: dict[str, Callable[[Send, bool], Any]] = {
     "comments": _comments,
     "idle": _idle_events,
     "counts": _wrong_counts,
+    "thinking": _thinking,
+    "lost in thought": _lost_in_thought,
+    "hollow": _hollow,
+    "noise": _noise,
+    "no end": _no_end,
+    "bad end": _bad_end,
+    "slow start": _slow_start,
 }

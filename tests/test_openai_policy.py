@@ -120,10 +120,66 @@ def test_probing_finds_what_an_endpoint_can_do(able: dict[str, object], found: d
 
 @pytest.mark.parametrize(
     ("name", "params"),
-    [("Qwen2.5-0.5B", 5e8), ("SmolLM2-135M-x", 1.35e8), ("Mixtral-8x7B", 5.6e10), ("gpt-4o", 0), ("qwen:7b-q4", 7e9)],
+    [
+        ("Qwen2.5-0.5B", 5e8),
+        ("SmolLM2-135M-x", 1.35e8),
+        ("Mixtral-8x7B", 5.6e10),
+        ("gpt-4o", 0),
+        ("qwen:7b-q4", 7e9),
+        ("9" * 400 + "b", 0),
+    ],
 )
 def test_parameters_are_read_off_a_name(name: str, params: float) -> None:
     assert size(name) == params
+
+
+@pytest.mark.parametrize("refuses", [("seed",), ("top_p", "stream_options"), ("seed", "top_p", "temperature")])
+@pytest.mark.parametrize("vague", [False, True])
+def test_what_a_server_refuses_is_not_sent(refuses: tuple[str, ...], vague: bool) -> None:
+    with Endpoint(refuses=refuses, vague=vague) as server:
+        policy = OpenAI(f"openai:{server.url}")
+        [response] = serve(policy, request())
+        assert response.error is None and response.text and response.generated_tokens > 0
+        [call] = server.drawn()
+        assert not call.body.keys() & set(refuses)
+        assert set(refuses) <= policy.abilities.refused and (vague or policy.abilities.refused == set(refuses))
+        assert not policy.abilities.seed or "seed" not in refuses
+        [warm] = serve(policy, request(temperature=0.5))
+        [cut] = serve(policy, request(top_p=0.5))
+        policy.close()
+    assert ("takes no temperature" in str(warm.error)) is ("temperature" in policy.abilities.refused)
+    assert ("takes no top_p" in str(cut.error)) is ("top_p" in policy.abilities.refused)
+
+
+@pytest.mark.parametrize("fault", ["429 0.01", "500", "503"])
+@pytest.mark.parametrize("path", ["/props", "/v1/completions"])
+def test_a_passing_fault_is_no_finding(fault: str, path: str) -> None:
+    seen: list[str] = []
+
+    def once(number: int, at: str, body: Json) -> str | None:
+        seen.append(at)
+        return fault if at == path and seen.count(path) == 1 else None
+
+    with Endpoint(continues=False, template=TEMPLATE, fault=once) as server:
+        policy = OpenAI(f"openai:{server.url}")
+        policy.close()
+        assert policy.abilities.api == "completions" and policy.abilities.continues
+
+
+@pytest.mark.parametrize(("times", "continues"), [(1, True), (10**6, False)])
+def test_a_server_that_breaks_at_a_path_is_asked_again_before_it_is_believed(times: int, continues: bool) -> None:
+    broken: list[str] = []
+
+    def fault(number: int, path: str, body: Json) -> str | None:
+        if not body.get("continue_final_message"):
+            return None
+        broken.append(path)
+        return "500" if len(broken) <= times else None
+
+    with Endpoint(fault=fault) as server:
+        policy = OpenAI(f"openai:{server.url}")
+        policy.close()
+        assert policy.abilities.continues is continues
 
 
 def test_an_endpoint_that_cannot_continue_refuses_steps_in_one_line_before_anything_is_drawn() -> None:

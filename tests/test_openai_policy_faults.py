@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import resource
 import socket
 import time
@@ -12,12 +13,13 @@ from collections.abc import Iterator
 import pytest
 
 from flyweight.errors import BackendError
+from flyweight.policies.openai import service
 from flyweight.policies.openai.policy import OpenAI
 from flyweight.protocols import Request, Response
 from flyweight.types import Finish, Message, Node, Sampling
 from flyweight.wire import backoff, pool
-from flyweight.wire.client import Client, Timeouts
-from tests.fake_endpoint import Endpoint, Json
+from flyweight.wire.client import Client, Failure, Timeouts
+from tests.fake_endpoint import Endpoint, Json, drawing
 
 ROOT = Node(messages=(Message("user", "Add 3 and 4 and 5."),), key="root")
 _ids = iter(range(1, 10**9))
@@ -52,7 +54,7 @@ class Faults:
         self.seen: Counter[int] = Counter()
 
     def __call__(self, number: int, path: str, body: Json) -> str | None:
-        if not body.get("stream"):
+        if not drawing(body):
             return None
         seed = body["seed"]
         self.seen[seed] += 1
@@ -156,6 +158,39 @@ def test_a_server_that_asks_to_wait_for_hours_is_not_waited_for() -> None:
         assert "HTTP 429" in str(response.error) and len(server.drawn()) == 1
 
 
+def test_a_rate_limit_is_waited_for_by_all_and_costs_no_retries() -> None:
+    windows: Counter[int] = Counter()
+
+    def limit(number: int, path: str, body: Json) -> str | None:
+        if not drawing(body):
+            return None
+        window = int(time.monotonic() / 0.25)
+        windows[window] += 1
+        return "429 0.25" if windows[window] > 12 else None
+
+    with Endpoint(fault=limit) as server:
+        policy = OpenAI(f"openai:{server.url}")
+        responses = serve(policy, 120)
+        backoff = policy._service.pool.backoff
+        policy.close()
+    assert [response.error for response in responses if response.error] == []
+    assert max(windows.values()) > 12 and backoff.retries == 0
+
+
+def test_whoever_is_refused_for_good_is_told_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "LONGEST_AFTER", 0.05)
+    with Endpoint(fault=everything("429 0.02")) as server:
+        policy = OpenAI(f"openai:{server.url}:retries=2")
+        responses = serve(policy, 3)
+        policy.close()
+    assert all("slow down" in str(response.error) and "tries)" in str(response.error) for response in responses)
+
+
+def test_a_server_that_asks_the_first_look_to_wait_for_a_day_is_not_waited_for() -> None:
+    with Endpoint(fault=lambda number, path, body: "429 86400") as server, pytest.raises(BackendError, match="429"):
+        OpenAI(f"openai:{server.url}")
+
+
 # Health --------------------------------------------------------------------------------------------------------
 
 
@@ -180,6 +215,37 @@ def test_an_endpoint_that_fails_gets_trials_only_and_the_other_all_the_work() ->
         policy.close()
         assert len(good.drawn()) == 40
         assert len(bad.drawn()) < 30, "five failures in a row, then single trials"
+
+
+def test_what_waits_is_not_given_up_while_answers_are_coming_in() -> None:
+    with Endpoint(fault=Faults(dict.fromkeys(range(11, 16), "503"))) as server:
+        policy = OpenAI(f"openai:{server.url}:patience=0.2:in_flight=16")
+        server.pace = 0.04
+        responses = serve(policy, 20)
+        policy.close()
+    assert [response.error for response in responses if response.error] == []
+
+
+@pytest.mark.parametrize("fault", ["401", "404", "429 7200"])
+def test_the_wrong_endpoint_to_ask_does_not_swallow_what_the_others_can_do(fault: str) -> None:
+    with Endpoint(fault=everything(fault)) as wrong, Endpoint(delay=lambda: 0.002) as right:
+        policy = OpenAI(f"openai:{wrong.url},{right.url}:in_flight=4:retries=0")
+        assert [response.error for response in serve(policy, 60) if response.error] == []
+        assert len(wrong.drawn()) <= 4 and len(right.drawn()) == 60
+        right.fault = everything("401")
+        assert all("HTTP 401" in str(response.error) for response in serve(policy, 3)), "nobody is left to ask"
+        policy.close()
+
+
+def test_an_endpoint_that_comes_back_with_another_model_is_not_asked() -> None:
+    with Endpoint(model="other-1B") as wrong:
+        pass
+    with Endpoint(delay=lambda: 0.002) as right:
+        policy = OpenAI(f"openai:{wrong.url},{right.url}:in_flight=4:retries=9")
+        with wrong:
+            assert [response.error for response in serve(policy, 60) if response.error] == []
+            policy.close()
+            assert not wrong.drawn() and len(right.drawn()) == 60
 
 
 def test_a_server_that_is_busy_when_it_is_looked_at_is_asked_again() -> None:
@@ -208,6 +274,15 @@ def test_every_phase_has_its_timeout(fault: str, setting: str, said: str) -> Non
         policy.close()
         assert said in str(response.error) and response.text == "", "never a part of an answer"
         assert (response.generated_tokens > 0) is (fault == "stall"), "what had come is charged"
+
+
+def test_the_first_token_is_waited_for_once_not_again_after_the_headers() -> None:
+    with Endpoint(fault=everything("slow start")) as server:
+        policy = OpenAI(f"openai:{server.url}:retries=0:first=1")
+        server.delay = lambda: 0.6
+        [response] = serve(policy)
+        policy.close()
+        assert "(first)" in str(response.error)
 
 
 def test_the_whole_has_a_timeout_too() -> None:
@@ -248,6 +323,7 @@ def bounded() -> Iterator[None]:
         ("longline", "longer than"),
         ("nan", "for a log-probability"),
         ("idle", "events without text"),
+        ("hollow", "events without text"),
         ("choices", "none of the 1 asked for"),
         ("badjson", "not JSON"),
         ("utf8", "not JSON"),
@@ -273,6 +349,49 @@ def test_an_endless_answer_is_cut_at_the_cap_and_the_connection_closed(logprobs:
         assert len(response.text) <= 50 * 256
         server.quiet()
         assert server.drawn()[0].dropped
+
+
+@pytest.mark.parametrize("behind", ["noise", "no end", "bad end"])
+def test_a_whole_answer_counts_whatever_comes_behind_it(behind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "LINGER", 0.1)
+    with Endpoint(fault=everything(behind)) as server:
+        policy = OpenAI(f"openai:{server.url}:retries=0")
+        [response] = serve(policy)
+        policy.close()
+        assert response.error is None and response.text == "It is 7." and response.finish is Finish.END
+
+
+# Thinking ------------------------------------------------------------------------------------------------------
+
+
+def test_hidden_reasoning_is_counted_once_as_the_server_counts_it() -> None:
+    with Endpoint(fault=everything("thinking")) as server:
+        policy = OpenAI(f"openai:{server.url}")
+        [response] = serve(policy, max_tokens=400)
+        policy.close()
+        assert response.text == "7 " * 10 and response.generated_tokens == 110 and response.prompt_tokens == 12
+
+
+def test_thinking_that_was_cut_off_is_an_answer_without_text() -> None:
+    with Endpoint(fault=everything("lost in thought")) as server:
+        policy = OpenAI(f"openai:{server.url}")
+        [response] = serve(policy)
+        policy.close()
+        assert len(server.drawn()) == 1, "the same seed would think the same"
+        assert (response.error, response.text, response.finish) == (None, "", Finish.LENGTH)
+        assert response.generated_tokens == 5
+
+
+@pytest.mark.parametrize(("retries", "calls"), [(0, 1), (1, 2), (4, 3)])
+def test_an_answer_that_stays_empty_is_one(retries: int, calls: int) -> None:
+    with Endpoint(fault=everything("empty")) as server:
+        policy = OpenAI(f"openai:{server.url}:retries={retries}")
+        [response] = serve(policy)
+        policy.close()
+        assert len(server.drawn()) == calls and (response.error, response.text) == (None, "")
+
+
+# Counts and keys -----------------------------------------------------------------------------------------------
 
 
 def test_counts_that_cannot_be_are_not_believed() -> None:
@@ -304,6 +423,26 @@ def test_the_key_shows_in_no_message(monkeypatch: pytest.MonkeyPatch, caplog: py
         policy.close()
         assert "[key]" in str(response.error)
         assert "sk-very-secret" not in str(response.error) + caplog.text + repr(policy.spec)
+
+
+def test_the_key_shows_in_nothing_that_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "sk_secret_key"
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    client = Client("https://example.org/v1", key, Timeouts(), 1)
+    with pytest.raises(Failure) as caught:
+        client._decoded(b"<html>\x1b[31m" + b"x" * 40 + key.encode() + b" and more")
+    assert "sk_secret" not in str(caught.value) and "\x1b" not in str(caught.value)
+    with Endpoint() as server:
+        policy = OpenAI(f"openai:{server.url}")
+        for reason in (key, key + "\n" * 50):
+            choice = {"index": 0, "message": {"content": "x"}, "finish_reason": reason}
+            server.routes = {"/v1/chat/completions": lambda body, choice=choice: {"choices": [choice]}}  # type: ignore[misc]
+            [response] = serve(policy)
+            assert "broke off" in str(response.error) and "sk_secret" not in str(response.error)
+        policy.close()
+    with Endpoint(model=f"model {key}\n\x1b[31m") as server, pytest.raises(BackendError) as refused:
+        OpenAI(f"openai:{server.url}#another")
+    assert "[key]" in str(refused.value) and not re.search(r"sk_secret|[\x00-\x1f]", str(refused.value))
 
 
 def test_a_key_without_encryption_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:

@@ -47,7 +47,7 @@ class Backoff:
     def delay(self, attempt: int, after: float | None = None) -> float:
         """Seconds to wait after try number `attempt` (from 1) failed: never less than a server's `after`."""
         self._position = (self._position + GOLDEN) % 1.0
-        jitter: float = min(CAP, BASE * 2 ** (attempt - 1)) * self._position
+        jitter: float = min(CAP, BASE * 2 ** min(attempt - 1, 16)) * self._position
         return jitter if after is None else after + min(jitter, BASE)
 
 

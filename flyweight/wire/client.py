@@ -10,18 +10,19 @@ import asyncio
 import functools
 import json
 import logging
+import math
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from flyweight.wire.address import loopback
-from flyweight.wire.backoff import retry_after
+from flyweight.wire.backoff import LONGEST_AFTER, retry_after
 
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["Client", "Failure", "Timeouts", "decoded"]
+__all__ = ["Client", "Failure", "Timeouts", "finite"]
 
 log = logging.getLogger("flyweight")
 
@@ -32,6 +33,8 @@ LONGEST_COMPLAINT = 1 << 16
 """Bytes read of an answer that says what went wrong."""
 RETRIED = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 """HTTP statuses after which the same request may succeed."""
+MISPLACED = {401, 403, 404}
+"""Those after which another endpoint may be the right one to ask."""
 SICK = {500, 502, 503, 504, 529}
 """Those of them that say something about the endpoint's health."""
 HINTS = {
@@ -61,12 +64,21 @@ class Failure(Exception):
         *,
         retry: bool = True,
         sick: bool = False,
+        misplaced: bool = False,
         after: float | None = None,
         status: int | None = None,
     ) -> None:
-        """`retry`: the same request may succeed later, not before `after` seconds. `sick`: the endpoint is unwell."""
+        """`retry`: the same request may succeed later, not before `after` seconds. `sick`: the endpoint is unwell.
+
+        `misplaced`: it is well, and the wrong one to ask.
+        """
         super().__init__(message)
-        self.retry, self.sick, self.after, self.status = retry, sick, after, status
+        self.retry, self.sick, self.misplaced, self.after, self.status = retry, sick, misplaced, after, status
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether the server asks for a longer wait than anybody waits."""
+        return self.after is not None and self.after > LONGEST_AFTER
 
 
 class Client:
@@ -108,44 +120,45 @@ class Client:
     async def events(self, path: str, body: Mapping[str, object]) -> AsyncGenerator[Any]:
         """The events of a streamed answer, decoded; an answer that is not a stream is a single one."""
         now = asyncio.get_running_loop().time
-        deadline = now() + self.timeouts.total
+        began = now()
+        deadline = began + self.timeouts.total
         async with self._answer("POST", path, body, False) as answer:
+            late = began + self.timeouts.first
             if "event-stream" not in answer.headers.get("content-type", ""):
-                yield self._event(await self._read(answer, LONGEST_BODY, deadline - now()))
+                yield self._event(await self._read(answer, LONGEST_BODY, min(late, deadline) - now()))
                 return
-            waits = self.timeouts.first
+            phase: Literal["first", "between"] = "first"
             async with aclosing(_lines(answer)) as lines:
                 while True:
-                    left = deadline - now()
                     try:
-                        async with asyncio.timeout(min(waits, left)):
+                        async with asyncio.timeout_at(min(late, deadline)):
                             line = await anext(lines, None)
                     except TimeoutError:
-                        raise self._late(waits, left) from None
+                        raise self._late("total" if deadline <= late else phase) from None
                     if line is None or line == b"[DONE]":
                         return
                     yield self._event(line)
-                    waits = self.timeouts.between
+                    late, phase = now() + self.timeouts.between, "between"
 
     def _event(self, content: bytes) -> Any:
-        event = decoded(content)
+        event = self._decoded(content)
         if isinstance(event, dict) and (complaint := event.get("error")):
             raise Failure(f"{self.url} broke off: {self._said(complaint)}", sick=True)
         return event
 
-    def _late(self, waits: float, left: float) -> Failure:
-        if left <= waits:
+    def _late(self, phase: Literal["first", "between", "total"]) -> Failure:
+        if phase == "total":
             return Failure(f"{self.url} was not done within {self.timeouts.total:g} s (total)", retry=False)
-        phase = "first" if waits == self.timeouts.first else "between"
         what = "no token" if phase == "first" else "no further token"
-        return Failure(f"{self.url} sent {what} for {waits:g} s ({phase})", sick=phase == "first")
+        seconds = getattr(self.timeouts, phase)
+        return Failure(f"{self.url} sent {what} for {seconds:g} s ({phase})", sick=phase == "first")
 
     async def _whole(self, method: str, path: str, body: Mapping[str, object] | None, root: bool) -> Any:
         seconds = min(self.timeouts.first, self.timeouts.total)
         try:
             async with asyncio.timeout(seconds):
                 async with self._answer(method, path, body, root) as answer:
-                    return decoded(await self._read(answer, LONGEST_BODY, seconds))
+                    return self._decoded(await self._read(answer, LONGEST_BODY, seconds))
         except TimeoutError:
             raise Failure(f"{self.url} did not answer within {seconds:g} s (first)", sick=True) from None
 
@@ -179,10 +192,10 @@ class Client:
             ) from None
         except httpx2.ConnectError as error:
             raise Failure(
-                f"nothing listens at {self.url} ({self._oneline(str(error))}): is the server running?", sick=True
+                f"nothing listens at {self.url} ({self.shown(str(error))}): is the server running?", sick=True
             ) from None
         except (httpx2.HTTPError, httpx2.StreamError) as error:
-            raise Failure(f"{self.url}: {type(error).__name__}: {self._oneline(str(error))}", sick=True) from None
+            raise Failure(f"{self.url}: {type(error).__name__}: {self.shown(str(error))}", sick=True) from None
 
     async def _refused(self, answer: httpx2.Response) -> Failure:
         status = answer.status_code
@@ -197,13 +210,14 @@ class Client:
         except Failure:
             content = b""
         try:
-            said = self._said(decoded(content))
+            said = self._said(self._decoded(content))
         except Failure:
-            said = self._oneline(content.decode("utf-8", "replace"))
+            said = self.shown(content.decode("utf-8", "replace"))
         return Failure(
             f"{self.url} answers HTTP {status}{f': {said}' if said else ''}{HINTS.get(status, '')}",
             retry=status in RETRIED,
             sick=status in SICK,
+            misplaced=status in MISPLACED,
             after=retry_after(answer.headers.get("retry-after")),
             status=status,
         )
@@ -226,13 +240,21 @@ class Client:
         for name in ("error", "message", "detail"):
             if isinstance(complaint, dict) and complaint.get(name):
                 complaint = complaint[name]
-        return self._oneline(complaint if isinstance(complaint, str) else json.dumps(complaint))
+        return self.shown(complaint if isinstance(complaint, str) else json.dumps(complaint))
 
-    def _oneline(self, text: str) -> str:
+    def _decoded(self, content: bytes) -> Any:
+        """JSON from the wire. Failure if it is none."""
+        try:
+            return json.loads(content)
+        except (ValueError, RecursionError):
+            start = self.shown(content[:LONGEST_COMPLAINT].decode("utf-8", "replace"), 60)
+            raise Failure(f"the answer is not JSON: {start!r}") from None
+
+    def shown(self, text: str, most: int = 300) -> str:
         """Text of theirs for a message of ours: one line, short, without the key or control characters."""
         if self._key:
-            text = text.replace(self._key, "[key]")
-        return " ".join("".join(c if c.isprintable() else " " for c in text[:2000]).split())[:300]
+            text = text.replace(self._key, "[key]")  # before anything is cut off, or a part of it would stay
+        return " ".join("".join(c if c.isprintable() else " " for c in text[: 8 * most]).split())[:most]
 
 
 @functools.cache
@@ -243,13 +265,14 @@ def _trusted() -> ssl.SSLContext:
     return httpx2.create_ssl_context()
 
 
-def decoded(content: bytes) -> Any:
-    """JSON from the wire. Failure if it is none."""
+def finite(value: object) -> float | None:
+    """A number from the wire; None for anything else, and for one that is not finite or larger than a float can be."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
     try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
-        start = " ".join(content[:60].decode("utf-8", "replace").split())
-        raise Failure(f"the answer is not JSON: {start!r}") from None
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
 
 
 async def _chunks(answer: httpx2.Response) -> AsyncGenerator[bytes]:

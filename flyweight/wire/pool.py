@@ -24,6 +24,8 @@ FAILURES = 5
 REST = 1.0
 """Seconds it is left alone for, the first time; twice as long after every trial that fails."""
 LONGEST_REST = 15.0
+LIMITED = 429
+"""HTTP status of a server that is well and wants fewer requests."""
 
 
 class Endpoint:
@@ -35,10 +37,12 @@ class Endpoint:
         """Requests under way."""
         self.peak = 0
         self.calls = 0
+        self.misplaced = False
+        """Whether it said at last that it is the wrong one to ask: it does not know the key, the path or the model."""
         self._failures = 0
         self._rest = REST
         self._until = 0.0
-        """When it may be tried again, on the loop's clock."""
+        """When it may be sent something again, on the loop's clock."""
 
     @property
     def url(self) -> str:
@@ -52,9 +56,7 @@ class Endpoint:
 
     def free(self, most: int, now: float) -> bool:
         """Whether it can be sent another request: while it is unwell, one at a time after a rest."""
-        if self.resting:
-            return self.busy == 0 and now >= self._until
-        return self.busy < most
+        return now >= self._until and self.busy < (1 if self.resting else most)
 
     def wakes(self, now: float) -> float:
         """Seconds until it may be tried again."""
@@ -62,13 +64,22 @@ class Endpoint:
 
     def succeeded(self) -> None:
         """It answered, be it with a refusal."""
-        self._failures, self._rest = 0, REST
+        self._failures, self._rest, self.misplaced = 0, REST, False
+
+    def hold(self, until: float) -> None:
+        """It wants no request before that."""
+        self._until = max(self._until, until)
+
+    def bench(self, now: float) -> None:
+        """It is the wrong one to ask: from now on a trial at times, whether that has been put right."""
+        self.misplaced, self._failures = True, FAILURES
+        self.hold(now + LONGEST_REST)
 
     def failed(self, now: float) -> bool:
         """It did not; whether it rests from now on."""
         self._failures += 1
         if self.resting:
-            self._until = now + self._rest
+            self.hold(now + self._rest)
             self._rest = min(LONGEST_REST, 2 * self._rest)
         return self._failures == FAILURES
 
@@ -77,8 +88,9 @@ class Pool:
     """Endpoints that serve the same model. Requests go to the one with the fewest under way.
 
     At most `in_flight` requests are under way at an endpoint, the others wait in the order of their rank. An endpoint
-    that failed FAILURES times in a row rests, then gets a single trial. If all rest for `patience` seconds, what waits
-    fails too; later requests are tried whenever a rest is over.
+    that failed FAILURES times in a row rests, then gets a single trial. If all rest for `patience` seconds with nothing
+    under way, what waits fails too; later requests are tried whenever a rest is over. One that is the wrong one to ask
+    rests at once, and its requests go to the others.
     """
 
     def __init__(self, clients: Sequence[Client], *, in_flight: int, retries: int, patience: float) -> None:
@@ -91,7 +103,7 @@ class Pool:
         self._waiting: list[tuple[int, int, str, asyncio.Future[Endpoint]]] = []
         self._order = itertools.count()
         self._dark: float | None = None
-        """Since when all endpoints rest."""
+        """Since when all endpoints rest, nothing being under way but trials."""
         self._last = ""
         """What the latest failure said."""
         self._timer: asyncio.TimerHandle | None = None
@@ -103,18 +115,24 @@ class Pool:
         cache may still hold what it shares. Raises the last Failure.
         """
         self.backoff.calls += 1
+        charged, waited = 0, 0.0
         for attempt in itertools.count(1):
             async with self._seat(rank, home) as endpoint:
                 try:
                     result = await work(endpoint, attempt)
                 except Failure as failure:
-                    self._note(endpoint, failure)
                     caught = failure
+                    pause, limited = 0.0, failure.status == LIMITED
+                    if not self._note(endpoint, failure):
+                        free = limited and waited < LONGEST_AFTER
+                        charged += not free
+                        pause = self._pause(failure, attempt, None if free else charged)
+                    if limited:
+                        endpoint.hold(_now() + (pause if failure.after is None else failure.after))
+                        waited += pause
                 else:
                     endpoint.succeeded()
-                    self._dark = None
                     return result
-            pause = self._pause(caught, attempt)
             log.warning("try %d failed: %s; again in %.1f s", attempt, caught, pause)
             await asyncio.sleep(pause)
         raise AssertionError("count() never ends")
@@ -126,26 +144,27 @@ class Pool:
         for endpoint in self.endpoints:
             await endpoint.client.close()
 
-    def _pause(self, failure: Failure, attempt: int) -> float:
-        """Seconds until the next try; raises the failure if there is to be none."""
-        hopeless = failure.after is not None and failure.after > LONGEST_AFTER
-        if not failure.retry or hopeless:
+    def _pause(self, failure: Failure, attempt: int, charged: int | None) -> float:
+        """Seconds until the next try; raises the failure if there is to be none. `charged`: tries so far that count."""
+        if not failure.retry or failure.hopeless:
             raise failure
-        if attempt > self._retries or not self.backoff.allowed():
+        if charged is not None and (charged > self._retries or not self.backoff.allowed()):
             raise Failure(f"{failure} ({attempt} {'try' if attempt == 1 else 'tries'})", retry=False) from None
         return self.backoff.delay(attempt, failure.after)
 
-    def _note(self, endpoint: Endpoint, failure: Failure) -> None:
+    def _note(self, endpoint: Endpoint, failure: Failure) -> bool:
+        """Take down what a failure says about its endpoint; whether the request belongs to the others."""
         self._last = str(failure)
-        now = asyncio.get_running_loop().time()
+        others = any(each is not endpoint and not each.misplaced for each in self.endpoints)
+        if others and (failure.misplaced or failure.hopeless):
+            log.warning("%s is not asked for now, the others are: %s", endpoint.url, failure)
+            endpoint.bench(_now())
+            return True
         if not failure.sick:
             endpoint.succeeded()
-        elif endpoint.failed(now):
+        elif endpoint.failed(_now()):
             log.warning("%s failed %d times in a row and is left alone for a while", endpoint.url, FAILURES)
-        if not all(each.resting for each in self.endpoints):
-            self._dark = None
-        elif self._dark is None:
-            self._dark = now
+        return False
 
     @asynccontextmanager
     async def _seat(self, rank: int, home: str) -> AsyncIterator[Endpoint]:
@@ -170,7 +189,11 @@ class Pool:
 
     def _serve(self) -> None:
         """Seat whoever can be seated; what cannot be served at all is told so."""
-        now = asyncio.get_running_loop().time()
+        now = _now()
+        if not all(each.resting for each in self.endpoints):
+            self._dark = None
+        elif self._dark is None and not any(each.busy for each in self.endpoints):
+            self._dark = now  # as long as an answer is coming in, something works
         while self._waiting:
             free = [each for each in self.endpoints if each.free(self._in_flight, now)]
             if not free:
@@ -183,22 +206,29 @@ class Pool:
             chosen.calls += 1
             chosen.peak = max(chosen.peak, chosen.busy)
             granted.set_result(chosen)
-        if self._waiting and self._dark is not None:
-            self._await_light(now)
+        if self._waiting and self._dark is not None and now - self._dark >= self._patience:
+            self._give_up(now - self._dark)
+        elif self._waiting:
+            self._look_again(now)
 
-    def _await_light(self, now: float) -> None:
-        """All endpoints rest: look again when the first one wakes, or give up on what waits."""
-        assert self._dark is not None
-        if now - self._dark >= self._patience:
-            down = ", ".join(each.url for each in self.endpoints)
-            message = f"nothing has come from {down} for {now - self._dark:.0f} s, the last with: {self._last}"
-            for *_, granted in self._waiting:
-                if not granted.done():
-                    granted.set_exception(Failure(message, retry=False))
-            self._waiting.clear()
-            return
-        wakes = min(each.wakes(now) for each in self.endpoints)
-        left = self._dark + self._patience - now
+    def _give_up(self, seconds: float) -> None:
+        down = ", ".join(each.url for each in self.endpoints)
+        message = f"nothing has come from {down} for {seconds:.0f} s, the last with: {self._last}"
+        for *_, granted in self._waiting:
+            if not granted.done():
+                granted.set_exception(Failure(message, retry=False))
+        self._waiting.clear()
+
+    def _look_again(self, now: float) -> None:
+        """When the first endpoint may be tried again, or all have been dark for long enough."""
+        moments = [each.wakes(now) for each in self.endpoints if each.wakes(now)]
+        if self._dark is not None:
+            moments.append(self._dark + self._patience - now)
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(max(0.01, min(wakes, left)), self._serve)
+        if moments:  # else whoever is served now will look
+            self._timer = asyncio.get_running_loop().call_later(max(0.01, min(moments)), self._serve)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

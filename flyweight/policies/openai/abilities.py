@@ -30,6 +30,8 @@ class Abilities:
     """Whether it says which stop string ended a text: only then are stop strings left to it."""
     extras: bool = True
     """Whether it lets pass parameters that are not OpenAI's."""
+    refused: frozenset[str] = frozenset()
+    """Parameters of every request that it does not take (see `asking.SPARED`): they are not sent."""
     continues: bool = False
     """Whether a path can be gone on with in the middle of the answer."""
     trims: bool = False

@@ -10,12 +10,17 @@ from flyweight.policies.openai.abilities import Abilities
 from flyweight.policies.openai.prompt import begun, plain, turns
 from flyweight.types import Message, Node, Sampling
 
-__all__ = ["DRAWN", "READ", "body", "conversation", "path", "server_stops"]
+__all__ = ["DRAWN", "EXTRAS", "READ", "SPARED", "body", "conversation", "path", "server_stops"]
 
 DRAWN = 5
 """Most likely tokens asked for along with each drawn one: enough to tell how sure the model was."""
 READ = 20
 """The same where the next token is only read; the most that usual servers give."""
+SPARED = ("stream_options", "seed", "top_p", "temperature")
+"""What can be left out of a request that a server would refuse with it: without a count of tokens, without repeatable
+draws, without cutting the tail, at the server's own temperature."""
+EXTRAS = ("continuous_usage_stats", "timings_per_token")
+"""Parameters that are not OpenAI's, sent for better counts."""
 GRAMMARS = {"vllm": "structured_outputs", "llamacpp": "grammar", "sglang": "ebnf"}
 """What a server of this kind calls a grammar."""
 
@@ -44,10 +49,13 @@ def body(
         "top_p": sampling.top_p,
         "seed": seed & 0x7FFFFFFF,  # the longest that every server takes
     }
+    for name in able.refused:
+        del made[name]
     if n > 1:
         made["n"] = n
-    if able.extras:
+    if able.extras and "stream_options" in made:
         made["stream_options"]["continuous_usage_stats"] = True
+    if able.extras:
         made["timings_per_token"] = True
     if stops := server_stops(able, sampling):
         made |= {"stop": stops, "include_stop_str_in_output": True, "no_stop_trim": True}

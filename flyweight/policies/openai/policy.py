@@ -201,6 +201,9 @@ class OpenAI:
             raise BackendError(f"temperature={sampling.temperature}: must be 0 or more")
         if not 0 < sampling.top_p <= 1:
             raise BackendError(f"top_p={sampling.top_p}: must be above 0 and at most 1")
+        for name, value in (("top_p", sampling.top_p), ("temperature", sampling.temperature)):
+            if name in self.abilities.refused and value != 1:
+                raise BackendError(f"this endpoint takes no {name}, which is 1 there: {value:g} was asked for")
         if sampling.max_tokens < 1:
             raise BackendError(f"max_tokens={sampling.max_tokens}: must be at least 1")
         if not all(sampling.stop):

@@ -1,6 +1,6 @@
 """What an endpoint can do, found out by asking it a few short things.
 
-About eight requests of at most eight tokens. A server that refuses a parameter is asked again without it; whether one
+About nine requests of at most eight tokens. A server that refuses a parameter is asked again without it; whether one
 that accepts it also heeds it is read off what comes back, never off the server's name.
 """
 
@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from flyweight.errors import FlyweightError
+from flyweight.policies.openai import asking
 from flyweight.policies.openai.abilities import Abilities
 from flyweight.policies.openai.asking import conversation
 from flyweight.policies.openai.prompt import Template
 from flyweight.policies.openai.reply import choices, listed
 from flyweight.policies.openai.spec import Spec
-from flyweight.types import Message
+from flyweight.types import Message, Node, Sampling
 from flyweight.wire.client import Client, Failure
 
 __all__ = ["probe", "size"]
 
 Json = dict[str, Any]
+T = TypeVar("T")
 
 TALK = (Message("user", "Write ten random English words."),)
 WORDS = "alpha bravo charlie delta"
@@ -34,7 +37,11 @@ CANNOT = (
     "{url} cannot continue a text in the middle of an answer, which searches by steps need: use a strategy of whole "
     "answers (self_consistency, best_of_n), a server that can (vLLM, SGLang, llama-server), or {way}"
 )
-SIZE = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)(?:x(\d+(?:\.\d+)?))?([bm])(?![a-z])", re.IGNORECASE)
+SIZE = re.compile(r"(?<![\w.])(\d{1,6}(?:\.\d{1,6})?)(?:x(\d{1,6}(?:\.\d{1,6})?))?([bm])(?![a-z])", re.IGNORECASE)
+BROKEN = 500
+"""HTTP status of a fault, or of something that this server can never do: only asking again tells them apart."""
+ODD = Sampling(temperature=0.9, top_p=0.9, max_tokens=1, stop=("\n\n",))
+"""Nothing a server has by default."""
 
 
 async def probe(client: Client, spec: Spec) -> Abilities:
@@ -48,7 +55,7 @@ async def probe(client: Client, spec: Spec) -> Abilities:
             able = await _continuing(client, able, asked, forced=spec.continues == "chat")
     if chat is None or (spec.continues == "completions") or (spec.continues == "auto" and _wanting(able)):
         able = await _completions(client, able, spec, base=chat is None)
-    return able
+    return await _drawing(client, able)
 
 
 def _wanting(able: Abilities) -> bool:
@@ -73,13 +80,13 @@ async def _model(client: Client, spec: Spec) -> Abilities:
         raise Failure(f"{client.url} lists no model: name one, as in openai:{client.url}#NAME", retry=False)
     name = spec.model or names[0]
     if names and name not in names:
-        known = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-        raise Failure(f"{client.url} serves no model {name!r} (it has: {known})", retry=False)
+        known = ", ".join(map(client.shown, names[:8])) + (", ..." if len(names) > 8 else "")
+        raise Failure(f"{client.url} serves no model {name!r} (it has: {known})", retry=False, misplaced=True)
     entry: Json = next((entry for entry in models if entry["id"] == name), {})
     meta = entry["meta"] if isinstance(entry.get("meta"), dict) else {}
     return Abilities(
         model=name,
-        kind=str(entry.get("owned_by", ""))[:40],
+        kind=client.shown(str(entry.get("owned_by", "")), 40),
         params=int(spec.params) or _whole(meta.get("n_params")) or size(name),
         vocabulary=_whole(meta.get("n_vocab")) or Abilities.vocabulary,
         context=_whole(entry.get("max_model_len")) or _whole(meta.get("n_ctx")),
@@ -107,11 +114,13 @@ async def _chat(client: Client, able: Abilities) -> tuple[Abilities, int] | None
 
     Parameters it refuses are left out one after the other, the one it names first.
     """
-    extra: Json = {"logprobs": True, "top_logprobs": 2, "n": 2, "seed": 7, "timings_per_token": True}
+    extra: Json = {"temperature": 1.0, "logprobs": True, "top_logprobs": 2, "n": 2, "seed": 7}
+    extra["timings_per_token"] = True
+    spared = extra.keys() & set(asking.SPARED)
     limit = "max_tokens"
-    for _ in range(6):
+    for _ in range(7):
         try:
-            said = await _ask(client, able, TALK, limit=limit, tokens=2, temperature=1.0, **extra)
+            said = await _ask(client, able, TALK, limit=limit, tokens=2, **extra)
             break
         except Failure as failure:
             if failure.status in (404, 405, 501):
@@ -139,6 +148,7 @@ async def _chat(client: Client, able: Abilities) -> tuple[Abilities, int] | None
         usage=_tokens(said) > 0,
         tells_stop="stop_reason" in first or "matched_stop" in first,
         extras="timings_per_token" in extra,
+        refused=frozenset(spared - extra.keys()),
     )
     return found, _tokens(said)
 
@@ -168,12 +178,12 @@ async def _continuing(client: Client, able: Abilities, asked: int, *, forced: bo
     try:
         plain, once, twice, blank = await asyncio.gather(
             _ask(client, able, LINE, tokens=1, limit=able.limit, temperature=0),
-            tell(WORDS, 8),
-            tell(f"{WORDS} {WORDS}"),
-            tell(f"{WORDS}\n\n"),
+            _surely(lambda: tell(WORDS, 8)),
+            _surely(lambda: tell(f"{WORDS} {WORDS}")),
+            _surely(lambda: tell(f"{WORDS}\n\n")),
         )
     except Failure as failure:
-        if failure.status in (400, 422, 500, 501) and not forced:
+        if failure.status in (400, 422, BROKEN, 501) and not forced:
             return cannot
         raise
     base, short, long, blanks = map(_tokens, (plain, once, twice, blank))
@@ -203,12 +213,12 @@ async def _completions(client: Client, able: Abilities, spec: Spec, *, base: boo
     for drop in ("", "logprobs", "timings_per_token"):
         body.pop(drop, None)
         try:
-            said = await client.post("/completions", body)
+            said = await _surely(lambda: client.post("/completions", body))
             break
         except Failure as failure:
             if failure.status in (400, 422) and drop != "timings_per_token":
                 continue
-            if base:
+            if base or _passing(failure):
                 raise
             return able
     first = _first(said)
@@ -237,8 +247,10 @@ async def _template(client: Client, spec: Spec) -> Template | None:
     if spec.template:
         return Template.read(Path(spec.template))
     try:
-        said = await client.get("/props", root=True)
-    except Failure:
+        said = await _surely(lambda: client.get("/props", root=True))
+    except Failure as failure:
+        if _passing(failure):
+            raise
         return None
     source = said.get("chat_template") if isinstance(said, dict) else None
     if not isinstance(source, str) or not source:
@@ -247,6 +259,50 @@ async def _template(client: Client, spec: Spec) -> Template | None:
         return Template(source, eos=str(said.get("eos_token", "")))
     except FlyweightError:
         return None
+
+
+# Drawing ---------------------------------------------------------------------------------------------------------
+
+
+async def _drawing(client: Client, able: Abilities) -> Abilities:
+    """What it takes of a request that draws: one is streamed, and what it refuses is left out, one after the other.
+
+    Which parameter that is the server says, or it is found by leaving out what is least missed.
+    """
+    root = Node(messages=TALK, key="probe")
+    while True:
+        body = asking.body(able, root, ODD, seed=7)
+        try:
+            async with aclosing(client.events(asking.path(able), body)) as events:
+                async for event in events:
+                    if choices(event, 1):
+                        return able
+            raise Failure(f"{client.url} streams no choices: is it an OpenAI-compatible server?", retry=False)
+        except Failure as failure:
+            if failure.status not in (400, 422):
+                raise
+            less = _less(able, body, str(failure))
+            if less is None:
+                raise
+            able = less
+
+
+def _less(able: Abilities, body: Json, said: str) -> Abilities | None:
+    """The same with one thing less in its requests: what the server names, else what is least missed; None without."""
+
+    def named(*parameters: str) -> bool:
+        return any(re.search(rf"\b{name}\b", said) for name in parameters)
+
+    ways: list[tuple[bool, bool, Abilities]] = [
+        (able.extras, named(*asking.EXTRAS), replace(able, extras=False)),
+        ("stop" in body, named("stop", "include_stop_str_in_output", "no_stop_trim"), replace(able, tells_stop=False)),
+        (able.logprobs, named("logprobs", "top_logprobs"), replace(able, logprobs=False)),
+    ]
+    for name in asking.SPARED:
+        less = replace(able, refused=able.refused | {name}, seed=able.seed and name != "seed")
+        ways.append((name in body, named(name), less))
+    there = [(hit, less) for sent, hit, less in ways if sent]
+    return next((less for hit, less in there if hit), there[0][1] if there else None)
 
 
 # Asking ----------------------------------------------------------------------------------------------------------
@@ -264,10 +320,27 @@ async def _ask(
 ) -> Json:
     """An answer in one piece. Failure if it has none of the form of a chat's."""
     body = {"model": able.model, "messages": conversation(messages, said), limit: tokens, **extra}
+    body = {name: value for name, value in body.items() if name not in able.refused}
     answer = await client.post("/chat/completions", body)
     if not isinstance(answer, dict) or not choices(answer, 2):
         raise Failure(f"{client.url} answers a chat without choices: is it an OpenAI-compatible server?", retry=False)
     return answer
+
+
+async def _surely(ask: Callable[[], Awaitable[T]]) -> T:
+    """What is answered; what the server breaks at is asked three times before it is believed that it always does."""
+    for _ in range(2):
+        try:
+            return await ask()
+        except Failure as failure:
+            if failure.status != BROKEN:
+                raise
+    return await ask()
+
+
+def _passing(failure: Failure) -> bool:
+    """Whether a failure says nothing about what the server can do."""
+    return failure.retry and failure.status != BROKEN
 
 
 def _first(answer: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from flyweight.protocols import Growth, Until
 from flyweight.types import Finish, Sampling
-from flyweight.wire.client import Failure
+from flyweight.wire.client import Failure, finite
 
 __all__ = ["Reply", "Token", "chances", "choices", "listed"]
 
@@ -57,7 +58,7 @@ class Reply:
         self.certainty: list[float] = []
         self.finish: Finish | None = None
         self.ended = False
-        """Whether the server has said so itself: then its count is complete."""
+        """Whether the server has said so itself: a count that it gives from now on is complete."""
         self.thoughts = 0
         """Pieces of hidden reasoning: counted as tokens, not part of the text."""
         self.first: Token | None = None
@@ -68,18 +69,26 @@ class Reply:
         self._stops = stops
         self._longest = max(map(len, sampling.stop), default=0)
         self._searched = 0
-        self._events = 0
+
+    @property
+    def seen(self) -> int:
+        """Pieces of text and of hidden reasoning so far."""
+        return len(self.tokens) + self.thoughts
+
+    @property
+    def empty(self) -> bool:
+        """Whether the server had nothing to say: no text, no thought, and nothing was cut off."""
+        return not self.text and not self.thoughts and self.finish is not Finish.LENGTH
 
     @property
     def counted(self) -> int:
         """Tokens seen, that which ended the answer among them; never more than were asked for."""
-        seen = len(self.tokens) + self.thoughts + (self.finish is Finish.END)
-        return min(seen, self._sampling.max_tokens)
+        return min(self.seen + (self.finish is Finish.END), self._sampling.max_tokens)
 
     @property
     def done(self) -> bool:
         """Whether nothing more is wanted; an end that the server knows of too is waited for, with its count."""
-        return self.finish is not None and (self.ended or not self._left_to_server or self._events > 8)
+        return self.finish is not None and (self.ended or not self._left_to_server)
 
     @property
     def _left_to_server(self) -> bool:
@@ -87,22 +96,19 @@ class Reply:
 
     def take(self, choice: Mapping[str, Any]) -> None:
         """Another piece. Failure for one that makes no sense."""
-        self._events += 1
         delta = choice.get("delta", choice.get("message"))
         inside = delta if isinstance(delta, dict) else choice
         content = inside.get("content" if inside is delta else "text") or ""
         if not isinstance(content, str):
             raise Failure("the server sent content that is not text", retry=False)
-        if inside.get("reasoning_content") or inside.get("reasoning"):
-            self.thoughts += 1
+        thought = bool(inside.get("reasoning_content") or inside.get("reasoning"))
+        self.thoughts += thought
         reason = choice.get("finish_reason")
-        for token in _tokens(content, choice.get("logprobs")):
-            if self.finish is None and not (reason is not None and not content):
+        # What is listed of a piece without text is the reasoning's, or the token that ended the answer.
+        pieces = _tokens(content, choice.get("logprobs")) if content or not (thought or reason is not None) else ()
+        for token in pieces:
+            if self.finish is None:
                 self._write(token)
-        if self.finish is not None or content or self.thoughts:
-            self._events = 0 if self.finish is None else self._events
-        elif self._events > 64 + 4 * self._sampling.max_tokens:
-            raise Failure("the server keeps sending events without text", retry=False)
         if self.thoughts > self._sampling.max_tokens:
             self.finish = self.finish or Finish.LENGTH
         if reason is not None:
@@ -110,8 +116,9 @@ class Reply:
 
     def _end(self, reason: object, stop: object) -> None:
         self.ended = True
-        if reason not in ENDS:
-            raise Failure(f"the server broke off with {str(reason)[:40]!r}", sick=True)
+        if not isinstance(reason, str) or reason not in ENDS:
+            said = reason if isinstance(reason, str) and re.fullmatch(r"[a-z_]{1,40}", reason) else "another reason"
+            raise Failure(f"the server broke off with {said!r}", sick=True)
         if self.finish is not None:
             return
         self.finish = ENDS[reason]
@@ -236,9 +243,11 @@ def _text(value: object) -> str:
 
 
 def _logprob(value: object) -> float:
-    if not isinstance(value, int | float) or not (math.isfinite(value) and value <= 1e-3):
-        raise Failure(f"the server sent {value!r:.40} for a log-probability", retry=False)
-    return min(0.0, float(value))
+    number = finite(value)
+    if number is None or number > 1e-3:
+        what = value if isinstance(value, float) else type(value).__name__
+        raise Failure(f"the server sent {what} for a log-probability", retry=False)
+    return min(0.0, number)
 
 
 def _certainty(likely: Sequence[tuple[str, float]], vocabulary: int) -> float:

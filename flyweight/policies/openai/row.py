@@ -21,6 +21,8 @@ class Row:
         """Of the tries before."""
         self.running: Cost | None = None
         """Of the current try, as far as it is known."""
+        self.settled = False
+        """Whether that is the server's count of all of it: then what was seen here does not matter."""
         self.dropped = False
         """Whether the runner has called it off."""
         self.began = 0.0
@@ -29,7 +31,7 @@ class Row:
     def spent(self) -> Cost:
         """All it has cost so far."""
         running = self.running or Cost()
-        if self.reply is not None:
+        if self.reply is not None and not self.settled:
             running = running._replace(generated=max(running.generated, self.reply.counted))
         total = self.cost.plus(running)
         # A reading draws nothing of its own: the token that a server must draw to tell counts as part of the prompt.
@@ -38,7 +40,7 @@ class Row:
     def again(self) -> None:
         """A try has failed: what it cost is kept, what it said is not."""
         self.cost = self.spent() if not self.request.choices else self.cost.plus(self.running or Cost())
-        self.reply, self.running = None, None
+        self.reply, self.running, self.settled = None, None, False
 
     def response(
         self, finish: Finish | None = None, *, choices: tuple[float, ...] = (), error: str | None = None

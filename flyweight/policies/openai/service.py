@@ -38,6 +38,10 @@ KNOWN = 4096
 """Problems something is remembered about, those that asked last."""
 TEMPLATE_TOKENS = 4096
 """Most that a server's template may add to a prompt; a count beyond that and the prompt's bytes is wrong."""
+LINGER = 5.0
+"""Seconds after the end of an answer in which its count may still come."""
+LINGERING = 8
+"""Events after it."""
 REPLY_TOKENS = 8
 """Drawn to read a choice off, where there are no log-probabilities."""
 TOO_LONG = re.compile(r"context.{0,12}(length|size|window)|too long|exceeds? the (available )?context", re.IGNORECASE)
@@ -103,7 +107,9 @@ class Service:
                 able = await self._probed(endpoint.client)
                 other = next((each.model for each in self._able.values() if each.model != able.model), None)
                 if other is not None:
-                    raise Failure(f"{url} serves {able.model}, another endpoint {other}: name one model", retry=False)
+                    here, there = map(endpoint.client.shown, (able.model, other))
+                    message = f"{url} serves {here}, another endpoint {there}: name one model"
+                    raise Failure(message, retry=False, misplaced=True)
                 self._able[url] = able
         return self._able[url]
 
@@ -113,7 +119,8 @@ class Service:
             try:
                 return await probe(client, self._spec)
             except Failure as failure:
-                if not failure.retry or failure.status is None or attempt > self._spec.retries:
+                there = failure.retry and failure.status is not None and not failure.hopeless
+                if not there or attempt > self._spec.retries:
                     raise
                 await asyncio.sleep(self.pool.backoff.delay(attempt, failure.after))
         raise AssertionError("count() never ends")
@@ -144,12 +151,14 @@ class Service:
                     return _full(rows, failure, endpoint.url)
                 sampling = replace(sampling, max_tokens=min(room, sampling.max_tokens))
                 await self._stream(rows, able, endpoint, sampling, make(sampling))
-            empty = any(row.reply is not None and not row.reply.text for row in rows)
-            if attempt <= 2 and empty and not (request.choices or begun(request.node)):
+            again = attempt <= min(2, self._spec.retries) and not (request.choices or begun(request.node))
+            if again and any(row.reply is not None and row.reply.empty for row in rows):
                 raise Failure(f"{endpoint.url} sent an empty answer")
-        except (Failure, FlyweightError):
+        except (Failure, FlyweightError) as error:
             for row in rows:
                 row.again()
+            if isinstance(error, Failure):  # what it quotes of the server
+                error.args = (endpoint.client.shown(str(error), 600),)
             raise
         return endpoint.url
 
@@ -165,20 +174,39 @@ class Service:
             row.reply = Reply(sampling, row.request.until, vocabulary=able.vocabulary, skip_blanks=skip, stops=stops)
             replies.append(row.reply)
         size = len(json.dumps(body.get("messages", body.get("prompt")), ensure_ascii=False).encode())
-        count = None
-        async with aclosing(endpoint.client.events(asking.path(able), body)) as events:
-            async for event in events:
-                if count is None:
-                    rows[0].running = Cost(prompt=self._estimate.tokens(size))
-                for index, choice in choices(event, len(rows)):
-                    if not (rows[index].dropped or replies[index].done):
-                        replies[index].take(choice)
-                said = counted(event, size + TEMPLATE_TOKENS, sampling.max_tokens * len(rows))
-                if said is not None:
-                    count = said
-                    _share(rows, count)
-                if all(reply.done and not reply.ended for reply in replies):
-                    break
+        count, idle, seen = None, 0, 0
+
+        def over() -> bool:
+            return all(reply.done or row.dropped for row, reply in zip(rows, replies, strict=True))
+
+        try:
+            async with (
+                aclosing(endpoint.client.events(asking.path(able), body)) as events,
+                asyncio.timeout(None) as lingering,
+            ):
+                async for event in events:
+                    if count is None:
+                        rows[0].running = Cost(prompt=self._estimate.tokens(size))
+                    for index, choice in choices(event, len(rows)):
+                        if not (rows[index].dropped or replies[index].done):
+                            replies[index].take(choice)
+                    said = counted(event, size + TEMPLATE_TOKENS, sampling.max_tokens * len(rows))
+                    if said is not None:
+                        count = said
+                        _share(rows, count)
+                    if all(reply.done and not reply.ended for reply in replies):
+                        break
+                    had, seen = seen, sum(reply.seen for reply in replies)
+                    idle = 0 if seen > had else idle + 1
+                    if all(reply.finish is not None for reply in replies) and idle > LINGERING:
+                        break
+                    if idle > 64 + 4 * sampling.max_tokens:
+                        raise Failure("the server keeps sending events without text", retry=False)
+                    if over() and lingering.when() is None:
+                        lingering.reschedule(asyncio.get_running_loop().time() + LINGER)
+        except (Failure, TimeoutError):  # what comes behind a whole answer does not matter
+            if not over():
+                raise
         if any(reply.finish is None and not row.dropped for row, reply in zip(rows, replies, strict=True)):
             raise Failure(f"{endpoint.url} broke off in the middle of an answer", sick=True)
         if count is not None:
@@ -217,8 +245,15 @@ def _room(failure: Failure) -> int | None:
 
 
 def _share(rows: Sequence[Row], count: Cost) -> None:
-    """Give every row its part of what they cost together: the prompt to the first, the tokens to whom they came."""
-    seen = [row.reply.counted if row.reply is not None else 0 for row in rows]
-    rest = max(0, count.generated - sum(seen))
-    for i, row in enumerate(rows):
-        row.running = Cost(generated=seen[i]) if i else Cost(count.prompt, count.cached, seen[0] + rest)
+    """Give every row its part of what they cost together: the prompt to the first, the tokens to whom they came.
+
+    What the server says at the end counts, whatever was seen here: its pieces need not be tokens.
+    """
+    replies = [row.reply for row in rows]
+    seen = [0 if reply is None else reply.counted for reply in replies]
+    settled = count.generated > 0 and all(reply is not None and reply.ended for reply in replies)
+    left = count.generated if settled else max(count.generated, sum(seen))
+    for row, mine in reversed([*zip(rows[1:], seen[1:], strict=True)]):
+        row.running, row.settled = Cost(generated=min(mine, left)), settled
+        left -= min(mine, left)
+    rows[0].running, rows[0].settled = Cost(count.prompt, count.cached, left), settled
