@@ -24,7 +24,7 @@ from flyweight.testing import BoxedAnswers
 from flyweight.types import Message, Node, Problem, Sampling
 from flyweight.verifiers.remote import Remote
 from flyweight.wire.backoff import Backoff
-from tests.fake_endpoint import Call, Endpoint, Json
+from tests.fake_endpoint import Call, Endpoint, Json, drawing
 
 MIX = {"429 1": 10, "503": 5, "reset": 2, "hang": 1, "badjson": 1, "truncated": 1, "empty": 1, "choices": 1}
 """How many of a hundred requests meet it at their first try."""
@@ -73,7 +73,7 @@ def faults(calls: int) -> str:
     seen: Counter[int] = Counter()
 
     def fault(number: int, path: str, body: Json) -> str | None:
-        if not body.get("stream"):
+        if not drawing(body):
             return None
         seen[body["seed"]] += 1
         return planned.get(body["seed"]) if seen[body["seed"]] == 1 else None
