@@ -3,8 +3,9 @@
 Lines are written as the events happen and flushed one by one, so a killed run leaves every line it got to; a line
 cut in the middle is skipped by the reader. Nodes refer to their parents by key; a node that no event announced, such
 as forced text or a prompt of the strategy's own, stands inside the first node that needs it. Not recorded: hidden
-states. Numbers that JSON lacks are written as the strings "nan", "inf", "-inf"; lone surrogates survive as escapes,
-except that a high one directly before a low one is read back as the character they encode.
+states, and what could have been drawn instead (`Node.alternatives`). Numbers that JSON lacks are written as the strings
+"nan", "inf", "-inf"; lone surrogates survive as escapes, except that a high one directly before a low one is read back
+as the character they encode.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self, TextIO, cast
 
 from flyweight.errors import BackendError, ConfigError
-from flyweight.types import Candidate, Event, Finish, Message, Node, Problem, Result, Score, Stopped, Usage
+from flyweight.types import Candidate, Event, Finish, Message, Node, Problem, Result, Score, Stopped, ToolMessage, Usage
 
 __all__ = ["Writer", "read", "write"]
 
@@ -250,4 +251,4 @@ def _read_result(record: Json, known: dict[str, Node]) -> Result:
 
 
 def _messages(records: object) -> tuple[Message, ...]:
-    return tuple(Message(m["role"], m["content"]) for m in cast("list[Json]", records))
+    return tuple((ToolMessage if "tools" in m else Message)(**m) for m in cast("list[Json]", records))

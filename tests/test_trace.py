@@ -16,7 +16,7 @@ from flyweight.errors import BackendError, ConfigError
 from flyweight.protocols import Search
 from flyweight.runner import Runner
 from flyweight.testing import BoxedAnswers, Draft, RuleVerifier, ToyPolicy
-from flyweight.types import Budget, Event, Message, Node, Problem, Result
+from flyweight.types import Budget, Event, Message, Node, Problem, Result, ToolMessage
 
 QUESTION = Problem("p1", "Add 3 and 4 and 5.", answer="12", meta={"level": 2})
 HOSTILE = "\ud800 \x1b[31mred\x1b[0m \x00 \u202e \x85 NaN </script> \u2028 🐦 \\boxed{1}"
@@ -111,6 +111,19 @@ def test_any_text_survives_but_surrogates_that_form_a_pair(text: str, tmp_path_f
     assert back.text == paired and back.problem.prompt == paired
     if text == paired:
         assert essence(back) == essence(results[0])
+
+
+def test_what_was_said_of_tools_is_read_back(tmp_path: Path) -> None:
+    asked: tuple[Message, ...] = (
+        ToolMessage("user", "Add 1 and 2.", tools="[{}]"),
+        ToolMessage("assistant", "", calls="[1]"),
+        Message("tool", "3"),
+    )
+    problem = Problem("t", "Add 1 and 2.", asked)
+    path = tmp_path / "t.jsonl"
+    recorded(path, strategies.bind("greedy"), [problem])
+    [back] = trace.read(path)
+    assert back.problem.messages == asked and back.best is not None and back.best.root.messages == asked
 
 
 def test_a_line_stands_on_its_own_and_is_valid_json() -> None:
