@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from flyweight.errors import ConfigError, unknown
 from flyweight.types import Finish, Node, Score
 
 __all__ = [
     "AGGREGATIONS",
-    "Aggregation",
     "Ballot",
     "aggregate",
     "alike",
@@ -30,8 +29,7 @@ __all__ = [
     "weighted_vote",
 ]
 
-Aggregation = Literal["last", "min", "prod", "mean"]
-AGGREGATIONS: tuple[str, ...] = ("last", "min", "prod", "mean")
+AGGREGATIONS = ("last", "min", "prod", "mean")
 
 
 def aggregate(score: Score | None, how: str = "last") -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def test_each_depth_waits_for_the_one_before() -> None:
     assert rounds(tree()) == [[3, 1], [2, 5]]  # the token that ends an answer is drawn, too
     usage = Usage(prompt_tokens=10, cached_tokens=30, generated_tokens=11, policy_calls=4, verifier_calls=4)
     work = of_search(tree(), usage)
-    assert work.steps == {2: 1 + 2, 1: 2 + 3} and work.rounds == 2
+    assert work.steps == {2: 1 + 2, 1: 2 + 3}
     assert work.behind == pytest.approx(10 + (9 + 1 + 4 + 25) / 2 / 11)
     reading = Usage(10, 30 + 2 * 3, 11, verifier_tokens=8, policy_calls=4, verifier_calls=2)
     assert of_search(tree(), reading).behind < work.behind  # paths a verifier found again are in front of no row
@@ -146,6 +147,16 @@ def test_shipped_figures_hold_together() -> None:
 def test_published_figures_name_their_source() -> None:
     assert all(row.note and row.source == "published" for known in told.published() for row in known.results)
     assert all(known.pretraining_tokens > 1e12 and known.kv_bytes > 0 for known in told.published())
+
+
+def test_a_calibration_of_several_tasks_is_evidence_for_none() -> None:
+    one = next(each for each in calibration.shipped() if each.task == "gsm8k")
+    [source] = one.sources
+    twice = replace(one, sources=(source, replace(source, split="other", questions=50)))
+    mixed = replace(one, sources=(source, replace(source, task="math500")))
+    assert (one.task, twice.task, mixed.task) == ("gsm8k", "gsm8k", None)
+    assert {row.questions for row in evidence.from_calibrations([twice], "")} == {source.questions + 50}
+    assert evidence.from_calibrations([mixed], "") == []
 
 
 def test_a_calibration_is_evidence_for_auto() -> None:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from flyweight.cli.render import clean
 from flyweight.errors import BackendError, ConfigError, FlyweightError, ModelError, SandboxError, StoreError
@@ -36,13 +35,8 @@ _MODULES = (
 """Modules of this package, each registering its commands on the app it is given; in the order of the help."""
 
 
-class _InOrder(TyperGroup):
-    """Lists commands as they were registered."""
-
-
 app = typer.Typer(
     name="flyweight",
-    cls=_InOrder,
     rich_markup_mode=None,  # plain help: the same in every terminal, in the docs and in under 0.3 s
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

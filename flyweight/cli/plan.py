@@ -215,7 +215,7 @@ def _of_runs(runs: Path) -> str:
 def _of_model(file: Path, task: str, only: Sequence[str]) -> list[Calibration]:
     """The calibrations of a file, under the names of the models chosen among.
 
-    ConfigError where none was fitted on the task, or on one of the models.
+    ConfigError where none was fitted on the task alone, or on one of the models.
     """
     from dataclasses import replace
 
@@ -230,9 +230,9 @@ def _of_model(file: Path, task: str, only: Sequence[str]) -> list[Calibration]:
             return name == each.model
 
     held = calibration.read(file)
-    mine = [each for each in held if each.sources and each.sources[0].task == task]
+    mine = [each for each in held if each.task == task]
     if not mine:
-        tasks = ", ".join(sorted({source.task for each in held for source in each.sources[:1]}))
+        tasks = ", ".join(sorted({" with ".join(sorted({source.task for source in each.sources})) for each in held}))
         raise ConfigError(f"--calibration {file} was fitted on {tasks}, not on {task}: see flyweight calibrate")
     found = [replace(each, model=name) for each in mine for name in only or (each.model,) if fits(name, each)]
     if not found:

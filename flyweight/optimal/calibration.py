@@ -163,6 +163,12 @@ class Calibration:
         """How many it was fitted on."""
         return sum(source.questions for source in self.sources)
 
+    @property
+    def task(self) -> str | None:
+        """What all its questions are of; None for those of several tasks, of none of which its figures are."""
+        tasks = {source.task for source in self.sources}
+        return tasks.pop() if len(tasks) == 1 else None
+
     def row(self, tokens: int) -> Row:
         """The row of the largest budget that `tokens` cover; the smallest where they cover none."""
         return next((row for row in reversed(self.rows) if row.budget <= tokens), self.rows[0])

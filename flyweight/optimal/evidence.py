@@ -284,23 +284,23 @@ def from_calibrations(
     """What `auto` was found to give at every budget, on questions set aside; `answer`: tokens of one answer.
 
     `file` is where they come from; empty for those of the package. A calibration keeps how many tokens were drawn and
-    not when: they are taken to be samples side by side.
+    not when: they are taken to be samples side by side. One of several tasks is evidence for none of them.
     """
     return [
         Evidence(
-            source.task,
+            each.task,
             each.model,
             "auto",
             {"budget_tokens": row.budget, **({"calibration": file} if file else {})},
             each.verifier,
             Interval(*row.held_out),
-            source.questions,
+            each.questions,
             "measured",
             note,
             usual(max(1, round(row.held_out_tokens / answer)), row.held_out_tokens, QUESTION),
         )
         for each in calibrations
-        for source in each.sources[:1]
+        if each.task is not None
         for row in each.rows
     ]
 

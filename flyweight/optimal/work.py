@@ -39,12 +39,10 @@ class Work:
     """Tokens in front of a row while it is decoded, mean over rows and steps."""
     steps: Mapping[int, float]
     """Rows decoded together -> steps with so many."""
-    rounds: float = 1.0
-    """How often the search waits for everything it has drawn."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON types, rounded to what is known."""
-        numbers = ("prompt", "generated", "verified", "scored", "behind", "rounds")
+        numbers = ("prompt", "generated", "verified", "scored", "behind")
         steps = {str(rows): round(steps, 2) for rows, steps in sorted(self.steps.items())}
         return {**{name: round(getattr(self, name), 1) for name in numbers}, "steps": steps}
 
@@ -105,7 +103,6 @@ def of_search(nodes: Sequence[Node], usage: Usage, slots: int = SLOTS) -> Work:
         usage.verifier_calls,
         path + sum(length * length / 2 for length in lengths) / max(1, sum(lengths)),
         dict(steps),
-        len(by_round),
     )
 
 
@@ -123,5 +120,4 @@ def mean(works: Sequence[Work]) -> Work:
         scored=fmean(work.scored for work in works),
         behind=math.fsum(work.behind * work.generated for work in works) / weight,
         steps=steps,
-        rounds=fmean(work.rounds for work in works),
     )

@@ -49,7 +49,6 @@ class Row:
     generated_tokens: float
     prompt_tokens: float
     """Computed."""
-    """Prompt tokens found in the cache."""
     verifier_tokens: float
     flops: float
     seconds: float | None

@@ -95,13 +95,13 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "enough": (0.01, 1),
     "tokens": (1, 10_000_000),
 }
+"""One vocabulary of parameters: the same name means the same thing, and has the same bounds, everywhere."""
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "aggregation": AGGREGATIONS,
     "resampling": ("systematic", "multinomial"),
     "bound": ("puct", "uct"),
     "value": ("verifier", "rollout"),
 }
-"""One vocabulary of parameters: the same name means the same thing, and has the same bounds, everywhere."""
 _FILLED = frozenset(("closing", *compose.PARAMETERS))
 """Texts that mean nothing when they are empty."""
 

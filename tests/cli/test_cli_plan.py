@@ -98,6 +98,11 @@ def test_a_calibration_of_something_else(flyweight: Command, tmp_path: Path) -> 
     asked = ["plan", "--calibration", str(file)]
     done = flyweight(*asked, "--task", "mbpp")
     assert done.code == 2 and f"--calibration {file} was fitted on gsm8k, not on mbpp: see flyweight" in done.err
+    other = replace(mine.sources[0], task="math500")
+    calibration.write(file, [replace(mine, sources=(*mine.sources, other))])
+    done = flyweight(*asked, "--task", "gsm8k")
+    assert done.code == 2 and f"--calibration {file} was fitted on gsm8k with math500, not on gsm8k: see" in done.err
+    calibration.write(file, [mine])
     done = flyweight(*asked, "--task", "gsm8k", "-m", "small")
     fitted = f"was fitted on {mine.model} ({mine.sha256[:12]}), not on small: fit one with flyweight calibrate"
     assert done.code == 2 and fitted in done.err and done.err.count("\n") == 1
