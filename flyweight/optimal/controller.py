@@ -234,8 +234,15 @@ async def _run(bank: _Bank, chosen: str, view: _View) -> Node | None:
     bank.rewind(chosen)
     _tell(bank, chosen, None, view, [])
     best = None
-    with suppress(BudgetSpent):  # then what there is by now is left
+    try:
         best = await strategies.bind(chosen)(cast(Search, bank))
+    except BudgetSpent:
+        pass  # then what there is by now is left
+    except ConfigError:
+        if not bank.tree:
+            raise
+        # Tools, forms and stop strings are for answers drawn in one piece: it was refused before its first step.
+        return await _run(bank, f"weighted_best_of_n:n={compose.spelled(chosen)[1]['n']}", view)
     best = await _stated(bank, best)
     _tell(bank, chosen, best, view, await bank._search.classes(finished(bank.leaves)))
     return best

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -152,6 +153,19 @@ def test_what_searches_by_steps_refuses_stop_strings() -> None:
             error = own.ask({"model": f"toy@{word}", "stop": "boxed"}).json()["error"]
             assert error["message"].endswith("step by step, which does not go with stop"), error
         assert own.policy.counters.generated_tokens == 0
+
+
+@pytest.mark.parametrize("more", [{}, {"confidence": 0.99}], ids=str)
+@pytest.mark.parametrize(
+    "body", [{"stop": "nowhere"}, {"tools": [{"type": "function", "function": {"name": "f"}}]}], ids=str
+)
+def test_auto_draws_in_one_piece_what_has_to_be(body: dict[str, Any], more: dict[str, Any]) -> None:
+    count = itertools.count()
+    said = '<tool_call>{{"name": "f", "arguments": {{"x": {0}}}}}</tool_call>' if "tools" in body else "\\boxed{{{0}}}"
+    with running(ToyPolicy(lambda *_: Draft(said.format(next(count))))) as own:  # no two agree: a hard question
+        answer = own.ask({"model": "auto", "flyweight": {"n": 8, **more}, **body}).json()
+    assert answer["flyweight"]["explained"]["chosen"].startswith("weighted_best_of_n:n=8"), answer
+    assert answer["flyweight"]["calls"] == 8
 
 
 @pytest.mark.parametrize(
