@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from flyweight.errors import BackendError, ModelError
 from flyweight.huggingface import libraries, tensor
 from flyweight.policies.llamacpp.history import common_prefix
+from flyweight.policies.transformers.network import Batch
+from flyweight.policies.transformers.resident import Resident
 from flyweight.verifiers.folder import load
 from flyweight.verifiers.recipes import Recipe, RewardRecipe
 
@@ -58,27 +60,23 @@ class Sequences:
 
     def __init__(self, path: Path, recipe: Recipe, *, batch: int, cache_mb: int) -> None:
         """Load the model. ModelError for one that does not fit the recipe."""
-        self._torch, transformers = libraries()
-        self._new_cache = transformers.DynamicCache
+        self.torch, transformers = libraries()
+        self.new_cache = transformers.DynamicCache
         causal = recipe.head == "causal"
         loaded = load(path, "AutoModelForCausalLM" if causal else "AutoModel")
         self.vocabulary = loaded.vocabulary
-        self._device = loaded.device
+        self.device = loaded.device
         self._model: Any = loaded.model.base_model if causal else loaded.model
         self._longest = getattr(loaded.model.config, "max_position_embeddings", None) or math.inf
         self._layers = self._causal_head(loaded.model, recipe) if causal else self._linear_head(path, recipe)
         self._squash, self._label = recipe.squashing, 0 if causal else recipe.label
         self._check_head(path)
         self._batch = batch
-        self._kept: dict[tuple[int, ...], Any] = {}
-        """Read sequences with their KV [layers, 2, heads, tokens, width], least recently used first."""
-        self._room = cache_mb << 20
-        self._held = 0
+        self._resident = Resident(cache_mb << 20)
 
     def close(self) -> None:
         """Release the model and what was kept."""
-        self._kept.clear()
-        self._held = 0
+        self._resident.clear()
         self._model = None
 
     def read(self, readings: Sequence[Reading]) -> list[Said]:
@@ -91,7 +89,7 @@ class Sequences:
         found: dict[int, Said] = {}
         waiting = list(range(len(readings)))
         while waiting:
-            first = leaders([readings[i].ids for i in waiting], lambda ids: self._find(ids, len(ids))[0])
+            first = leaders([readings[i].ids for i in waiting], lambda ids: self._resident.length(ids, len(ids)))
             ready = [waiting[i] for i in first]
             waiting = [i for i in waiting if i not in ready]
             ready.sort(key=lambda i: len(readings[i].ids))  # less padding
@@ -101,92 +99,27 @@ class Sequences:
                     found[i] = said
         return [found[i] for i in range(len(readings))]
 
-    def _find(self, ids: list[int], limit: int) -> tuple[int, tuple[int, ...] | None]:
-        """How many of the first tokens, `limit` at most, are kept, and the sequence that holds them."""
-        best, where, wanted = 0, None, tuple(ids)
-        for kept in self._kept:
-            # A longer match must agree at position `best`: one comparison rules most of them out.
-            if best >= limit or kept[best : best + 1] != wanted[best : best + 1]:
-                continue
-            length = common_prefix(wanted, kept, limit)
-            if length > best:
-                best, where = length, kept
-        return best, where
+    def call(self, states: bool, **inputs: Any) -> Any:
+        """The model's own output: the states below the head. `states`, those of the layers between, nobody asks for."""
+        with self.torch.inference_mode():
+            return self._model(**inputs)
 
     def _forward(self, rows: Sequence[Reading]) -> list[Said]:
-        """One pass: what is known on the left, padded at its beginning; what is new behind it, padded at its end."""
-        torch = self._torch
-        known = [self._find(row.ids, row.positions[0]) for row in rows]  # a token's state must be computed to be read
-        for _, kept in known:
-            if kept is not None:
-                self._kept[kept] = self._kept.pop(kept)
-        past = max(cached for cached, _ in known)
-        new = max(len(row.ids) - cached for row, (cached, _) in zip(rows, known, strict=True))
-        ids = torch.zeros((len(rows), new), dtype=torch.long)
-        places = torch.zeros((len(rows), new), dtype=torch.long)
-        seen = torch.zeros((len(rows), past + new), dtype=torch.long)
-        for b, (row, (cached, _)) in enumerate(zip(rows, known, strict=True)):
-            length = len(row.ids) - cached
-            ids[b, :length] = torch.tensor(row.ids[cached:])
-            places[b, :length] = torch.arange(cached, len(row.ids))
-            seen[b, past - cached : past + length] = 1
-        cache = self._new_cache()
-        with torch.inference_mode():
-            for layer, (keys, values) in enumerate(self._padded(known, past)):
-                cache.update(keys, values, layer)
-            states = self._model(
-                input_ids=ids.to(self._device),
-                attention_mask=seen.to(self._device),
-                position_ids=places.to(self._device),
-                past_key_values=cache,
-                use_cache=True,
-            ).last_hidden_state
-            said = []
-            for b, (row, (cached, _)) in enumerate(zip(rows, known, strict=True)):
-                at = torch.tensor([position - cached for position in row.positions], device=self._device)
-                said.append(Said(self._values(states[b, at]), len(row.ids) - cached))
-                self._keep(row.ids, cache, b, past - cached)
+        known = [self._resident.find(row.ids, row.positions[0]) for row in rows]  # what is read must be computed
+        batch = Batch(self, [found.kv for found in known])
+        new = [row.ids[found.length :] for row, found in zip(rows, known, strict=True)]
+        states = batch.extend(new).last_hidden_state
+        said = []
+        for index, (row, found) in enumerate(zip(rows, known, strict=True)):
+            said.append(Said(self._values(states[index, [at - found.length for at in row.positions]]), len(new[index])))
+            self._resident.keep(row.ids, batch.kv(index))
         return said
-
-    def _padded(self, known: Sequence[tuple[int, tuple[int, ...] | None]], past: int) -> list[tuple[Any, Any]]:
-        """Keys and values per layer [rows, heads, past, width], zeros in front of the shorter ones."""
-        if not past:
-            return []
-        example = next(self._kept[kept] for _, kept in known if kept is not None)
-        layers, _, heads, _, width = example.shape
-        room = self._torch.zeros((layers, 2, len(known), heads, past, width), dtype=example.dtype, device=self._device)
-        for b, (cached, kept) in enumerate(known):
-            if kept is not None:
-                room[:, :, b, :, past - cached :] = self._kept[kept][:, :, :, :cached]
-        return [(layer[0], layer[1]) for layer in room]
-
-    def _keep(self, ids: list[int], cache: Any, row: int, begin: int) -> None:
-        """Keep a row's KV; a kept sequence that it continues is no longer needed."""
-        end = begin + len(ids)
-        held = self._torch.stack(
-            [
-                self._torch.stack([layer.keys[row, :, begin:end], layer.values[row, :, begin:end]])
-                for layer in cache.layers
-            ]
-        )
-        size = held.numel() * held.element_size()
-        for kept in [kept for kept in self._kept if kept == tuple(ids[: len(kept)])]:
-            self._drop(kept)
-        while self._kept and self._held + size > self._room:
-            self._drop(next(iter(self._kept)))
-        if size <= self._room:
-            self._kept[tuple(ids)] = held
-            self._held += size
-
-    def _drop(self, kept: tuple[int, ...]) -> None:
-        held = self._kept.pop(kept)
-        self._held -= held.numel() * held.element_size()
 
     # Heads --------------------------------------------------------------------------------------------------------
 
     def _values(self, states: Any) -> list[float]:
         """Scores of hidden states [positions, width], computed in float32."""
-        torch = self._torch
+        torch = self.torch
         states = states.float()
         for index, (weight, bias) in enumerate(self._layers):
             states = torch.nn.functional.linear(torch.relu(states) if index else states, weight, bias)
@@ -217,7 +150,7 @@ class Sequences:
                 raise ModelError(
                     f"{path} has no weights {name}.weight, which the recipe {recipe.name} reads scores from"
                 )
-            layers.append((weight.float().to(self._device), None if bias is None else bias.float().to(self._device)))
+            layers.append((weight.float().to(self.device), None if bias is None else bias.float().to(self.device)))
         return layers
 
     def _check_head(self, path: Path) -> None:
@@ -229,9 +162,9 @@ class Sequences:
                 f"{path} has {outputs} outputs and no class {self._label}: the recipe is for another model"
             )
         # An encoder would read steps before they are there, and what is kept of a prefix would be wrong.
-        torch = self._torch
+        torch = self.torch
         with torch.inference_mode():
-            pair = torch.tensor([[1, 2], [1, 3]], device=self._device)
+            pair = torch.tensor([[1, 2], [1, 3]], device=self.device)
             first, second = self._model(input_ids=pair).last_hidden_state[:, 0].float()
         if not torch.allclose(first, second, atol=1e-2, rtol=1e-2):
             raise ModelError(f"{path} reads ahead (an encoder): scores of steps need a causal model")

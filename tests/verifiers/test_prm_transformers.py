@@ -148,8 +148,7 @@ def fresh(name: str, path: Path, **settings: int) -> Prm:
     """The loaded model, without what checking the recipe's example has left behind."""
     prm = Prm(name, str(path), **settings)
     backend: Any = prm._loaded()
-    for kept in list(backend._kept):
-        backend._drop(kept)
+    backend._resident.clear()
     return prm
 
 
@@ -244,10 +243,10 @@ def test_memory_is_bounded_and_what_was_evicted_is_computed_and_counted(folders:
     for n in range(40):
         prm.rate(f"{n} {QUESTION} " + "apples " * 30, [f"{n} pears.\n\n" * 10])
     backend: Any = prm._backend
-    held = sum(len(ids) for ids in backend._kept) * token
-    assert 0 < held == backend._held <= 1 << 20
-    everything = sum(len(ids) for ids in backend._kept)
-    assert everything < 40 * max(map(len, backend._kept)), "the first ones had to go"
+    kept = backend._resident._kept
+    everything = sum(map(len, kept))
+    assert 0 < everything * token == backend._resident.bytes <= 1 << 20
+    assert everything < 40 * max(map(len, kept)), "the first ones had to go"
     again = f"0 {QUESTION} " + "apples " * 30
     [rated] = prm.rate(again, ["0 pears.\n\n" * 10 + "More."])
     length = len(prm.recipe.ids(backend.vocabulary, again, [*["0 pears."] * 10, "More."]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from flyweight.errors import ModelError
 from flyweight.policies.llamacpp.depths import tapped
 from flyweight.policies.transformers.resident import KV
 
-__all__ = ["Batch", "Network", "Output"]
+__all__ = ["Batch", "Computes", "Network", "Output"]
 
 LARGEST = float(np.finfo(np.float16).max)
 CLOSE = {"float32": 1e-3}
@@ -30,6 +30,18 @@ class Output(NamedTuple):
     """[rows, vocab] behind the last column of tokens: each row's own only where all rows have the same number."""
     states: list[NDArray[np.float16]]
     """Per row what the tapped layers handed on for its new tokens, [tokens, layers, width]; empty unless wanted."""
+
+
+class Computes(Protocol):
+    """What a batch asks of a model."""
+
+    torch: Any
+    device: Any
+    new_cache: Any
+    """Makes an empty cache."""
+
+    def call(self, states: bool, **inputs: Any) -> Any:
+        """The model's own output, with its `hidden_states` where these are wanted."""
 
 
 class Network:
@@ -72,6 +84,12 @@ class Network:
         said = self.call(states, input_ids=self.torch.tensor([list(ids)], device=self.device), use_cache=False)
         return Output(self.logits(said), [self.states(said)[0]] if states else [])
 
+    def extend(self, batch: Batch, tokens: Sequence[Sequence[int]], *, states: bool = False) -> Output:
+        """Compute new tokens of every row of a batch, as `Batch.extend`."""
+        said = batch.extend(tokens, states=states)
+        inner = [row[: len(more)] for row, more in zip(self.states(said), tokens, strict=True)] if states else []
+        return Output(self.logits(said), inner)
+
     def logits(self, said: Any) -> NDArray[np.float32]:
         """float32 [rows, vocab] of the last column."""
         found: NDArray[np.float32] = said.logits[:, -1].float().cpu().numpy()
@@ -88,10 +106,10 @@ class Network:
         path = [index % self.n_vocab for index in range(1, 8)]
         try:
             begun = Batch(self, [None])
-            begun.extend([path[:5]])
+            self.extend(begun, [path[:5]])
             kv = begun.kv(0)
             shorter = [(keys[:, :2], values[:, :2]) for keys, values in kv]
-            continued = Batch(self, [kv, shorter]).extend([path[5:6], path[2:3]]).logits
+            continued = self.extend(Batch(self, [kv, shorter]), [path[5:6], path[2:3]]).logits
         except Exception:  # a model with another kind of memory raises whatever it likes
             return False
         close = CLOSE.get(str(self.model.dtype).removeprefix("torch."), COARSE)
@@ -102,7 +120,7 @@ class Network:
 class Batch:
     """KV of some rows side by side, shorter ones padded on the left, and the passes that continue them."""
 
-    def __init__(self, network: Network, known: Sequence[KV | None]) -> None:
+    def __init__(self, network: Computes, known: Sequence[KV | None]) -> None:
         """What is known of each row; None is nothing."""
         self._network = network
         self.lengths = [kv[0][0].shape[1] if kv else 0 for kv in known]
@@ -126,8 +144,11 @@ class Batch:
             made.append(room)
         return made[0], made[1]
 
-    def extend(self, tokens: Sequence[Sequence[int]], *, states: bool = False) -> Output:
-        """Compute new tokens of every row, at least one each; a batch with rows of several lengths ends with that."""
+    def extend(self, tokens: Sequence[Sequence[int]], *, states: bool = False) -> Any:
+        """The model's own output for new tokens of every row, at least one each, padded on the right.
+
+        A batch with rows of several lengths ends with that.
+        """
         network, torch = self._network, self._network.torch
         new = max(map(len, tokens))
         ids = torch.zeros((len(tokens), new), dtype=torch.long)
@@ -148,8 +169,7 @@ class Batch:
             use_cache=True,
         )
         self._width += new
-        inner = [row[: len(more)] for row, more in zip(network.states(said), tokens, strict=True)] if states else []
-        return Output(network.logits(said), inner)
+        return said
 
     def kv(self, row: int) -> KV:
         """What is known of a row now: views of the batch."""

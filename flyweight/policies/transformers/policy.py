@@ -200,7 +200,7 @@ class Transformers:
         try:
             if self._network.forks:
                 batch = Batch(self._network, [self._kv.get(row) for row in rows])
-                states = batch.extend([tokens for _, tokens in parts], states=reread).states
+                states = self._network.extend(batch, [tokens for _, tokens in parts], states=reread).states
             else:
                 batch = None
                 paths = [(row.done, row.path[: row.done + len(tokens)]) for row, tokens in parts]
@@ -270,7 +270,7 @@ class Transformers:
             self._seated = rows
             for row in rows:
                 self._kv.pop(row, None)
-        output = self._batch.extend([[row.next_token] for row in rows], states=hidden)
+        output = self._network.extend(self._batch, [[row.next_token] for row in rows], states=hidden)
         return Rows(output.logits, self._scratch), output.states
 
     def _join(self, leader: Row) -> list[Row]:
