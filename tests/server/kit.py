@@ -20,6 +20,11 @@ from flyweight.server.setup import Settings, build
 from flyweight.testing import Draft, ToyPolicy
 
 SUM = [{"role": "user", "content": "Add 3 and 4 and 5."}]
+PERSON = {
+    "type": "object",
+    "properties": {"age": {"type": "integer"}, "kind": {"enum": ["a", "b"]}},
+    "required": ["age", "kind"],
+}
 
 
 PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
