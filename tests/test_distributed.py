@@ -204,8 +204,13 @@ class Thread:
     def ready(self) -> bool:
         return self.searcher.identity.done()
 
-    def status(self, *, now: bool = False) -> Status:
+    def status(self) -> Status:
         return self.searcher.status
+
+    def ask(self) -> Future[Status]:
+        future = Future[Status]()
+        future.set_result(self.searcher.status)
+        return future
 
     def submit(self, question: str) -> Future[bytes]:
         if self.dead:
@@ -282,6 +287,40 @@ def test_a_worker_killed_midway_changes_nothing(tmp_path: Path) -> None:
     [summary] = spread(tmp_path / "many.db", wanted, cluster, on_progress=kill)
     assert len(cluster.made) == 3 and summary.ending == "finished"
     assert said(tmp_path / "many.db") == said(tmp_path / "one.db")
+
+
+def test_at_the_end_all_that_have_begun_are_asked_at_once_and_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flyweight.distributed.spread.SETTLE_SECONDS", 3600.0)
+    cluster = Threads(3)
+    asked: dict[str, Future[Status]] = {}
+
+    class Slow(Thread):
+        """One says how far it is only once the other has been asked; the third never loads."""
+
+        def ready(self) -> bool:
+            return self.name != "thread 2" and super().ready()
+
+        def ask(self) -> Future[Status]:
+            assert self.name != "thread 2"
+            asked[self.name] = Future()
+            if len(asked) == 2:
+                for future in asked.values():
+                    future.set_result(self.searcher.status)
+            return asked[self.name]
+
+    def worker(order: Order, room: int) -> Thread:
+        cluster.made.append(Slow(f"thread {len(cluster.made)}", order, room, None))
+        return cluster.made[-1]
+
+    def wait(progress: bench.Progress) -> None:  # both have begun before the end
+        if len(cluster.made) == 3:
+            cluster.made[1].searcher.identity.result(30)
+
+    monkeypatch.setattr(cluster, "worker", worker)
+    [summary] = spread(tmp_path / "runs.db", plans(tmp_path), cluster, on_progress=wait)
+    assert summary.ending == "finished" and sorted(asked) == ["thread 0", "thread 1"]
 
 
 def test_what_was_drawn_before_is_not_drawn_again_and_comes_back_for_later(tmp_path: Path) -> None:

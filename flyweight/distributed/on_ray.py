@@ -12,7 +12,6 @@ import itertools
 import logging
 import os
 import socket
-from concurrent import futures
 from concurrent.futures import Future
 from typing import Any
 
@@ -22,7 +21,7 @@ from flyweight.errors import BackendError, ConfigError, FlyweightError
 
 __all__ = ["RayCluster"]
 
-REACH_SECONDS = STATUS_SECONDS = 5.0
+REACH_SECONDS = 5.0
 LOCAL = "local"
 """The address that stands for a cluster of this machine alone."""
 
@@ -136,12 +135,13 @@ class RayWorker:
         """See `Worker`."""
         return self._call("search", question)
 
-    def status(self, *, now: bool = False) -> Status:
-        """The latest it has said; with `now`, what it says within a few seconds."""
-        if now:
-            futures.wait([self._asked], STATUS_SECONDS)
-            self._asked = self._call("status")
-            futures.wait([self._asked], STATUS_SECONDS)
+    def ask(self) -> Future[Status]:
+        """See `Hand`."""
+        self._asked = self._call("status")
+        return self._asked
+
+    def status(self) -> Status:
+        """The latest it has said."""
         if self._asked.done():
             if self._asked.exception() is None:
                 self._known = self._asked.result()

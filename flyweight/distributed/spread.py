@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent import futures
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 
@@ -22,6 +24,7 @@ __all__ = ["Cluster", "Hand", "summaries"]
 AHEAD = 1
 """Questions a worker holds beyond those it searches: enough for it not to wait for the driver, and few are stuck behind
 others at the end."""
+SETTLE_SECONDS = 5.0
 PAUSE = 0.2
 """Seconds between two looks at whether a worker has loaded its model."""
 
@@ -32,8 +35,11 @@ class Hand(Worker, Protocol):
     def identity(self) -> str | None:
         """What it draws from; None while it is loading. Raises what loading raised."""
 
-    def status(self, *, now: bool = False) -> Status:
-        """How far it is, as far as is known; `now` asks, and waits for it."""
+    def status(self) -> Status:
+        """How far it is, as far as is known."""
+
+    def ask(self) -> Future[Status]:
+        """Have it say how far it is, once its model is loaded; `status` knows when it has."""
 
 
 class Cluster(Protocol):
@@ -125,9 +131,8 @@ class _Elsewhere:
         return _sum([self._left, *(hand.status() for hand in self.hands)])
 
     def settle(self) -> None:
-        """Have every worker say how far it is now."""
-        for hand in self.hands:
-            hand.status(now=True)
+        """Have every worker that has begun say how far it is now, all of them within a few seconds."""
+        futures.wait([hand.ask() for hand in self.hands if hand.ready()], SETTLE_SECONDS)
 
     def close(self) -> None:
         """Give the workers up, keeping their counts."""
