@@ -14,7 +14,7 @@ from typing import cast
 from flyweight.protocols import Policy
 from flyweight.registry import Description, Registry
 
-__all__ = ["describe", "names", "plugin"]
+__all__ = ["describe", "names", "plugin", "present"]
 
 # Written out, because importing the engine to read its docstring takes most of a second.
 _BUILTIN = (
@@ -63,3 +63,11 @@ def plugin(model: str, **settings: int) -> Callable[[], Policy] | None:
     known = inspect.signature(factory).parameters
     fitting = {name: value for name, value in settings.items() if name in known}
     return partial(factory, *([argument] if colon else []), **fitting)
+
+
+def present(model: str) -> str | None:
+    """What the identity of a factory's policy begins with at present; None where only loading it can tell."""
+    name, _, argument = model.partition(":")
+    factory = _PLUGINS.factory(name) if name in _PLUGINS.names() else None
+    tell: Callable[[str], str | None] = getattr(factory, "present", lambda argument: None)
+    return tell(argument)

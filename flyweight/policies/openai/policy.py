@@ -8,19 +8,24 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
+from functools import partial
 
 from flyweight.errors import BackendError, FlyweightError
 from flyweight.policies.openai import asking
 from flyweight.policies.openai.abilities import Abilities
+from flyweight.policies.openai.probe import served
 from flyweight.policies.openai.row import Row
 from flyweight.policies.openai.service import KNOWN, Service
 from flyweight.policies.openai.spec import Spec, parse
 from flyweight.protocols import Counters, Request, Response
 from flyweight.types import Finish, Node, Sampling
 from flyweight.wire.background import lease
+from flyweight.wire.client import Client, Failure
 
 __all__ = ["OpenAI"]
 
+LOOK = 10.0
+"""Seconds for a look at which model a server has."""
 WAIT = 0.2
 """Seconds that a step waits at most for something to come back: how late a deadline is noticed."""
 
@@ -70,6 +75,20 @@ class OpenAI:
             self.close()
             raise
         self.params = self.abilities.params
+
+    @property
+    def identity(self) -> str:
+        """What is drawn from, wherever it runs and however it is asked: the model, the API, and the template's hash."""
+        able = self.abilities
+        written = f" template {able.template.sha256[:8]}" if able.template is not None else ""
+        return f"openai:{able.model} {able.api}{written}"
+
+    @staticmethod
+    def present(spec: str) -> str | None:
+        """What `identity` begins with now, the model's name; without #NAME a server is asked, None if none is there."""
+        asked = parse(spec)
+        name = asked.model or next(filter(None, map(partial(_listed, asked), asked.urls)), None)
+        return None if name is None else f"openai:{name} "
 
     @staticmethod
     def check(spec: str) -> None:
@@ -210,3 +229,15 @@ class OpenAI:
             raise BackendError("stop holds an empty string")
         if sampling.stop == self.boundary and not self.abilities.continues:
             raise BackendError(self.abilities.why)  # the first of many steps: better said before anything is drawn
+
+
+def _listed(spec: Spec, url: str) -> str | None:
+    """The model that a server lists first; None if it does not answer."""
+    background = lease()
+    client = Client(url, spec.secret(), spec.timeouts._replace(first=min(LOOK, spec.first)), 1)
+    try:
+        return background.start(served(client, spec)).result().model
+    except Failure:
+        return None
+    finally:
+        background.leave(client.close())

@@ -24,7 +24,7 @@ from flyweight.policies.openai.spec import Spec
 from flyweight.types import Message, Node, Sampling
 from flyweight.wire.client import Client, Failure
 
-__all__ = ["probe", "size"]
+__all__ = ["probe", "served", "size"]
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -46,7 +46,7 @@ ODD = Sampling(temperature=0.9, top_p=0.9, max_tokens=1, stop=("\n\n",))
 
 async def probe(client: Client, spec: Spec) -> Abilities:
     """The findings. Failure if it does not answer, has no such model, or serves neither chat nor completions."""
-    able = await _model(client, spec)
+    able = await served(client, spec)
     chat = await _chat(client, able)
     if chat is not None:
         able, asked = chat
@@ -65,8 +65,8 @@ def _wanting(able: Abilities) -> bool:
 # The model -------------------------------------------------------------------------------------------------------
 
 
-async def _model(client: Client, spec: Spec) -> Abilities:
-    """Which model it is, and what the list of models says about it."""
+async def served(client: Client, spec: Spec) -> Abilities:
+    """Which model it is, and what the list of models says about it: one request. Failure as of `probe`."""
     try:
         said = await client.get("/models")
     except Failure as failure:

@@ -9,7 +9,7 @@ from pathlib import Path
 from flyweight import textfile
 from flyweight.errors import ConfigError
 from flyweight.policies.llamacpp.template import ChatTemplate, in_words
-from flyweight.types import Message, Node
+from flyweight.types import Message, Node, digest
 
 __all__ = ["SPECIAL", "Template", "begun", "plain", "turns"]
 
@@ -23,6 +23,8 @@ class Template:
     def __init__(self, source: str, *, eos: str = "") -> None:
         """ModelError for one that does not compile. Servers put the first token of a text there themselves."""
         self._template = ChatTemplate(source, eos=eos)
+        self.sha256 = digest(source, eos)
+        """Of all that a prompt follows from."""
 
     def render(self, messages: tuple[Message, ...]) -> str:
         """The prompt up to where the assistant speaks. Contents cannot forge a special token of the usual spellings."""
