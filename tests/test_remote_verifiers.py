@@ -142,6 +142,73 @@ def test_tokens_are_those_the_server_counts_each_once() -> None:
         verifier.close()
 
 
+def test_what_came_is_charged_and_the_others_are_called_off_when_one_fails() -> None:
+    seen: list[str] = []
+
+    def answer(body: Json) -> Json:
+        said = body["messages"][-1]["content"]
+        seen.append(said)
+        return {"data": []} if "nonsense" in said else pooling(body)
+
+    def fault(number: int, path: str, body: Json) -> str | None:
+        said = str(body.get("messages"))
+        if "refused" in said:  # once the others have been heard
+            return "400" if {"slow", "It is 7." + TAG} <= set(seen) else "503"
+        seen.extend(["slow"] if "slow" in said else [])
+        return "hang" if "slow" in said else None
+
+    with Endpoint(routes={"/pooling": answer}, fault=fault) as server:
+        verifier = remote(server, "pooling", retries=50)
+        verifier.example()
+        before = len(server.calls)
+        _nodes, result = solve(verifier, "nonsense")
+        assert "form of pooling" in str(result.error)
+        assert result.usage.verifier_tokens == len(json.dumps(server.calls[before].body)) // 4
+        _nodes, result = solve(verifier, "It is 7.", "refused", "slow")
+        assert "HTTP 400" in str(result.error)
+        assert result.usage.verifier_tokens == len("It is 7." + TAG) // 4
+        server.quiet()
+        assert [call.dropped for call in server.calls if "slow" in str(call.body)] == [True]
+        verifier.close()
+
+
+@pytest.mark.parametrize(("count", "believed"), [(4000, True), (10**8, False), (10**400, False), (-1, False)])
+def test_a_count_that_cannot_be_is_not_believed(count: int, believed: bool) -> None:
+    def counting(body: Json) -> Json:
+        return {**pooling(body), "usage": {"prompt_tokens": count}}
+
+    with Endpoint(routes={"/pooling": counting}) as server:
+        verifier = remote(server, "pooling")
+        _nodes, result = solve(verifier, "3 + 4 = 7")
+        verifier.close()
+        size = len(json.dumps(server.calls[-1].body, ensure_ascii=False).encode())
+        assert result.usage.verifier_tokens == (count if believed else round(size / 4))
+
+
+def test_what_a_server_is_filed_under_is_what_it_says_of_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    tei = {"/info": lambda body: {"model_id": "org/reward", "model_sha": "abc"}}
+    silent = {"/v1/models": lambda body: {"data": []}, "/predict": tei_predict}
+    with Endpoint(model="prm-7B") as vllm, Endpoint(routes={**silent, **tei}) as told, Endpoint(routes=silent) as mute:
+        known, named, of_tei, addressed = (
+            remote(server, "predict", **more)
+            for server, more in ((vllm, {}), (vllm, {"model": "prm-7B", "in_flight": 3}), (told, {}), (mute, {}))
+        )
+        assert known.identity == named.identity and "prm-7B" in known.identity and vllm.url not in known.identity
+        assert "org/reward abc" in of_tei.identity and told.url not in of_tei.identity
+        assert mute.url in addressed.identity
+        assert solve(of_tei, "3 + 4 = 7")[1].error is None and "model" not in told.calls[-1].body
+        told.fault = lambda number, path, body: "503" if path == "/v1/models" and number % 2 else None
+        for each in (known, named, of_tei, addressed):
+            each.close()
+        assert "org/reward abc" in of_tei.identity, "what passes is waited for"
+        of_tei.close()
+        mute.routes = {"/predict": lambda body: [[{"label": "sk-very-secret" * 3, "score": 0.5}] * 2] * 2}
+        error = str(solve(addressed, "3 + 4 = 7")[1].error)
+        assert "[key]" in error and "sk-" not in error
+        addressed.close()
+
+
 def test_a_recipe_decides_what_is_sent() -> None:
     recipe = find(Recipe, "qwen2.5-math-prm")
     [ask] = asks("pooling", recipe, "m", "What?", ["One\nline.\n\nTwo.\n\n"], 4)
@@ -216,6 +283,8 @@ def broken(change: str) -> Any:
                 rows.append([0.5, 0.5])
             case "nan":
                 rows[0] = [0.5, math.nan]
+            case "huge":
+                rows[0] = [0.5, 10**400]
             case "infinite":
                 rows[0] = [0.5, math.inf]
             case "null":
@@ -249,6 +318,7 @@ def broken(change: str) -> Any:
         ("always short", "steps were sent"),
         ("nan", "no finite number"),
         ("infinite", "no finite number"),
+        ("huge", "no finite number"),
         ("null", "no finite number"),
         ("text", "no finite number"),
         ("bool", "no finite number"),
@@ -344,16 +414,17 @@ def test_the_command_line_form_makes_what_the_class_makes() -> None:
 def test_scores_are_kept_in_a_store(tmp_path: Path) -> None:
     with Endpoint(routes={"/pooling": pooling}) as server:
         told = []
+        calls = []
         for _ in range(2):
-            verifier = remote(server, "pooling")
+            verifier = remote(server, "pooling", model="prm-7B")
             with Store(tmp_path / "store") as store:
                 runner = Runner(ToyPolicy(), {"v": store.verifier(verifier)}, answers=BoxedAnswers())
                 result = runner.solve(Problem("p", "Add 3 and 4."), strategies.bind("best_of_n", {"n": 3}))
             verifier.close()
             told.append((result.error, result.best and result.best.score, result.usage.verifier_tokens))
-            calls = len(server.calls)
+            calls.append(len(server.calls))
         assert told[0] == told[1] and told[0][0] is None and told[0][1] is not None
-        assert calls == len(server.calls), "the second time nothing is asked"
+        assert calls[0] == calls[1], "the second time nothing is asked"
 
 
 def test_policy_and_verifier_work_at_the_same_time_and_the_trace_shows_it(tmp_path: Path) -> None:

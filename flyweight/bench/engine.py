@@ -32,9 +32,9 @@ class CannotLoad(BaseException):
 class Engine:
     """A model that runs share, behind a store.
 
-    `identity` is what the store files its draws under: of a file the hash and the encoding that runs, else what it was
-    asked for as and the policy's name. Known from an earlier run, the model is loaded when it is first needed, in that
-    encoding; otherwise at once.
+    `identity` is what the store files its draws under: of a file the hash and the encoding that runs, else what the
+    policy says of itself (`identity`), else what it was asked for as and the policy's name. Known from an earlier run,
+    the model is loaded when it is first needed, in that encoding; otherwise at once.
     """
 
     def __init__(
@@ -105,6 +105,8 @@ class Engine:
     def _identity(self, policy: Policy) -> str:
         if self._file is not None:
             return f"{self._file} {getattr(getattr(policy, 'weights', None), 'kind', 'file')}"
+        if isinstance(own := getattr(policy, "identity", None), str):
+            return own
         return policy.name if policy.name == self.model else f"{self.model} ({policy.name})"
 
 
@@ -121,18 +123,23 @@ def run_of(store: Store, configuration: Mapping[str, Any]) -> RunInfo | None:
 def recorded(store: Store, configuration: Mapping[str, Any]) -> str | None:
     """What the run of this configuration was drawn from, else the latest run of its model; None if there is none.
 
-    ConfigError if that run's was another one, ModelError as of `file_of`.
+    ConfigError if that run's was another one, ModelError as of `file_of`. A server that does not say which model it has
+    now is taken to have the same; it is asked again before anything is drawn.
     """
+    from flyweight import policies
+
     model = configuration["model"]
     file = file_of(model)
+    now = policies.present(model) if file is None else f"{file} "
     found = None
     for run in store.runs():
         mine = run.configuration == configuration
         for name, identity in run.models.items():
-            same = name == model if file is None else identity.startswith(f"{file} ")
+            same = (file is not None or name == model) and identity.startswith(now or "")
             if mine and not same:
                 was = f"run {run.id} was drawn from {_short(identity)}"
-                raise ConfigError(f"{was}; {model} is another file now ({file}): use another --out")
+                what = f"file now ({file})" if file is not None else f"model now ({str(now).strip()})"
+                raise ConfigError(f"{was}; {model} is another {what}: use another --out")
             found = identity if same else found
         if mine:
             break

@@ -332,9 +332,12 @@ def _judge(name: str) -> Verifier:
 def filed_as(name: str, judge: Verifier | None) -> str:
     """What a verifier's scores are filed under; empty for its own settings.
 
-    Of a name with parts: a Python callable's module and the files named may change, and the scores with them.
+    Of a name with parts: a Python callable's module and the files named may change, and the scores with them. What runs
+    elsewhere says itself which model it is; its address and what it is asked at a time do not matter.
     """
-    if judge is None or ":" not in name:
+    from flyweight.verifiers.remote import Remote  # late: few runs have one
+
+    if judge is None or ":" not in name or isinstance(judge, Remote):
         return ""
     held = getattr(judge, "function", type(judge))
     files = [Path(part) for part in re.split("[:@=()]", name)]

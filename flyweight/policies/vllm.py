@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from flyweight import huggingface, models
 from flyweight.errors import BackendError, ConfigError, ModelError
 from flyweight.policies.llamacpp.admission import admitted
 from flyweight.policies.llamacpp.row import Row, reason
@@ -14,7 +16,7 @@ from flyweight.policies.llamacpp.sampler import Drawn
 from flyweight.policies.llamacpp.tokens import Tokens
 from flyweight.policies.transformers.vocabulary import HuggingFace
 from flyweight.protocols import Counters, Request, Response
-from flyweight.types import Finish
+from flyweight.types import Finish, digest
 
 __all__ = ["VLLM"]
 
@@ -78,9 +80,11 @@ class VLLM:
             raise ModelError(f"vLLM cannot run {reference}: {reason(error)}") from error
         config = self._engine.model_config
         dtype = str(config.dtype).removeprefix("torch.")
-        self.name = f"{os.path.basename(model.rstrip('/')) if os.path.isdir(model) else model} {dtype} vllm"
+        folder = _folder(model, revision)
+        self.name = self.identity = _name(model, dtype, folder)
+        """With the weights' hash, without the share of memory: what is drawn is filed under it."""
         self.boundary: tuple[str, ...] = ("\n\n",)
-        self.params = _parameters(model, revision)
+        self.params = huggingface.parameters(folder, head=True)
         generation = config.try_get_generation_config() or {}
         ends = generation.get("eos_token_id", [])
         self._vocabulary = HuggingFace(
@@ -216,11 +220,15 @@ def _share(text: str) -> float:
     return value
 
 
-def _parameters(model: str, revision: str) -> int:
-    from flyweight import huggingface
-
+def _folder(model: str, revision: str) -> Path:
     reference = model if os.path.isdir(model) else f"hf:{model}@{revision}" if revision else f"hf:{model}"
-    return huggingface.parameters(huggingface.folder(reference), head=True)
+    return huggingface.folder(reference)
+
+
+def _name(model: str, dtype: str, folder: Path) -> str:
+    """What a model is called: its last name, how it runs, and the hash of the weights in its folder."""
+    sha256 = digest(*(models.digest(file) for file in sorted(folder.glob("*.safetensors"))))
+    return f"{os.path.basename(model.rstrip('/')) if os.path.isdir(model) else model} {dtype} {sha256[:8]} vllm"
 
 
 def _certainty(table: Mapping[int, Any], vocabulary: int) -> float:

@@ -21,7 +21,7 @@ from flyweight.protocols import Models
 from flyweight.types import Node, Problem, Score
 from flyweight.verifiers import remote_apis as apis
 from flyweight.verifiers.recipes import Recipe, RewardRecipe, find
-from flyweight.verifiers.trained import Rated, whole
+from flyweight.verifiers.trained import whole
 from flyweight.wire.address import addresses, key
 from flyweight.wire.background import Background, lease
 from flyweight.wire.client import Client, Failure, Timeouts
@@ -31,8 +31,19 @@ __all__ = ["Remote"]
 
 FORM = "remote:URL[,URL...]:api=pooling:recipe=qwen2.5-math-prm"
 Squash = Literal["auto", "none", "sigmoid", "softmax"]
+TEMPLATE_TOKENS = 4096
+"""Most that a server's template may add to a solution; a count beyond that and the bytes sent is wrong."""
 NEAR = 0.01
 """How far from 1 the sum of probabilities may be that a server has rounded."""
+
+
+class _Serving(NamedTuple):
+    """What a server says of itself."""
+
+    model: str = ""
+    """What to call its model in requests; empty where it has no need of a name."""
+    weights: str = ""
+    """Which model that is; empty where nobody says."""
 
 
 class _Wire(NamedTuple):
@@ -46,7 +57,8 @@ class Remote:
     Solutions are put in the form of a recipe (docs/prm.md) and sent to one or several URLs. Before the first score a
     right and a wrong solution are, and a server that does not return a number for each of their steps, or prefers the
     wrong one, is an error; so is every answer without exactly one finite score for all that was sent. A path without
-    text scores 0 and is not sent. Costs the tokens that the server counts, else a quarter of the bytes sent.
+    text scores 0 and is not sent. Costs the tokens that the server counts, else a quarter of the bytes sent, of every
+    answer that came, be it of use or not.
 
     Source: Lightman et al. 2023 (2305.20050) and Cobbe et al. 2021 (2110.14168); APIs of vLLM and Hugging Face's TEI.
     """
@@ -108,63 +120,71 @@ class Remote:
         """Whether numbers are still to be squashed; known once the server has been tried."""
         self._trying: asyncio.Lock | None = None
         self._tried: tuple[float, float] | None = None
+        self._serving: _Serving | None = None
 
     @property
     def identity(self) -> str:
-        """What its scores are filed under."""
-        shown = (self.urls, self.api, repr(self.recipe), self.model, self.label, self.squash)
-        return f"remote {shown!r}"
+        """What its scores are filed under: the model and how it is read, wherever it runs.
+
+        Without `model` the server is asked; one that does not tell is known by its address. BackendError if none is
+        there.
+        """
+        try:
+            serving = self._connected().background.start(self._described()).result()
+        except Failure as failure:
+            raise self._error(failure) from None
+        return f"remote {(serving.weights or self.urls, self.api, repr(self.recipe), self.label, self.squash)!r}"
 
     async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> list[Score]:
         """One Score per node. BackendError if the server cannot say."""
         began = time.perf_counter()
         solutions = [node.solution for node in nodes]
-        rated = await models.wait(self._connected().background.start(self._rate(problem.prompt, solutions)))
-        models.spent(sum(each.tokens for each in rated))
+        bill: list[int] = []
+        try:
+            scores = await models.wait(self._connected().background.start(self._rate(problem.prompt, solutions, bill)))
+        finally:
+            models.spent(sum(bill))
         models.note(verifier=self.name, scored=len(nodes), seconds=time.perf_counter() - began)
-        return [Score(each.value, each.steps, self.name) for each in rated]
+        return scores
 
     def example(self) -> tuple[float, float]:
         """Values of the right and the wrong solution of the recipe's example, asked for now. BackendError as above."""
         try:
             return self._connected().background.start(self._example()).result()
-        except Failure as failure:
-            raise BackendError(f"{self.name}: {failure}") from None
+        except (Failure, FlyweightError) as failure:
+            raise self._error(failure) from None
 
     def close(self) -> None:
         """Release the connections; they are made again when a score is asked for."""
         if self._wire is not None:
             self._release()
-        self._wire = self._trying = None
+        self._wire = self._trying = self._tried = self._serving = self._raw = None
 
     # In the background ---------------------------------------------------------------------------------------
 
-    async def _rate(self, question: str, solutions: Sequence[str]) -> list[Rated]:
-        """The scores of every solution and what they cost; equal solutions are sent once."""
+    async def _rate(self, question: str, solutions: Sequence[str], bill: list[int]) -> list[Score]:
+        """The scores of every solution, and on the bill what they cost; equal solutions are sent once."""
         sent = list(dict.fromkeys(solution for solution in solutions if solution.strip()))
-        if not sent:
-            return [Rated(0.0, (), 0)] * len(solutions)
         try:
-            await self._example()
-            found = dict(zip(sent, await self._values(question, sent), strict=True))
+            if sent:
+                await self._example()
+            found = dict(zip(sent, await self._values(question, sent, bill), strict=True))
         except (Failure, FlyweightError) as failure:
-            raise BackendError(f"{self.name}: {failure}") from None
-        rated = []
-        for solution in solutions:
-            value, steps, tokens = found.get(solution, Rated(0.0, (), 0))
-            rated.append(Rated(value, steps, tokens))
-            if tokens:
-                found[solution] = Rated(value, steps, 0)
-        return rated
+            raise self._error(failure) from None
+        return [found.get(solution, Score(0.0, (), self.name)) for solution in solutions]
+
+    def _error(self, failure: Exception) -> BackendError:
+        """What failed, for people: what it quotes of the server without the key."""
+        return BackendError(f"{self.name}: {self._connected().pool.endpoints[0].client.shown(str(failure), 600)}")
 
     async def _example(self) -> tuple[float, float]:
         """Try the server, once: the values of a right and a wrong solution, which it must tell apart."""
         self._trying = self._trying or asyncio.Lock()
         async with self._trying:
             if self._tried is None:
-                await self._describe()
+                await self._described()
                 example = self.recipe.example
-                good, bad = await self._values(example.question, [example.good, example.bad])
+                good, bad = await self._values(example.question, [example.good, example.bad], [])
                 if good.value <= bad.value:
                     raise BackendError(
                         f"the model gives a right solution {good.value:.3f} and a wrong one {bad.value:.3f}: it "
@@ -173,41 +193,43 @@ class Remote:
                 self._tried = good.value, bad.value
         return self._tried
 
-    async def _describe(self) -> None:
-        """Which model it is, where the server tells and nobody has said."""
-        client = self._connected().pool.endpoints[0].client
-        if not self.model:
-            try:
-                listed = await client.get("/models")
-                self._named = str(listed["data"][0]["id"])
-            except (Failure, LookupError, TypeError):
-                self._named = ""  # TEI has no such list, and no need of a name
-        else:
-            self._named = self.model
-        self.params = self.params or size(self._named)
+    async def _described(self) -> _Serving:
+        """Which model it is, as a server tells where nobody has said."""
+        if self._serving is None:
+            pool = self._connected().pool
+            found = _Serving(self.model, self.model) if self.model else await pool.send(_serving)
+            self.params = self.params or size(found.model)
+            self._serving = found
+        return self._serving
 
-    async def _values(self, question: str, solutions: Sequence[str]) -> list[Rated]:
-        asked = apis.asks(self.api, self.recipe, self._named, question, solutions, self.batch)
-        answers = await asyncio.gather(*map(self._send, asked))
-        found: list[tuple[list[apis.Row], int]] = []
+    async def _values(self, question: str, solutions: Sequence[str], bill: list[int]) -> list[Score]:
+        model = (await self._described()).model
+        asked = apis.asks(self.api, self.recipe, model, question, solutions, self.batch)
+        try:
+            async with asyncio.TaskGroup() as group:  # the others end with the first that fails
+                answers = [group.create_task(self._send(ask, bill)) for ask in asked]
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        found: list[list[apis.Row]] = []
         for ask, answer in zip(asked, answers, strict=True):
-            size = len(json.dumps(ask.body, ensure_ascii=False).encode())
-            count = apis.tokens(answer) or self._estimate.tokens(size)
-            each, rest = divmod(count, len(ask.wanted))
-            several = apis.rows(self.api, answer, ask, self.label)
-            found += [(rows, each + (i < rest)) for i, rows in enumerate(several)]
+            found += apis.rows(self.api, answer.result(), ask, self.label)
         if self._raw is None:
-            self._raw = self._unsquashed([row for rows, _ in found for row in rows])
-        rated = []
-        for rows, count in found:
+            self._raw = self._unsquashed([row for rows in found for row in rows])
+        scores = []
+        for rows in found:
             values = tuple(self._squashed(row) for row in rows)
             process = isinstance(self.recipe, Recipe)
-            rated.append(Rated(values[-1] if values else 0.0, values if process else (), count))
-        return rated
+            scores.append(Score(values[-1] if values else 0.0, values if process else (), self.name))
+        return scores
 
-    async def _send(self, ask: apis.Ask) -> Any:
+    async def _send(self, ask: apis.Ask, bill: list[int]) -> Any:
+        bytes = len(json.dumps(ask.body, ensure_ascii=False).encode())
+        most = bytes + TEMPLATE_TOKENS * len(ask.wanted)
+
         async def once(endpoint: Endpoint, attempt: int) -> Any:
-            return await endpoint.client.post(f"/{self.api}", ask.body, root=True)
+            answer = await endpoint.client.post(f"/{self.api}", ask.body, root=True)
+            bill.append(apis.tokens(answer, most) or self._estimate.tokens(bytes))
+            return answer
 
         return await self._connected().pool.send(once)
 
@@ -262,3 +284,25 @@ class Remote:
 
 def _release(wire: _Wire) -> None:
     wire.background.leave(wire.pool.close())
+
+
+async def _serving(endpoint: Endpoint, attempt: int) -> _Serving:
+    """What a server says of its model, in OpenAI's list of models or as TEI does. Failure where asking may yet help."""
+    client = endpoint.client
+    try:
+        name = str((await client.get("/models"))["data"][0]["id"])
+        return _Serving(name, name)
+    except Failure as failure:
+        if failure.retry:
+            raise
+    except (LookupError, TypeError):
+        pass
+    try:
+        said = await client.get("/info", root=True)
+        return _Serving("", f"{said['model_id']} {said.get('model_sha')}")
+    except Failure as failure:
+        if failure.retry:
+            raise
+    except (LookupError, TypeError, AttributeError):
+        pass
+    return _Serving()

@@ -6,7 +6,6 @@ number for everything that was asked is an error, never filled up or cut.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
@@ -14,6 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from flyweight.errors import BackendError, ConfigError
 from flyweight.policies.openai.prompt import SPECIAL, plain
 from flyweight.verifiers.recipes import Recipe, RewardRecipe
+from flyweight.wire.client import finite
 
 __all__ = ["APIS", "Api", "Ask", "Row", "asks", "fits", "rows", "tokens"]
 
@@ -117,8 +117,9 @@ def rows(api: Api, answer: object, ask: Ask, label: str) -> list[list[Row]]:
         if len(each) != wanted:
             raise BackendError(f"{wanted} steps were sent, and scores of {len(each)} came back")
         for number in (number for row in each for number in row):
-            if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-                raise BackendError(f"a score is {number!r:.40}, which is no finite number")
+            if finite(number) is None:
+                what = number if isinstance(number, float) else type(number).__name__
+                raise BackendError(f"a score is {what}, which is no finite number")
     widths = {len(row) for each in found for row in each}
     if len(widths) > 1 or 0 in widths:
         raise BackendError(f"scores have different numbers of classes: {sorted(widths)}")
@@ -155,16 +156,16 @@ def _labelled(entries: Sequence[Json], label: str) -> Any:
     names = {f"LABEL_{label}", label} if label.isdigit() else {label or "LABEL_1"}
     fitting = [entry["score"] for entry in entries if entry["label"] in names]
     if len(fitting) != 1:
-        known = ", ".join(str(entry["label"])[:40] for entry in entries[:8])
+        known = ", ".join(str(entry["label"]) for entry in entries[:8])
         raise BackendError(f"the classes are {known}: say which is the good one, as label=NAME")
     return fitting[0]
 
 
-def tokens(answer: object) -> int | None:
-    """Tokens that were computed; None where the server does not say."""
+def tokens(answer: object, most: int) -> int | None:
+    """Tokens that were computed, at most so many; None where the server does not say, or what cannot be."""
     usage = answer.get("usage") if isinstance(answer, dict) else None
     count = (usage.get("prompt_tokens") or usage.get("total_tokens")) if isinstance(usage, dict) else None
-    return count if isinstance(count, int) and 0 < count < 10**9 else None
+    return count if isinstance(count, int) and 0 < count <= most else None
 
 
 def _safe(recipe: Recipe | RewardRecipe, text: str) -> str:
