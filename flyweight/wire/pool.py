@@ -70,6 +70,13 @@ class Endpoint:
         """It wants no request before that."""
         self._until = max(self._until, until)
 
+    def limited(self, now: float, after: float | None) -> None:
+        """It wants fewer requests: none for `after` seconds; where it does not say, for a rest that grows in vain."""
+        self._failures = 0
+        if after is None and now >= self._until:  # not one of several that were refused together
+            after, self._rest = self._rest, min(LONGEST_REST, 2 * self._rest)
+        self.hold(now + (after or 0.0))
+
     def bench(self, now: float) -> None:
         """It is the wrong one to ask: from now on a trial at times, whether that has been put right."""
         self.misplaced, self._failures = True, FAILURES
@@ -121,15 +128,14 @@ class Pool:
                 try:
                     result = await work(endpoint, attempt)
                 except Failure as failure:
-                    caught = failure
-                    pause, limited = 0.0, failure.status == LIMITED
+                    caught, pause = failure, 0.0
                     if not self._note(endpoint, failure):
+                        limited = failure.status == LIMITED
                         free = limited and waited < LONGEST_AFTER
                         charged += not free
-                        pause = self._pause(failure, attempt, None if free else charged)
-                    if limited:
-                        endpoint.hold(_now() + (pause if failure.after is None else failure.after))
-                        waited += pause
+                        after = endpoint.wakes(_now()) if limited else failure.after
+                        pause = self._pause(failure, attempt, None if free else charged, after)
+                        waited += pause if limited else 0.0
                 else:
                     endpoint.succeeded()
                     return result
@@ -144,13 +150,16 @@ class Pool:
         for endpoint in self.endpoints:
             await endpoint.client.close()
 
-    def _pause(self, failure: Failure, attempt: int, charged: int | None) -> float:
-        """Seconds until the next try; raises the failure if there is to be none. `charged`: tries so far that count."""
+    def _pause(self, failure: Failure, attempt: int, charged: int | None, after: float | None) -> float:
+        """Seconds until the next try, at least `after`; raises the failure if there is to be none.
+
+        `charged`: tries so far that count.
+        """
         if not failure.retry or failure.hopeless:
             raise failure
         if charged is not None and (charged > self._retries or not self.backoff.allowed()):
             raise Failure(f"{failure} ({attempt} {'try' if attempt == 1 else 'tries'})", retry=False) from None
-        return self.backoff.delay(attempt, failure.after)
+        return self.backoff.delay(attempt, after)
 
     def _note(self, endpoint: Endpoint, failure: Failure) -> bool:
         """Take down what a failure says about its endpoint; whether the request belongs to the others."""
@@ -160,7 +169,9 @@ class Pool:
             log.warning("%s is not asked for now, the others are: %s", endpoint.url, failure)
             endpoint.bench(_now())
             return True
-        if not failure.sick:
+        if failure.status == LIMITED and not failure.hopeless:
+            endpoint.limited(_now(), failure.after)
+        elif not failure.sick:
             endpoint.succeeded()
         elif endpoint.failed(_now()):
             log.warning("%s failed %d times in a row and is left alone for a while", endpoint.url, FAILURES)

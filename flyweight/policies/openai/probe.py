@@ -118,7 +118,7 @@ async def _chat(client: Client, able: Abilities) -> tuple[Abilities, int] | None
     extra["timings_per_token"] = True
     spared = extra.keys() & set(asking.SPARED)
     limit = "max_tokens"
-    for _ in range(7):
+    for _ in range(8):
         try:
             said = await _ask(client, able, TALK, limit=limit, tokens=2, **extra)
             break
