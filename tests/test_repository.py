@@ -249,13 +249,11 @@ def test_ci_runs_the_documented_command() -> None:
 
 
 INDEXES = [path for path in SOURCES if path.name == "__init__.py" and indexed(path)]
-BEHIND = {"openai"}
-"""Packages whose index is being corrected elsewhere."""
 
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in INDEXES if path.parent.name not in BEHIND],
+    INDEXES,
     ids=lambda path: str(path.parent.relative_to(ROOT)),
 )
 def test_an_index_of_modules_names_each_of_its_folder(path: Path) -> None:

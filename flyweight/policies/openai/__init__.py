@@ -8,5 +8,6 @@ asking.py     the bodies of requests
 reply.py      a choice as it comes in: stop strings, caps, log-probabilities
 usage.py      what an answer cost, by the server's count where it makes sense
 row.py        a request of the runner over all its tries
+service.py    what happens to requests in the background: endpoint, tries, answer, cost
 policy.py     OpenAI: the policy
 """
