@@ -5,8 +5,8 @@
     python -m benchmarks.optimal_headline --draw --only mbpp
 
 What was recorded goes to results/headline, and from there into docs/compute-optimal.md by `python -m
-benchmarks.optimal`. Every task has a store of its own under --runs, begun with what results/pools holds. Seconds and
-memory are measured apart from that: there much of a row is taken from the rows before it.
+benchmarks.optimal`. Every task has a store of its own under --runs, begun with what results/headline holds of it, else
+results/pools. Seconds and memory are measured apart from that: there much of a row is taken from the rows before it.
 """
 
 from __future__ import annotations
@@ -107,8 +107,10 @@ def record(task: Task, folder: Path) -> None:
     new = not path.exists()
     wanted = plans(task)
     with Store(path) as store:
-        if new and (POOLS / f"{task.name}.jsonl.xz").exists():
-            store.load(POOLS / f"{task.name}.jsonl.xz")
+        for pool in (FOLDER / f"{task.name}.jsonl.xz", POOLS / f"{task.name}.jsonl.xz") if new else ():
+            if pool.exists():
+                store.load(pool)
+                break
         rows: dict[str, Any] = {}
         for row, plan in wanted.items():
             [summary] = bench.execute(store, [plan], on_progress=show)
@@ -132,7 +134,8 @@ def record(task: Task, folder: Path) -> None:
                     for each in searches
                 },
             }
-    FOLDER.mkdir(parents=True, exist_ok=True)
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        store.dump(FOLDER / f"{task.name}.jsonl.xz", precision="none")
     held = {"task": task.name, "rows": rows}
     (FOLDER / f"{task.name}.json").write_text(json.dumps(held, indent=0) + "\n", "utf-8")
 
