@@ -144,7 +144,7 @@ def test_float16_keeps_three_digits(store: Store, other: Store, tmp_path: Path) 
 
 
 def test_without_log_probabilities_a_store_is_to_read(store: Store, other: Store, tmp_path: Path) -> None:
-    """Searches, texts, scores and grades come along; no draw is taken for one that has lost its log-probabilities."""
+    """Searches, texts, scores, grades and means come along; no draw is taken for one that has lost its numbers."""
     run(store, "best_of_n", 4, "rule")
     (id,) = [run.id for run in store.runs()]
     grader = store.grader(lambda problem, text: Grade("wrong", "no"), "t")
@@ -153,12 +153,21 @@ def test_without_log_probabilities_a_store_is_to_read(store: Store, other: Store
     other.load(tmp_path / "x.gz")
     for was, now in zip(store.samples(id), other.samples(id), strict=True):
         assert (was.node.text, was.node.tokens, was.scores) == (now.node.text, now.node.tokens, now.scores)
-        assert was.node.logprobs and not now.node.logprobs and not now.node.certainty
+        assert was.node.certainty and not now.node.certainty
+        assert now.node.mean_logprob == pytest.approx(was.node.mean_logprob, rel=1e-6), "ties are broken as before"
     results = [[(search.result.answer, search.result.usage) for search in each.searches(id)] for each in (store, other)]
     assert results[0] == results[1]
+    other.dump(tmp_path / "again.gz", "none")
+    assert (tmp_path / "again.gz").read_bytes() == (tmp_path / "x.gz").read_bytes()
     known = other.grader(lambda problem, text: Grade("undecided"), "t")
     assert {grade.value for grade in known.grades(SUMS[0], [sample.node for sample in other.samples(id)])} == {"wrong"}
     assert run(other, "self_consistency", 4)[1] == 4 * len(SUMS), "drawn anew"
+
+
+def test_without_log_probabilities_their_mean_stays() -> None:
+    written = Content.of("ab", (1, 2, 3), (-1.0, -3.0, -5.0), (4.0, 5.0, 6.0))
+    assert portable._level(written) == Content.of("", (), (-3.0, -3.0, -3.0), ()).logprobs
+    assert portable._level(Content.of("ab", (1, 2), (-1.0,), ())) == b"", "a token has none: no mean to tell"
 
 
 def test_equal_stores_give_equal_bytes(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ Examples:
   flyweight bench pack to-read.jsonl.xz --precision none
 
 Equal stores give equal files. With float16 log-probabilities keep three significant digits, at about
-6 bytes a token; float32 is exact. With none they are left out, which makes a quarter of the size:
+6 bytes a token; float32 is exact. With none a text keeps their mean alone, a quarter of the size:
 reports, exports and the viewer read searches, texts, scores and grades, but nothing can be drawn or
 scored on from there.
 """

@@ -242,9 +242,10 @@ class Store:
 
         A name that ends in .xz makes it a third smaller than gzip does, in some more seconds. Equal stores give equal
         bytes. With "float16" log-probabilities and certainties keep three significant digits (so does their mean):
-        about 6 bytes a token gzipped, and every key still finds what it found; "float32" is exact; "none" leaves them
-        out, a quarter of the size: searches with their texts, scores and grades can be read, but not drawn from or
-        scored again. The file is written whole or not at all. StoreError if it cannot be, or if the store is damaged.
+        about 6 bytes a token gzipped, and every key still finds what it found; "float32" is exact; with "none" a text
+        keeps only the mean of its log-probabilities, a quarter of the size: searches with their texts, scores and
+        grades can be read, but not drawn from or scored again. The file is written whole or not at all. StoreError if
+        it cannot be, or if the store is damaged.
         """
         return dump(self._database, Path(path), precision)
 

@@ -4,8 +4,9 @@ The first line says what the file is, the last how many rows it has; between the
 and contents, each row an object whose first name says which. Every table has an order of its own making, so equal
 stores give equal bytes. Texts are readable, token ids are numbers; log-probabilities and certainties are base64 of
 little-endian floats, first the high bytes of all of them, then the low ones, which packs better. With precision "none"
-they stay behind, and so do the units by which draws and scores are found again: the file is to read. Checksums of rows
-are made anew; a content is named by the sum over what the file holds of it, and everything refers to it by that name.
+a text keeps the mean of its log-probabilities alone, which breaks ties, and the units by which draws and scores are
+found again stay behind: the file is to read. Checksums of rows are made anew; a content is named by the sum over what
+the file holds of it, and everything refers to it by that name.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
+import math
 import struct
 import zlib
 from collections import Counter
@@ -165,6 +167,11 @@ class _Dump:
                 row: Json = {"content": name.hex(), "text": text_value(content.text)}
                 if content.tokens:
                     row["tokens"] = unpack("i", content.tokens)
+                if self._precision == "none":
+                    if content.logprobs:
+                        row["mean"] = float(f"{unpack('f', content.logprobs)[0]:.9g}")  # all that a float32 holds
+                    yield "contents", row
+                    continue
                 for column in ("logprobs", "certainty"):
                     if floats := getattr(content, column):
                         row[column] = floats_value(floats, self._precision)
@@ -185,7 +192,7 @@ class _Dump:
         if self._precision == "float32":
             return content
         if self._precision == "none":
-            return Content(content.text, content.tokens, b"", b"")
+            return Content(content.text, content.tokens, _level(content), b"")
         floats = (floats_bytes(floats_value(data, "float16")) for data in (content.logprobs, content.certainty))
         return Content(content.text, content.tokens, *floats)
 
@@ -195,6 +202,14 @@ class _Dump:
     def _check(self, row: list[Any], check: bytes, what: str) -> None:
         if mark(*row) != check:
             raise self._database.damaged(what)
+
+
+def _level(content: Content) -> bytes:
+    """A log-probability for each token, the mean of all; none where not every token has one."""
+    values = unpack("f", content.logprobs)
+    if not values or len(content.logprobs) != len(content.tokens):
+        return b""
+    return pack("f", [math.fsum(values) / len(values)] * len(values))
 
 
 # Loading -------------------------------------------------------------------------------------------------------
@@ -338,8 +353,13 @@ class _Load:
 
     def _content(self, row: Json) -> Iterator[Batch]:
         sum = name_bytes(row["content"], 16)
-        floats = (floats_bytes(row[column]) if column in row else b"" for column in ("logprobs", "certainty"))
-        content = Content(text_bytes(row["text"]), pack("i", row.get("tokens", ())), *floats)
+        tokens = row.get("tokens", ())
+        logprobs, certainty = (
+            floats_bytes(row[column]) if column in row else b"" for column in ("logprobs", "certainty")
+        )
+        if "mean" in row:
+            logprobs = pack("f", [row["mean"]] * len(tokens))
+        content = Content(text_bytes(row["text"]), pack("i", tokens), logprobs, certainty)
         if content.sum != sum:
             raise ValueError("the text is not what its sum says")
         content.string  # noqa: B018 (UnicodeDecodeError, a ValueError, if it is no text)
