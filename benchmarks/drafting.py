@@ -33,8 +33,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.cassette import Cassette, Recorded
-from benchmarks.default_strategy import MAX_TOKENS, QUESTIONS, RECORDINGS, ROOT, SMALL
-from benchmarks.rig import table
+from benchmarks.default_strategy import MAX_TOKENS, QUESTIONS, RECORDINGS, SMALL
+from benchmarks.rig import ROOT, table
 from flyweight import models, strategies, tasks
 from flyweight.runner import Runner
 from flyweight.types import Finish, Sampling

@@ -12,6 +12,7 @@ results/pools. Seconds and memory are measured apart from that: there much of a 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -50,12 +51,14 @@ class Task(NamedTuple):
     name: str
     plan: Plan
     primary: bool
+    kept: bool = True
+    """Whether its recordings are kept beside the figures; what was drawn of GSM8K is in results/pools."""
 
 
 TASKS = (
     Task("humaneval", Plan("humaneval"), True),
     Task("mbpp", Plan("mbpp", split="test"), True),
-    Task("gsm8k", Plan("gsm8k", split="test", limit="150"), False),
+    Task("gsm8k", Plan("gsm8k", split="test", limit="150"), False, kept=False),
     Task("math500", Plan("math500", limit="60", by="level", max_tokens=1024), False),
 )
 
@@ -135,9 +138,10 @@ def record(task: Task, folder: Path) -> None:
                 },
             }
         FOLDER.mkdir(parents=True, exist_ok=True)
-        store.dump(FOLDER / f"{task.name}.jsonl.xz", precision="none")
-    held = {"task": task.name, "rows": rows}
-    (FOLDER / f"{task.name}.json").write_text(json.dumps(held, indent=0) + "\n", "utf-8")
+        if task.kept:
+            store.dump(FOLDER / f"{task.name}.jsonl.xz", precision="none")
+    text = json.dumps({"task": task.name, "rows": rows}, separators=(",", ":"))
+    (FOLDER / f"{task.name}.json.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
 def measure(task: Task) -> None:
@@ -235,8 +239,10 @@ def front() -> str:
 
 def read(name: str) -> Mapping[str, Any] | None:
     """The rows of a task; None where it was not run."""
-    path = FOLDER / f"{name}.json"
-    found: Mapping[str, Any] | None = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else None
+    path = FOLDER / f"{name}.json.gz"
+    if not path.exists():
+        return None
+    found: Mapping[str, Any] = json.loads(gzip.decompress(path.read_bytes()))["rows"]
     return found
 
 
