@@ -1,7 +1,7 @@
 """The planner held to what really happens, and the evidence it ships.
 
     python -m benchmarks.planner                  # five configurations run for real beside predictions: 25 minutes
-    python -m benchmarks.planner --only greedy    # those whose name contains this
+    python -m benchmarks.planner --only greedy    # those whose name contains this; the others stay as they are
     python -m benchmarks.planner --questions 3    # a rough look; written nowhere
     python -m benchmarks.planner --tables         # docs/plan.md again, from results/planner.json
     python -m benchmarks.planner --evidence       # flyweight/optimal/measured.json from results: no model, two minutes
@@ -92,7 +92,7 @@ def main() -> None:
         return
     if not arguments.tables:
         compare(arguments)
-    if arguments.tables or (not arguments.only and arguments.questions == QUESTIONS):
+    if arguments.tables or arguments.questions == QUESTIONS:
         text = compared(json.loads(RESULTS.read_text("utf-8")))
         picture = "![How often right against how long](plan.svg)"
         example = f"```text\n$ flyweight {' '.join(EXAMPLE)}\n{shown_example()}```\n\n{picture}"
@@ -125,8 +125,11 @@ def compare(arguments: argparse.Namespace) -> None:
             figures["memory"] = child.close() * 1e6
         rows.append({"name": setting.name, "predicted": found, "measured": figures})
         print(compared({"machine": machine(), "questions": arguments.questions, "rows": rows[-1:]}), flush=True)
-    if not arguments.only and arguments.questions == QUESTIONS:
-        facts = {"machine": machine(), "questions": QUESTIONS, "rows": rows}
+    if arguments.questions == QUESTIONS:
+        known = {row["name"]: row for row in json.loads(RESULTS.read_text("utf-8"))["rows"]} if RESULTS.exists() else {}
+        known |= {row["name"]: row for row in rows}
+        kept = [known[setting.name] for setting in SETTINGS if setting.name in known]
+        facts = {"machine": machine(), "questions": QUESTIONS, "rows": kept}
         RESULTS.write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
 
 

@@ -277,6 +277,10 @@ class Live:
         nodes = candidates.ends(best)
         groups = candidates.groups(nodes) if nodes else []
         index = {node.key: i for i, group in enumerate(groups) for node in group}
+        if self.setting.hidden and not self.setting.keeps_states:
+            made: dict[Node, Node] = {}
+            nodes = [_without_states(node, made) for node in nodes]
+            best = None if best is None else _without_states(best, made)
         self.spend(Usage(seconds=self.setting.clock() - self.started))
         confidence, calibrated = candidates.confidence(groups, best) if best is not None else (None, False)
         wanted = self.budget.confidence
@@ -320,3 +324,13 @@ def rooted(messages: Sequence[Message]) -> Node:
 def forced(node: Node, text: str) -> Node:
     """The node followed by a text that nobody drew."""
     return Node(parent=node, text=text, tokens=None, finish=Finish.FORCED, key=digest(node.key, "append", text)[:32])
+
+
+def _without_states(node: Node, made: dict[Node, Node]) -> Node:
+    """The node and those before it without hidden states; what is shared stays shared through `made`."""
+    bare = None
+    for step in (node.root, *node.steps):
+        if step not in made:
+            made[step] = replace(step, parent=bare, hidden=None)
+        bare = made[step]
+    return made[node]

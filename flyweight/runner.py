@@ -58,9 +58,9 @@ class Runner:
     ) -> None:
         """`policies` and `verifiers` by name, the first of each being the default.
 
-        `hidden` keeps hidden states on every drawn node; so does a verifier that reads them. `on_event` sees everything
-        that happens. `maps` are confidence maps of the default policy and the kind of answers: one that holds for a
-        strategy is used.
+        `hidden` keeps hidden states on every drawn node; a verifier that reads them has them kept until the search
+        ends. `on_event` sees everything that happens. `maps` are confidence maps of the default policy and the kind of
+        answers: one that holds for a strategy is used.
         """
         named = policies if isinstance(policies, Mapping) else {policies.name: policies}
         if not named:
@@ -85,6 +85,7 @@ class Runner:
             emit=self._emit,
             maps=maps,
             clock=clock,
+            keeps_states=hidden,
         )
 
     def solve(self, problem: Problem, strategy: Strategy, budget: Budget | None = None) -> Result:

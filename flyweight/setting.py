@@ -24,10 +24,13 @@ class Setting:
     sampling: Sampling
     seed: int
     hidden: bool
+    """Whether policies keep hidden states while a search is under way."""
     emit: Callable[[Event], None]
     maps: Sequence[ConfidenceMap] = ()
     """Those of the model and the kind of answers at hand."""
     clock: Callable[[], float] = time.perf_counter
+    keeps_states: bool = False
+    """Whether results keep them, too: 5 kB a token of the default model, which few ask for."""
     whole: str = ""
     """What only answers drawn in one piece can have, such as "tools"; a strategy that searches by steps is refused."""
     alternatives: int = 0

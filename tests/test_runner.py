@@ -592,3 +592,36 @@ def test_an_answer_made_of_steps_is_no_longer_than_allowed() -> None:
     [result] = finish(run, run.submit(SUM, endless, setting=replace(run.setting, longest=20)))
     # Six tokens a step: three whole ones, and what is left of the fourth.
     assert {c.node.drawn for c in result.candidates} == {20} and result.best is None
+
+
+# Hidden states -------------------------------------------------------------------------------------------------------
+
+
+class WithStates(ToyPolicy):
+    """States for every request that asks for them."""
+
+    def step(self) -> list[Response]:
+        return [replace(each, hidden=[0.5]) for each in super().step()]
+
+
+class Reads(RuleVerifier):
+    """A verifier that finds states on every node it is asked about."""
+
+    reads_states = True
+
+    async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> list[Score]:
+        assert all(step.hidden is not None for node in nodes for step in node.steps)
+        return await super().score(problem, nodes, models)
+
+
+def test_states_are_there_for_a_verifier_and_gone_with_the_search() -> None:
+    for asked in (False, True):
+        judged = {"rule": Reads(lambda question, solution: 0.5)}
+        search = Runner(WithStates(), judged, answers=BoxedAnswers(), hidden=asked)
+        result = search.solve(SUM, strategies.bind("beam_search", {"n": 4, "width": 2}))
+        assert result.error is None and result.best is not None
+        nodes = [each.node for each in result.candidates]
+        steps = [step for node in nodes for step in node.steps]
+        assert all((step.hidden is not None) == asked for step in steps)
+        assert result.best in nodes, "the chosen one is one of them"
+        assert len(set(steps)) == len({step.key for step in steps}) < len(steps), "what paths share stays shared"
