@@ -50,8 +50,8 @@ def test_a_question_is_searched_by_the_server_and_watched(served: Running) -> No
     seen = events(served.get(f"/ui/api/ask/{id}/events"))
     kinds = [event["kind"] for event in seen]
     assert kinds[0] == "start" and kinds[-1] == "end" and kinds.count("node") == 4
-    # Its seed is a new one each time, and the toy is not always right: what stands at the end is what was drawn.
-    assert seen[-1]["result"]["answer"] in {str(number) for number in range(100)}
+    # The seed is new each time and the toy may be wrong: what is told at the end stands in what was drawn.
+    assert f"boxed{{{seen[-1]['result']['answer']}}}" in json.dumps([e for e in seen if e["kind"] == "node"])
     assert served.get("/runs").json()["data"][0]["id"] == id
 
 

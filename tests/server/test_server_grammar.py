@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jsonschema_rs
@@ -16,16 +16,7 @@ from flyweight.protocols import Request, Response
 from flyweight.server import grammar
 from flyweight.testing import ToyPolicy
 from flyweight.types import Finish, Message, Node, Sampling
-from tests import tiny
 from tests.server.kit import PERSON, running
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaCpp]:
-    path = tiny.make(tmp_path_factory.mktemp("model") / "tiny.gguf")
-    policy = LlamaCpp(path, slots=16, context=400, weights="file")
-    yield policy
-    policy.close()
 
 
 def draw(policy: LlamaCpp, gbnf: str, n: int = 6) -> Sequence[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import jsonschema_rs
@@ -32,14 +31,6 @@ CLOCK = {"type": "function", "function": {"name": "clock"}}
 
 def call(name: str, **arguments: object) -> str:
     return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaCpp]:
-    path = tiny.make(tmp_path_factory.mktemp("model") / "tiny.gguf")
-    policy = LlamaCpp(path, slots=16, context=400, weights="file")
-    yield policy
-    policy.close()
 
 
 # Found in answers
