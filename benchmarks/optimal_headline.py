@@ -211,8 +211,8 @@ def headline() -> str:
     first = [task.name for task in TASKS if task.primary]
     if all(name in done for name in first):
         pooled = pool([done[name] for name in first])
-        pieces += [verdict(pooled), compared(f"{' and '.join(first)}, pooled", pooled)]
-    pieces += [compared(name, rows_of(rows)) for name, rows in done.items()]
+        pieces += [verdict(pooled), compared(f"{' and '.join(first)}, pooled", pooled, first)]
+    pieces += [compared(name, rows_of(rows), [name]) for name, rows in done.items()]
     if costs():
         pieces.append(
             "Seconds, of the whole machine with many questions in flight, and memory are those of "
@@ -290,12 +290,12 @@ def verdict(rows: Mapping[str, Any]) -> str:
     )
 
 
-def compared(name: str, rows: Mapping[str, Any]) -> str:
-    """A line per row; seconds and memory are of the task `name`."""
-    lines, taken = [], costs().get(name, {})
+def compared(name: str, rows: Mapping[str, Any], names: Sequence[str]) -> str:
+    """A line per row of the questions of some tasks."""
+    lines = []
     for row, facts in rows.items():
         marks = [each["right"] for each in facts["questions"].values()]
-        measured = taken.get(row)
+        measured = taken(names, row)
         lines.append(
             [
                 row,
@@ -319,6 +319,19 @@ def compared(name: str, rows: Mapping[str, Any]) -> str:
     failed = sum(each["error"] is not None for facts in rows.values() for each in facts["questions"].values())
     note = f" {failed} searches failed and count as wrong." if failed else ""
     return f"{name}: {len(rows[A]['questions'])} problems.{note}\n\n{table(head, lines)}\n{by_level(rows)}"
+
+
+def taken(names: Sequence[str], row: str) -> Figures | None:
+    """Seconds a question and memory of a row on these tasks; None where one of them was not measured."""
+    held = costs()
+    if not all(row in held.get(name, {}) for name in names):
+        return None
+    counts = [len((read(name) or {})[row]["questions"]) for name in names]
+    figures = [held[name][row] for name in names]
+    return {
+        "seconds": sum(n * each["seconds"] for n, each in zip(counts, figures, strict=True)) / sum(counts),
+        "peak_memory_mb": max(each["peak_memory_mb"] for each in figures),
+    }
 
 
 def by_level(rows: Mapping[str, Any]) -> str:

@@ -609,7 +609,7 @@ class Reads(RuleVerifier):
 
     reads_states = True
 
-    async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> list[Score]:
+    async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> Sequence[Score]:
         assert all(step.hidden is not None for node in nodes for step in node.steps)
         return await super().score(problem, nodes, models)
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Match, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -24,14 +24,14 @@ from flyweight.server.auth import Keys
 from flyweight.server.desk import Desk
 from flyweight.server.engine import Engine
 from flyweight.server.errors import ApiError, gone
-from flyweight.server.guard import Guard, too_large
+from flyweight.server.guard import Guard
 from flyweight.server.job import Failed, Job, Plan
-from flyweight.server.limits import Limits, parsed
+from flyweight.server.limits import parsed, read_body
 from flyweight.server.metrics import TYPE, Metrics
 from flyweight.server.schema import ChatRequest, CompletionRequest, checked
 from flyweight.server.stream import KEEPALIVE, alive, chunks, written
 
-__all__ = ["Events", "Server", "create", "read_body"]
+__all__ = ["Events", "Server", "create"]
 
 PATIENCE = 1.0
 """Seconds a stream waits for the engine's word before its headers go out: what is refused has a status until then."""
@@ -226,25 +226,6 @@ def _named(table: Sequence[Route], path: str) -> tuple[str, set[str]] | None:
         if route.matches(scope)[0] is not Match.NONE:
             return route.path.rstrip("/"), set(route.methods or ()) - {"HEAD"}
     return None
-
-
-async def read_body(request: Request, limits: Limits) -> bytes:
-    """The body. ApiError 413 for one that is too large, 408 for one that takes too long."""
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(limits.body_seconds):
-            async for part in request.stream():
-                size += len(part)
-                if size > limits.body_bytes:
-                    raise too_large(limits)
-                parts.append(part)
-    except ClientDisconnect:
-        raise gone() from None
-    except TimeoutError:
-        message = f"the body took longer than {limits.body_seconds:g} s"
-        raise ApiError(408, message, code="timeout", headers={"Connection": "close"}) from None
-    return b"".join(parts)
 
 
 async def _while_connected(request: Request, work: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-__all__ = ["ApiError", "failed", "gone", "overdue", "reused", "stopping", "too_much"]
+__all__ = ["ApiError", "failed", "gone", "overdue", "reused", "stopping", "too_large", "too_much"]
 
 TYPES = {
     400: "invalid_request_error",
@@ -80,6 +80,11 @@ def reused() -> ApiError:
     """An idempotency key came with another request than before."""
     message = "the Idempotency-Key came with another request that is still under way: give each request its own"
     return ApiError(422, message, code="idempotency_key_reused", headers={"x-should-retry": "false"})
+
+
+def too_large(most: int) -> ApiError:
+    """A body over the limit, in bytes."""
+    return ApiError(413, f"the body is larger than {most} bytes", code="body_too_large")
 
 
 def too_much(seconds: int) -> ApiError:

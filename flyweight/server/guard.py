@@ -11,7 +11,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flyweight.server.auth import Headers, Keys, check_host, check_origin
-from flyweight.server.errors import ApiError, failed
+from flyweight.server.errors import ApiError, failed, too_large
 from flyweight.server.limits import Limits
 from flyweight.server.metrics import Metrics
 from flyweight.server.ui import OPEN as PAGE
@@ -132,12 +132,7 @@ class Guard:
             raise ApiError(415, "compressed bodies are not taken", code="unsupported_media_type")
         length = next((value for name, value in headers if name == b"content-length"), b"0")
         if not length.isdigit() or len(length) > 20 or int(length) > self._limits.body_bytes:
-            raise too_large(self._limits)
-
-
-def too_large(limits: Limits) -> ApiError:
-    """A body over the limit."""
-    return ApiError(413, f"the body is larger than {limits.body_bytes} bytes", code="body_too_large")
+            raise too_large(self._limits.body_bytes)
 
 
 async def _preflight(headers: Headers, send: Callable[[Message], Any]) -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic_core import from_json
+from starlette.requests import ClientDisconnect, Request
 
 from flyweight import strategies
-from flyweight.server.errors import ApiError
+from flyweight.server.errors import ApiError, gone, too_large
 from flyweight.strategies import Value
 from flyweight.strategies.compose import inner
 
-__all__ = ["Limits", "generations", "parsed"]
+__all__ = ["Limits", "generations", "parsed", "read_body"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,25 @@ class Limits:
     """For a body to arrive."""
     header_seconds: float = 10.0
     """For the first line and the headers to arrive."""
+
+
+async def read_body(request: Request, limits: Limits) -> bytes:
+    """The body. ApiError 413 for one that is too large, 408 for one that takes too long."""
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            async for part in request.stream():
+                size += len(part)
+                if size > limits.body_bytes:
+                    raise too_large(limits.body_bytes)
+                parts.append(part)
+    except ClientDisconnect:
+        raise gone() from None
+    except TimeoutError:
+        message = f"the body took longer than {limits.body_seconds:g} s"
+        raise ApiError(408, message, code="timeout", headers={"Connection": "close"}) from None
+    return b"".join(parts)
 
 
 def parsed(body: bytes, limits: Limits) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from flyweight import api
 from flyweight.errors import FlyweightError
 from flyweight.server.errors import ApiError
 from flyweight.server.job import Failed, Job
-from flyweight.server.limits import parsed
+from flyweight.server.limits import parsed, read_body
 from flyweight.server.schema import ChatRequest, checked
 from flyweight.server.stream import alive
 from flyweight.viewer import asking
@@ -82,8 +82,6 @@ class Page:
 
     async def _ask(self, request: Request) -> Response:
         """Begin a search as a chat completion would, with the same limits; what it is called."""
-        from flyweight.server.app import read_body
-
         body = await read_body(request, self.server.service.limits)
         try:
             asked = asking.checked(parsed(body, self.server.service.limits))
