@@ -41,6 +41,7 @@ def main() -> int:
         "cases": sum(statuses.values()),
         "statuses": dict(sorted(statuses.items())),
         "target": ">= 2,000 cases, no 5xx",
+        "met": sum(statuses.values()) >= 2000 and max(statuses) < 500,
     }
     print(json.dumps(found, indent=2))
     if not options.no_save:

@@ -153,10 +153,16 @@ def machine() -> Figures:
     """What figures of speed depend on besides the program."""
     import llama_cpp
 
-    cpu = platform.machine()
-    with open("/proc/cpuinfo") as file:
-        cpu = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), cpu)
-    return {"cpu": cpu, "cpus": len(os.sched_getaffinity(0)), "llama_cpp": llama_cpp.__version__}
+    told: dict[str, str] = {}
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        told.setdefault(name.strip(), value.strip())
+    return {
+        "cpu": told.get("model name", platform.machine()),
+        "family": told.get("cpu family"),  # generations of one name: of AMD's, 25 is Zen 3 or 4 and 26 Zen 5
+        "cpus": len(os.sched_getaffinity(0)),
+        "llama_cpp": llama_cpp.__version__,
+    }
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -20,7 +20,19 @@ from flyweight.server.app import Server
 from flyweight.server.setup import Settings, build
 from flyweight.testing import Draft, ToyPolicy
 
-__all__ = ["Figures", "answers", "chat", "client", "endless", "engine", "free_port", "quantile", "rss", "served"]
+__all__ = [
+    "Figures",
+    "answers",
+    "chat",
+    "client",
+    "cpu_seconds",
+    "endless",
+    "engine",
+    "free_port",
+    "quantile",
+    "rss",
+    "served",
+]
 
 PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 Figures = dict[str, Any]
@@ -50,6 +62,12 @@ def chat(model: str, text: str, **more: Any) -> dict[str, Any]:
 def rss(process: int | str = "self") -> float:
     """Resident memory of a process, MB."""
     return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def cpu_seconds(process: int) -> float:
+    """User and system time of all threads of a process."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def endless(delay: float = 0.001) -> ToyPolicy:

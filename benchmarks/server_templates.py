@@ -40,14 +40,17 @@ def templates(model: str) -> Figures:
             _render(source)
     found = [_attempt(partial(_render, source)) for source in HOSTILE.values()]
     control = _attempt(lambda: jinja2.Template(HOSTILE["cycler globals"]).render())
+    refused, executions = (sum(each[key] for each in found) for key in ("refused", "executions"))
+    seconds, mb = (max(each[key] for each in found) for key in ("seconds", "mb"))
     return {
         "templates": len(found),
-        "refused_in_one_line": sum(each["refused"] for each in found),
-        "executions": sum(each["executions"] for each in found),
+        "refused_in_one_line": refused,
+        "executions": executions,
         "executions_of_one_in_plain_jinja": control["executions"],
-        "cpu_seconds_max": max(each["seconds"] for each in found),
-        "mb_max": max(each["mb"] for each in found),
+        "cpu_seconds_max": seconds,
+        "mb_max": mb,
         "target": "30 or more, all refused, 0 executions, <= 1 s, <= 256 MB",
+        "met": refused == len(found) >= 30 and executions == 0 and seconds <= 1 and mb <= 256,
     }
 
 

@@ -27,8 +27,9 @@ __all__ = ["background", "bind", "serve"]
 DRAIN_SECONDS = 8.0
 """For requests under way when the process is told to end."""
 CONNECTIONS = 1024
-SWITCH_SECONDS = 0.001
-"""How long the engine's thread may keep Python to itself while the event loop wants it; Python's own 5 ms add up."""
+SWITCH_SECONDS = 0.0001
+"""How long the engine's thread may keep Python to itself while the event loop wants it. The loop lets go of Python at
+every send and receive, and waits this long each time to have it back: Python's own 5 ms add up to seconds."""
 
 
 def bind(host: str, port: int) -> socket.socket:

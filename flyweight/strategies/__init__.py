@@ -145,7 +145,11 @@ def load(name: str) -> Callable[..., object]:
 
 def describe(name: str) -> Description:
     """Name, summary, source, cost, use and parameters, read from the function."""
-    function = load(name)
+    return _described(name, load(name))
+
+
+@functools.lru_cache  # a server asks this several times of every request, and a signature takes 50 µs to read
+def _described(name: str, function: Callable[..., object]) -> Description:
     doc = inspect.getdoc(function) or ""
     parameters = []
     for parameter in inspect.signature(function).parameters.values():

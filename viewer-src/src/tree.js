@@ -45,10 +45,11 @@ export function Tree({ search, whole = search, chosen, onChoose, zoom = 1, heigh
   const radius = clamp(gap * 0.4, rows > 300 ? 2 : 3.2, 7);
   const named = gap >= 11;
 
-  // What matters is drawn last, on top.
+  // What matters is drawn last, on top. Everything else keeps its turn: an element that changes places cannot glide.
   const edges = nodes.filter((node) => node.parent && place.has(node.parent.key));
   edges.sort((a, b) => weight(a, marked) - weight(b, marked));
-  return html`<div class="tree" ref=${frame} style=${{ maxHeight: `${height}px` }}>
+  const growing = whole === search && !search.result;
+  return html`<div class="tree ${growing ? "growing" : ""}" ref=${frame} style=${{ maxHeight: `${height}px` }}>
     <svg width=${wide} height=${tall} role="tree" aria-label="Search tree">
       <g class="edges">
         ${edges.map(
@@ -64,7 +65,7 @@ export function Tree({ search, whole = search, chosen, onChoose, zoom = 1, heigh
   </div>`;
 }
 
-const weight = (node, marked) => (marked.has(node.key) ? 3 : node.selected ? 2 : node.state === "pruned" ? 0 : 1);
+const weight = (node, marked) => (marked.has(node.key) ? 2 : node.state === "selected" ? 1 : 0);
 
 function Dot({ node, point, radius, named, marked, chosen, onChoose }) {
   const classes = `node ${node.state} ${marked ? "marked" : ""} ${chosen ? "chosen" : ""} heat-${heat(node.score?.value)}`;
