@@ -74,6 +74,15 @@ def test_seeds_count_and_company_does_not(policy: VLLM) -> None:
         assert all(value <= 0 for value in response.logprobs) and all(value >= 0 for value in response.certainty)
 
 
+def test_prompts_that_do_not_fit_into_one_pass_are_drawn_from_with_their_seeds(policy: VLLM) -> None:
+    requests = [draw(700 + i, prompt(f"question {i} " + f"and so on, {i}, " * 60), max_tokens=4) for i in range(16)]
+    together = run(policy, requests)
+    assert sum(r.prompt_tokens for r in together) > policy._engine.vllm_config.scheduler_config.max_num_batched_tokens
+    assert [r.error for r in together] == [None] * 16
+    last = run(policy, [replace(requests[-1], id=800)])[0]
+    assert last.tokens == together[-1].tokens
+
+
 def test_prefixes_are_computed_once_and_everything_is_accounted_for(policy: VLLM) -> None:
     before = totals(policy.counters)
     root = prompt("a prompt of its own, long enough for a few blocks of tokens " * 3)

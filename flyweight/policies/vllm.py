@@ -71,6 +71,8 @@ class VLLM:
                     "max_num_seqs": slots,
                     "enable_prefix_caching": True,
                     "async_scheduling": False,
+                    # A prompt computed in parts sets its request's random numbers back, which torch cannot do on a CPU.
+                    "enable_chunked_prefill": False if vllm.platforms.current_platform.is_cpu() else None,
                     "max_logprobs": LIKELIEST,
                     **more,
                 }
