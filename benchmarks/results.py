@@ -118,7 +118,7 @@ def record(part: Part, folder: Path, load: bench.Load | None) -> Report:
         plans = [*part.plans, *part.speed]
         summaries = bench.execute(store, plans, on_progress=show, load=load)
         print()
-        if any(summary.calls for summary in summaries) or not pool.exists():
+        if any(summary.calls or summary.readings for summary in summaries) or not pool.exists():
             POOLS.mkdir(parents=True, exist_ok=True)
             store.dump(pool)
         return Report.of(store, [summary.run for summary in summaries[: len(part.plans)]])

@@ -257,9 +257,11 @@ def spread(path: Path, plans: list[bench.Plan], cluster: Any, **options: Any) ->
         return list(distributed.summaries(store, bench.check(plans), cluster, on_progress=on_progress, **options))
 
 
-@pytest.mark.parametrize("strategy", ["self_consistency", "beam_search"])
-def test_the_record_is_that_of_one_machine(tmp_path: Path, strategy: str) -> None:
-    wanted = plans(tmp_path, strategy=strategy, verifier="arithmetic" if strategy == "beam_search" else None)
+@pytest.mark.parametrize(
+    ("strategy", "verifier"), [("self_consistency", None), ("beam_search", "arithmetic"), ("best_of_n", "p_true")]
+)
+def test_the_record_is_that_of_one_machine(tmp_path: Path, strategy: str, verifier: str | None) -> None:
+    wanted = plans(tmp_path, strategy=strategy, verifier=verifier)
     with Store(tmp_path / "one.db") as store:
         [alone] = bench.execute(store, wanted)
     cluster = Threads(3)
@@ -267,7 +269,8 @@ def test_the_record_is_that_of_one_machine(tmp_path: Path, strategy: str) -> Non
     assert said(tmp_path / "many.db") == said(tmp_path / "one.db")
     assert (summary.ending, summary.tally.accuracy) == ("finished", alone.tally.accuracy)
     assert summary.generated == alone.generated == summary.tally.tokens
-    assert summary.calls == alone.calls
+    assert (summary.calls, summary.readings) == (alone.calls, alone.readings)
+    assert (alone.readings > 0) == (verifier == "p_true")
     assert all(worker.given for worker in cluster.made) and len(cluster.made) == 3
     # Nothing is left to do, here or elsewhere.
     [again] = spread(tmp_path / "many.db", wanted, Threads())

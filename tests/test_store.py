@@ -16,7 +16,7 @@ from flyweight import strategies
 from flyweight.errors import BackendError, ConfigError
 from flyweight.protocols import Growth, Models, Policy, Request, Response, Search, Strategy, Until, Verifier
 from flyweight.runner import Runner
-from flyweight.store import Repeats, Store
+from flyweight.store import Fresh, Repeats, Store
 from flyweight.store.units import Content, Paths, pack, unpack
 from flyweight.testing import BoxedAnswers, Draft, RuleVerifier, ToyPolicy
 from flyweight.types import Budget, Event, Finish, Message, Node, Problem, Result, Sampling, Score, Stopped, Usage
@@ -88,7 +88,7 @@ def test_every_strategy_replays_with_the_usage_it_had(store: Store, name: str) -
     recorded = run(first, strategies.bind(name), judge=judge_of(store))
     replayed = run(again, strategies.bind(name), judge=judge_of(store))
     assert told(replayed) == told(recorded) == told(run(ToyPolicy(), strategies.bind(name), judge=RuleVerifier(rule)))
-    assert first.fresh.calls > 0 and again.fresh == (0, 0, 0, 0)
+    assert first.fresh.calls > 0 and again.fresh == Fresh()
     for counted in (first.counters, again.counters):
         assert counted.prompt_tokens == sum(r.usage.prompt_tokens for r in recorded)
         assert counted.generated_tokens == sum(r.usage.generated_tokens for r in recorded)
@@ -356,10 +356,28 @@ def test_what_a_verifier_reads_is_replayed_at_its_cost(store: Store) -> None:
     recorded, replayed = store.policy(ToyPolicy()), store.policy(ToyPolicy())
     first = run(recorded, strategy, judge=store.verifier(Counting(rule), identity="reader"))
     second = run(replayed, strategy, judge=store.verifier(Counting(rule), identity="reader"))
-    assert told(first) == told(second) and replayed.fresh.calls == 0
+    assert told(first) == told(second) and replayed.fresh == Fresh()
     assert told(first) == told(run(ToyPolicy(), strategy, judge=Counting(rule)))
     assert all(r.usage.verifier_tokens > 0 for r in second)
     assert scores(first) == scores(second)
+
+
+class Reading(RuleVerifier):
+    """Wants the hidden states of every path, which the store does not keep."""
+
+    async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> Sequence[Score]:
+        await models.states(nodes)
+        return await super().score(problem, nodes, models)
+
+
+@pytest.mark.parametrize("judge", [Counting(rule), Reading(rule)])
+def test_readings_are_no_draws(store: Store, judge: Verifier) -> None:
+    """Six problems, four draws each, and each of them read once, also where it is a stored one."""
+    drawn, found = store.policy(ToyPolicy()), store.policy(ToyPolicy())
+    run(drawn, strategies.bind("best_of_n", {"n": 2}), judge=store.verifier(judge, identity="reader"))
+    assert (drawn.fresh.calls, drawn.fresh.readings) == (12, 12)
+    run(found, strategies.bind("best_of_n", {"n": 2}), judge=store.verifier(judge, identity="another"))
+    assert found.fresh.calls == 0 and found.fresh.readings == (12 if isinstance(judge, Reading) else 0)
 
 
 def test_comparisons_are_kept(store: Store) -> None:

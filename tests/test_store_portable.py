@@ -53,7 +53,7 @@ def run(store: Store, name: str, n: int, verifier: str = "p_true") -> tuple[list
     bound = strategies.bind(name, {"n": n} if name != "greedy" else {})
     results = list(runner.run(SUMS, bound))
     record.finish()
-    return results, policy.fresh.calls + (stored.fresh.calls if verifier == "rule" else 0)
+    return results, policy.fresh.calls + policy.fresh.readings + (stored.fresh.calls if verifier == "rule" else 0)
 
 
 def by_id(results: list[Result]) -> list[Result]:

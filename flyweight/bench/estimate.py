@@ -45,6 +45,9 @@ class Estimate(NamedTuple):
     tokens: float
     """Expected of the draws that are missing; for a strategy that may stop early, at most."""
     seconds: float
+    """Of these tokens: what verifiers read is left out."""
+    reread: int
+    """Of the stored draws, those that a verifier may have read again: it goes by hidden states, which no store has."""
 
 
 def estimate(store: Store | None, job: Job) -> Estimate:
@@ -63,9 +66,10 @@ def estimate(store: Store | None, job: Job) -> Estimate:
     tokens = absent * speed.tokens
     if job.plan.budget.tokens is not None:
         tokens = min(tokens, float(job.plan.budget.tokens * len(missing)))
-    return Estimate(
-        len(job.problems), len(ended), draws, draws - absent, fixed or not missing, tokens, tokens / speed.per_second
-    )
+    stored, seconds = draws - absent, tokens / speed.per_second
+    judges = [job.verifier, *(judge for judge, _ in job.others.values())]
+    reread = stored if any(getattr(judge, "reads_states", False) for judge in judges) else 0
+    return Estimate(len(job.problems), len(ended), draws, stored, fixed or not missing, tokens, seconds, reread)
 
 
 def measured(store: Store | None, job: Job) -> Speed:
@@ -74,7 +78,8 @@ def measured(store: Store | None, job: Job) -> Speed:
     runs = [] if store is None or identity is None else [r for r in store.runs() if identity in r.models.values()]
     same = [run for run in runs if run.configuration.get("task") == job.plan.task]
     for some, of in ((same, f"{job.plan.model} on {job.plan.task}"), (runs, f"{job.plan.model} on other tasks")):
-        facts = [versions for run in some for versions in run.versions if "generated_tokens" in versions]
+        # Where nothing was drawn, the seconds went into reading for a verifier.
+        facts = [said for run in some for said in run.versions if float(said.get("generated_tokens", 0))]
         samples = sum(float(versions.get("samples", 0)) for versions in facts)
         seconds = sum(float(versions["seconds"]) for versions in facts)
         if samples and seconds:

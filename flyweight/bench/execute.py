@@ -22,7 +22,7 @@ from flyweight.bench.tally import Ending, Interruptible, Limits, Progress, Summa
 from flyweight.errors import ConfigError, ModelError
 from flyweight.protocols import Policy, Verifier
 from flyweight.runner import Runner
-from flyweight.store import Run, RunInfo, Store, StoreError
+from flyweight.store import Fresh, Run, RunInfo, Store, StoreError
 from flyweight.types import Event, Problem, Result, Sampling, Stopped
 from flyweight.verifiers import load as load_verifier
 
@@ -158,26 +158,26 @@ class Bench:
             if not missing and info.finished is not None:
                 with suppress(ModelError):  # it is not needed; but if it is there, it must be the one
                     recorded(self.store, job.configuration)
-                return self._summary(info.id, progress, "finished", 0)
+                return self._summary(info.id, progress, "finished", Fresh())
         job.ready(self.grade)
         engine = self._engine_for(job)
         versions = _versions()
         models = {job.plan.model: engine.identity}
         record = self.store.run(job.configuration, models=models, versions=versions)
         ending = self._search(job, missing, record, engine, grading, progress)
-        calls, progress.generated = engine.stored.fresh.calls, engine.generated
-        if calls:
+        fresh, progress.generated = engine.stored.fresh, engine.generated
+        if fresh.calls or fresh.readings:
             # What a later estimate goes by, and part of where the numbers come from.
             measured = {"generated_tokens": engine.generated, "seconds": round(progress.elapsed, 2)}
             measured |= {"peak_memory_mb": peak_memory_mb(), "recomputed_tokens": engine.recomputed}
-            measured |= {} if job.shape.steps else {"samples": calls}
+            measured |= {} if job.shape.steps else {"samples": fresh.calls}
             facts = {name: str(value) for name, value in measured.items()}
             self.store.run(job.configuration, models=models, versions={**versions, **facts})
         whole = len(record.stopped) == len(job.problems) and Stopped.INTERRUPTED not in record.stopped.values()
         if whole and (grading is None or not len(grading)):
             record.finish()
             ending = "finished" if ending in ("tokens", "seconds") else ending  # reached with the last search
-        return self._summary(record.id, progress, ending, calls)
+        return self._summary(record.id, progress, ending, fresh)
 
     def close(self) -> None:
         """Release the model and the threads."""
@@ -302,9 +302,9 @@ class Bench:
 
         return searching(self.store, job, engine.stored, both)
 
-    def _summary(self, run: str, progress: Progress, ending: Ending, calls: int) -> Summary:
-        generated, elapsed = progress.generated, progress.elapsed
-        return Summary(run, progress.job, progress.tally, ending, calls, generated, elapsed, peak_memory_mb())
+    def _summary(self, run: str, progress: Progress, ending: Ending, fresh: Fresh) -> Summary:
+        generated, elapsed, peak = progress.generated, progress.elapsed, peak_memory_mb()
+        return Summary(run, progress.job, progress.tally, ending, fresh.calls, generated, elapsed, peak, fresh.readings)
 
 
 def searching(store: Store, job: Job, policy: Policy, on_event: Callable[[Event], None]) -> Searches:

@@ -79,13 +79,15 @@ class Summary:
     tally: Tally
     ending: Ending
     calls: int
-    """Draws the engine made now; 0 when the store had everything."""
+    """Draws the engine made now; 0 when the store had all of them."""
     generated: int
     """Tokens it drew now."""
     elapsed: float
     """Seconds this run took now, loading left out."""
     peak_memory_mb: int
     """Most memory this process has held so far."""
+    readings: int = 0
+    """What the engine read for verifiers now, without drawing."""
 
 
 class Interruptible(Protocol):

@@ -154,4 +154,9 @@ class How:
             "On record: searches that ended. Draws: what is asked of the model for the other questions; in the store:\n"
             "of those, drawn before by any run. Runs further down may find what those above them draw."
         )
+        if again := ", ".join(f"{each.reread:,} for {job.label}" for job, each in found if each.reread):
+            typer.echo(
+                "Not counted: draws in the store that verifiers read again, as their hidden states are not there,\n"
+                f"at most {again}."
+            )
         return 0

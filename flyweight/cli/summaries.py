@@ -95,6 +95,7 @@ def facts(summary: bench.Summary) -> dict[str, object]:
         "generated_tokens": tally.tokens,
         "ending": summary.ending,
         "new_draws": summary.calls,
+        "new_readings": summary.readings,
         "new_tokens": summary.generated,
         "seconds": round(summary.elapsed, 3),
         "peak_memory_mb": summary.peak_memory_mb,

@@ -43,6 +43,8 @@ class Status(NamedTuple):
     """Tokens its engine has drawn."""
     calls: int = 0
     """Draws its engine was asked for."""
+    readings: int = 0
+    """What its engine read without drawing."""
     searching: int = 0
 
 
@@ -128,7 +130,8 @@ class Searcher:
                 ended = runner.step()
                 live = [search for search in live if search not in ended]
                 # Before what ended is sent: whoever has all of it must not see an older one.
-                self.status = Status(engine.generated, engine.stored.fresh.calls, len(live))
+                fresh = engine.stored.fresh
+                self.status = Status(engine.generated, fresh.calls, fresh.readings, len(live))
                 for search in ended:
                     if search.broken is not None:
                         raise search.broken

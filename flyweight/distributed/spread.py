@@ -123,8 +123,9 @@ class _Elsewhere:
 
     @property
     def stored(self) -> _Count:
-        """Draws made by all of them."""
-        return _Count(Fresh(self._total.calls))
+        """What all of them drew and read."""
+        total = self._total
+        return _Count(Fresh(total.calls, readings=total.readings))
 
     @property
     def _total(self) -> Status:

@@ -66,7 +66,7 @@ class Row:
     """Searches that ended in an error; they count as wrong."""
     finished: bool
     parameters: float
-    """Of the model, from its operations per token."""
+    """Of the model; see `pools.parameters`."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,8 @@ def _order(run: Recorded) -> tuple[object, ...]:
 
 def _section(key: tuple[str, str, str], runs: Sequence[Recorded], baseline: str | None) -> Section:
     labels = _labels(runs)
-    rows = tuple(_row(run, labels[run.id]) for run in runs)
+    sizes = {name: parameters([run for run in runs if run.name == name]) for name in {run.name for run in runs}}
+    rows = tuple(_row(run, labels[run.id], sizes[run.name]) for run in runs)
     return Section(
         *key,
         problems=len({problem for run in runs for problem in run.outcomes}),
@@ -221,7 +222,7 @@ def _flat(value: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     return flat
 
 
-def _row(run: Recorded, label: str) -> Row:
+def _row(run: Recorded, label: str, params: float) -> Row:
     outcomes = list(run.outcomes.values())
     count = len(outcomes)
     usage = [outcome.usage for outcome in outcomes]
@@ -251,17 +252,17 @@ def _row(run: Recorded, label: str) -> Row:
         truncated=sum(draw.truncated for draw in draws),
         failed=sum(not outcome.complete for outcome in outcomes),
         finished=run.finished,
-        parameters=parameters(outcomes),
+        parameters=params,
     )
 
 
 def _bigger(rows: Sequence[Row]) -> list[Bigger]:
     """Of every model that was searched with, the greedy runs of those with more parameters."""
-    searched = sorted({row.model for row in rows if row.strategy != "greedy"} or {row.model for row in rows})
+    sizes = {row.model: row.parameters for row in rows}
+    searched = sorted({row.model for row in rows if row.strategy != "greedy"} or sizes)
     found = []
     for model in searched:
-        own = max(row.parameters for row in rows if row.model == model)
-        larger = [row.run for row in rows if row.strategy == "greedy" and row.model != model and row.parameters > own]
+        larger = [row.run for row in rows if row.strategy == "greedy" and row.parameters > sizes[model]]
         found.append(Bigger(model, tuple(larger)))
     # A model that is itself the bigger one of another is not asked for a bigger one in turn.
     answers = {run for bigger in found for run in bigger.runs}

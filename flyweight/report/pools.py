@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flyweight.report.records import Draw, Outcome, Recorded, identity
+from flyweight.report.records import Draw, Recorded, identity
 from flyweight.stats import Interval, best_at_k, bootstrap_mean, maj_at_k, pass_at_k
 from flyweight.strategies import SAMPLING
 from flyweight.types import digest
@@ -75,7 +75,10 @@ def pools(runs: Sequence[Recorded]) -> list[Pool]:
     largest: dict[tuple[str, str], list[Recorded]] = {}
     for family in _families(runs):
         largest.setdefault(identity(family[0].info), family)
-    made = (_pool(family) for family in largest.values())
+    made = (
+        _pool(family, parameters([run for run in runs if identity(run.info) == model]))
+        for model, family in largest.items()
+    )
     return sorted((pool for pool in made if pool is not None), key=lambda pool: pool.model)
 
 
@@ -110,7 +113,7 @@ def _shares(large: Recorded, small: Recorded) -> bool:
     return shared
 
 
-def _pool(family: Sequence[Recorded]) -> Pool | None:
+def _pool(family: Sequence[Recorded], params: float) -> Pool | None:
     base = family[0]
     judges: dict[str, Recorded] = {}
     for run in family:
@@ -122,9 +125,9 @@ def _pool(family: Sequence[Recorded]) -> Pool | None:
     problems = [id for id in base.outcomes if all(_whole(run, id) for run in used)]
     if not problems:
         return None
-    curves = [_curve(kind, None, base, problems) for kind in ("random", "coverage", "majority")]
+    curves = [_curve(kind, None, base, problems, params) for kind in ("random", "coverage", "majority")]
     for name in sorted(judges):
-        curves += [_curve(kind, name, judges[name], problems) for kind in ("best", "vote")]
+        curves += [_curve(kind, name, judges[name], problems, params) for kind in ("best", "vote")]
     return Pool(base.name, base.n, len(problems), tuple(run.id for run in family), tuple(curves))
 
 
@@ -138,14 +141,14 @@ def _whole(run: Recorded, problem: str) -> bool:
     return outcome is not None and outcome.complete and len(outcome.draws) == run.n
 
 
-def _curve(kind: str, verifier: str | None, run: Recorded, problems: Sequence[str]) -> Curve:
+def _curve(kind: str, verifier: str | None, run: Recorded, problems: Sequence[str], params: float) -> Curve:
     outcomes = [run.outcomes[id] for id in problems]
     columns = [_values(kind, id, outcome.draws, _sizes(run.n)) for id, outcome in zip(problems, outcomes, strict=True)]
     usage = [outcome.usage for outcome in outcomes]
     prompt = _mean([u.prompt_tokens for u in usage])
     generated = _mean([u.generated_tokens for u in usage]) / run.n
-    verifying = _mean([u.verifier_tokens for u in usage]) / run.n if verifier is not None else 0.0
-    params = parameters(outcomes)
+    # What is not the policy's is the verifier's, whatever its size.
+    verifying = _mean([u.flops for u in usage]) / run.n - 2 * params * (prompt / run.n + generated)
     points, values = [], []
     for index, k in enumerate(_sizes(run.n)):
         value = tuple(column[index] for column in columns)
@@ -156,7 +159,7 @@ def _curve(kind: str, verifier: str | None, run: Recorded, problems: Sequence[st
                 k,
                 bootstrap_mean(value, resamples=RESAMPLES),
                 tokens,
-                2 * params * (prompt + tokens + k * verifying),
+                2 * params * (prompt + tokens) + (0.0 if verifier is None else k * verifying),
                 None if run.speed is None else tokens / run.speed,
                 _mean([_expected_top(outcome.draws, k) for outcome in outcomes]) if kind == "best" else None,
             )
@@ -165,9 +168,13 @@ def _curve(kind: str, verifier: str | None, run: Recorded, problems: Sequence[st
     return Curve(kind, verifier, run.id, tuple(points), tuple(values))
 
 
-def parameters(outcomes: Sequence[Outcome]) -> float:
-    """Parameters of the model, from the operations counted for every token; 0 if none were."""
-    usage = [outcome.usage for outcome in outcomes]
+def parameters(runs: Iterable[Recorded]) -> float:
+    """Parameters of the model of these runs, from the operations counted for every token; 0 if none were.
+
+    A verifier's operations go by its own size: searches that asked one tell only where there are no others.
+    """
+    spent = [outcome.usage for run in runs for outcome in run.outcomes.values()]
+    usage = [u for u in spent if u.generated_tokens and not u.verifier_tokens] or spent
     tokens = sum(u.prompt_tokens + u.generated_tokens + u.verifier_tokens for u in usage)
     return math.fsum(u.flops for u in usage) / (2 * tokens) if tokens else 0.0
 

@@ -141,8 +141,14 @@ def speed(info: RunInfo, generated: int, others: Iterable[RunInfo]) -> float | N
 
 def _drawn(runs: Iterable[RunInfo]) -> tuple[float, float]:
     """Tokens drawn anew for these runs, and the seconds that took."""
-    facts = [each for run in runs for each in run.versions if "generated_tokens" in each and "seconds" in each]
-    return math.fsum(float(each["generated_tokens"]) for each in facts), math.fsum(float(e["seconds"]) for e in facts)
+    facts = [
+        (tokens, float(each["seconds"]))
+        for run in runs
+        for each in run.versions
+        # Where nothing was drawn, the seconds went into reading for a verifier.
+        if "seconds" in each and (tokens := float(each.get("generated_tokens", 0)))
+    ]
+    return math.fsum(tokens for tokens, _ in facts), math.fsum(seconds for _, seconds in facts)
 
 
 def names(infos: Iterable[RunInfo]) -> dict[tuple[str, str], str]:

@@ -34,10 +34,12 @@ class Fresh(NamedTuple):
     """What was really computed, not replayed, since the wrapper was made."""
 
     calls: int = 0
-    """Requests handed to the engine; paths a verifier was asked about."""
+    """Draws the engine was asked for; paths a verifier was asked about."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0
+    readings: int = 0
+    """Requests to the engine that draw nothing: probabilities of choices, hidden states."""
 
 
 class _Tape:
@@ -122,7 +124,9 @@ class StoredPolicy:
             return []
         self._units.check()  # what cannot be kept is not drawn
         policy = self._engine()
-        self._count(calls=len(self._pending))
+        readings = sum(bool(asked.request.choices or asked.request.reread) for asked in self._pending.values())
+        calls = self.fresh.calls + len(self._pending) - readings
+        self.fresh = self.fresh._replace(calls=calls, readings=self.fresh.readings + readings)
         for id, asked in self._pending.items():
             self._flying[id] = asked
             policy.add(asked.request if asked.tape is None else replace(asked.request, until=asked.tape))
@@ -272,12 +276,13 @@ class StoredPolicy:
             self._policy = self._make()
         return self._policy
 
-    def _count(self, response: Response | None = None, calls: int = 0) -> None:
+    def _count(self, response: Response) -> None:
         fresh = self.fresh
-        cost = (0, 0, 0)
-        if response is not None:
-            cost = (response.prompt_tokens, response.cached_tokens, response.generated_tokens)
-        self.fresh = Fresh(fresh.calls + calls, *(had + more for had, more in zip(fresh[1:], cost, strict=True)))
+        self.fresh = fresh._replace(
+            prompt_tokens=fresh.prompt_tokens + response.prompt_tokens,
+            cached_tokens=fresh.cached_tokens + response.cached_tokens,
+            generated_tokens=fresh.generated_tokens + response.generated_tokens,
+        )
 
 
 def _key(key: bytes, part: object) -> bytes:

@@ -64,7 +64,10 @@ def test_a_dry_run_says_what_it_would_take_and_leaves_no_trace(
 def test_a_dry_run_counts_what_is_there(arguments: Arguments, flyweight: Command) -> None:
     flyweight(*arguments("-s", "self_consistency", "-n", "4"))
     found = flyweight(*arguments("-s", "best_of_n", "-n", "8", "--dry-run", "--json")).json
-    assert (found["on_record"], found["draws"], found["stored"]) == (0, 48, 24)
+    assert (found["on_record"], found["draws"], found["stored"], found["reread"]) == (0, 48, 24, 24)
+    wide = arguments("-s", "self_consistency,best_of_n", "-n", "8", "--dry-run")
+    assert flyweight(*wide).out.endswith("\nat most 24 for best_of_n self n=8.\n")
+    assert "at most" not in flyweight(*wide, "--verifiers", "arithmetic").out
 
 
 def test_a_strategy_may_have_parameters_of_its_own(arguments: Arguments, flyweight: Command) -> None:

@@ -402,8 +402,24 @@ def test_an_estimate_of_draws_is_exact_where_it_says_so(name: str, store: Store,
         assert before.stored == (0 if name == "greedy" else 24)
         assert 0.8 < before.tokens / made.generated < 1.2
     assert before.exact == (name in ("greedy", "self_consistency", "best_of_n"))
+    assert before.reread == (24 if name == "best_of_n" else 0), "by self, which goes by hidden states"
     after = estimate(store, job)
     assert after.on_record == 6 and after.draws == 0 and after.exact
+
+
+def test_what_a_verifier_reads_is_no_draw(store: Store, plan: Plan) -> None:
+    """And the seconds of a run that only reads say nothing of how fast the model draws."""
+    judged = replace(plan, strategy="best_of_n", verifier="p_true")
+    first = only(bench.execute(store, [judged]))
+    assert (first.calls, first.readings, first.tally.candidates) == (24, 24, 24)
+    (wide,) = bench.check([replace(plan, parameters={"n": 8})])
+    speed = measured(store, wide)
+    assert speed.tokens == first.generated / 24
+    again = only(bench.execute(store, [replace(judged, verifier="p_true:question=Right?")]))
+    assert (again.calls, again.readings, again.generated) == (0, 24, 0)
+    facts = [each for info in store.runs() for each in info.versions if "seconds" in each]
+    assert sorted(each["samples"] for each in facts) == ["0", "24"]
+    assert measured(store, wide) == speed
 
 
 def test_an_estimate_writes_nothing_and_needs_no_store(plan: Plan, tmp_path: Path) -> None:

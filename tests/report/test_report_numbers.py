@@ -7,6 +7,7 @@ import json
 import math
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,27 @@ def test_cost_along_curves(store: Store) -> None:
         assert tuple(point.flops for point in points) == pytest.approx(flops)
         assert [point.tokens for point in points] == [20, 40]
         assert [point.seconds for point in points] == pytest.approx([20 / rate, 40 / rate])
+
+
+@pytest.mark.parametrize("size", [0, 14_000])
+@pytest.mark.parametrize("judged", [1, 3])
+def test_a_verifier_of_another_size_is_charged_apart(store: Store, size: int, judged: int) -> None:
+    """1,000 parameters, 10 prompt and 40 generated tokens: 2,000 (10 + 20 k), whichever run is the larger; the 30
+    tokens of the verifier cost 30 x size for each of two samples. A model of 3,000 parameters is the bigger one."""
+    alone = spent(1000, 10, 40, 1.0)
+    asked = replace(spent(1000, 10, 40, 1.0, 30), flops=alone.flops + 2 * size * 30)
+    said = [Said("R", 0, 0.5), Said("W", 1, 0.5)]
+    for name, count, usage, verifier in (("self_consistency", 2, alone, None), ("best_of_n", judged, asked, "v")):
+        found = {f"p{i}": Found(said, usage=usage) for i in range(count)}
+        write(store, name, found, n=2, verifier=verifier)
+    big = write(store, "greedy", {"p0": Found([Said("R")], usage=spent(3000, 10, 20, 1.0))}, model="big")
+    section = only(report(store))
+    for kind in ("random", "coverage", "majority"):
+        assert [point.flops for point in curve(section, kind).points] == pytest.approx([60_000, 100_000])
+    by_verifier = [60_000 + 30 * size, 100_000 + 60 * size]
+    assert [point.flops for point in curve(section, "best", "v").points] == pytest.approx(by_verifier)
+    assert [(entry.model, entry.runs) for entry in section.bigger] == [("m", (big,))]
+    assert {row.parameters for row in section.rows} == {1000, 3000}
 
 
 def test_seconds_are_those_of_the_same_strategy_if_any(store: Store) -> None:
@@ -441,10 +463,12 @@ def test_json_holds_what_was_computed(store: Store) -> None:
 
 
 def test_a_run_that_found_everything_recorded_tells_no_speed() -> None:
+    """Its seconds went into reading for a verifier: the other's 90 tokens took 3 s."""
+
     def run(tokens: int, seconds: float) -> RunInfo:
         facts = ({"generated_tokens": str(tokens), "seconds": str(seconds)},)
         return RunInfo("", {"model": "m", "strategy": "greedy"}, {"m": "w"}, facts, 0.0, None, None)
 
-    again, drawn = run(0, 0.3), run(90, 3.0)
+    again, drawn = run(0, 540.0), run(90, 3.0)
     assert speed(again, 90, [again]) is None
-    assert speed(again, 90, [again, drawn]) == pytest.approx(90 / 3.3)
+    assert speed(again, 90, [again, drawn]) == pytest.approx(90 / 3)
