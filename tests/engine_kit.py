@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flyweight.policies.llamacpp import LlamaCpp
 from flyweight.protocols import Counters, Policy, Request, Response
 from flyweight.types import Finish, Message, Node, Sampling
 
-Engines = Callable[..., LlamaCpp]
+if TYPE_CHECKING:
+    from flyweight.policies.llamacpp import LlamaCpp
+
+Engines = Callable[..., "LlamaCpp"]
 """Makes an engine on the tiny model; keywords are the engine's options."""
 
 
