@@ -39,7 +39,8 @@ class Runner:
 
     Budgets. A continuation is handed to its policy only when the tokens spent, plus the most that those in flight may
     still generate, plus its own `max_tokens` fit the token budget; the last one's `max_tokens` is cut to what is left.
-    So the budget is never exceeded, and which continuations are drawn does not depend on how fast they come back.
+    So the budget is never exceeded. Which continuations are drawn does not depend on how fast they come back, save
+    where branches of a `parallel` share the budget: whoever asks first is served first.
     Seconds are checked between two steps of a policy.
     """
 
