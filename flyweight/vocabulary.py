@@ -158,8 +158,8 @@ class Vocabulary(Search):
     async def wait(self, future: Future[T]) -> T:
         return cast(T, await ask(Outside(future)))
 
-    def weights(self) -> str:
-        return self._live.setting.weights(None)
+    def weights(self, policy: str | None = None) -> str:
+        return self._live.setting.weights(policy)
 
     def note(self, **facts: object) -> None:
         self._live.note(**facts)

@@ -175,6 +175,9 @@ class _Using(_Through):
     async def compare(self, a: Node, b: Node, *, verifier: str | None = None) -> float:
         return await self._search.compare(a, b, verifier=verifier or self._verifier)
 
+    def weights(self, policy: str | None = None) -> str:
+        return self._search.weights(policy or self._policy)
+
 
 class _Nothing(BudgetSpent):
     """No sub-search has found anything: a strategy ends as it would with a spent budget, but none is spent."""
