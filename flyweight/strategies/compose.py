@@ -262,9 +262,10 @@ class _Ruled(Remembering):
         if self._over:
             raise _Enough("the stop rule holds")
         found: list[Node] = []
-        while len(found) < n * len(nodes) and not self._over:
+        asked = 0
+        while asked < n and not self._over:
             # A round of a tree is a portion as it is; the draws of one node come in rounds that double.
-            portion = n if len(nodes) > 1 else min(n, max(FIRST, 2 * len(found))) - len(found)
+            portion = n if len(nodes) > 1 else min(n, max(FIRST, 2 * asked)) - asked
             try:
                 new = await draw(nodes, portion, **how)
             except BudgetSpent:
@@ -272,9 +273,8 @@ class _Ruled(Remembering):
                     raise
                 break
             found += new
+            asked += portion
             await self._look([node for node in new if ends(node)])
-            if len(new) < portion * len(nodes):
-                break
         return found
 
     async def _look(self, nodes: Sequence[Node]) -> None:
