@@ -127,11 +127,11 @@ class Session:
         **parameters: Value,
     ) -> Iterator[Result]:
         """Search many problems at once; results in order of completion."""
-        return self.runner.run(problems, self._strategy(strategy, parameters), budget, in_flight=in_flight)
+        bare, shown = (self._strategy(strategy, parameters, public=public) for public in (False, True))
+        asked = ((problem, shown if "public" in problem.meta else bare) for problem in problems)
+        return self.runner.run_each(asked, budget, in_flight=in_flight)
 
-    def _strategy(
-        self, strategy: str | StrategyFunction, parameters: Mapping[str, Value], *, public: bool = True
-    ) -> Strategy:
+    def _strategy(self, strategy: str | StrategyFunction, parameters: Mapping[str, Value], *, public: bool) -> Strategy:
         if isinstance(strategy, str):
             parameters = for_kind(strategy, parameters, self.kind, public=public)
         return _strategy(strategy, parameters, (self.policy.name, self.verifier.name))

@@ -343,8 +343,8 @@ class Search(Protocol):
     async def wait(self, future: Future[T]) -> T:
         """As of `Models`: the result of work done elsewhere, while everything else goes on."""
 
-    def weights(self) -> str:
-        """SHA-256 of the model file of the first policy, which what was fitted for it is tied to; empty without one."""
+    def weights(self, policy: str | None = None) -> str:
+        """SHA-256 of a policy's model file, which what was fitted for it is tied to; empty where there is none."""
 
     def note(self, **facts: object) -> None:
         """Put facts on the record (events, trace). Never changes the search.

@@ -39,7 +39,8 @@ class Runner:
 
     Budgets. A continuation is handed to its policy only when the tokens spent, plus the most that those in flight may
     still generate, plus its own `max_tokens` fit the token budget; the last one's `max_tokens` is cut to what is left.
-    So the budget is never exceeded, and which continuations are drawn does not depend on how fast they come back.
+    So the budget is never exceeded. Which continuations are drawn does not depend on how fast they come back, save
+    where branches of a `parallel` share the budget: whoever asks first is served first.
     Seconds are checked between two steps of a policy.
     """
 
@@ -97,22 +98,31 @@ class Runner:
     ) -> Iterator[Result]:
         """Results as they are ready, one per problem, in order of completion.
 
+        As `run_each`, with one strategy for all.
+        """
+        return self.run_each(((problem, strategy) for problem in problems), budget, in_flight=in_flight)
+
+    def run_each(
+        self, asked: Iterable[tuple[Problem, Strategy]], budget: Budget | None = None, *, in_flight: int = 64
+    ) -> Iterator[Result]:
+        """The results of problems that have a strategy each, in order of completion.
+
         Problems are taken from the iterable only when fewer than `in_flight` are being searched. Nothing is raised
         for a failing problem (see `Result.error`), save SandboxError: a sandbox that broke fails every other problem
         alike, and what is done by then comes first. Closing the iterator cancels what is under way.
         """
-        waiting = iter(problems)
+        waiting = iter(asked)
         live: list[Live] = []
         self._interrupted = False
         exhausted = False
         try:
             while True:
                 while not exhausted and not self._interrupted and len(live) < in_flight:
-                    problem = next(waiting, None)
-                    if problem is None:
+                    following = next(waiting, None)
+                    if following is None:
                         exhausted = True
                     else:
-                        live.append(self.submit(problem, strategy, budget))
+                        live.append(self.submit(*following, budget))
                 if not live:
                     return
                 self.step()

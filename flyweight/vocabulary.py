@@ -29,6 +29,8 @@ class Vocabulary(Search):
         self._live = live
         self._ranked: dict[tuple[str, str], float] = {}
         """Scores of what was compared by a verifier that only scores, by path and verifier: once is enough."""
+        self._ranking: dict[tuple[str, str], Future[None]] = {}
+        """Those that are being scored; done once a branch has them, or never will."""
 
     @property
     def problem(self) -> Problem:
@@ -129,11 +131,11 @@ class Vocabulary(Search):
         judge = live.setting.verifier(verifier)
         pairwise = getattr(judge, "compare", None)
         if pairwise is None:
-            missing = [node for node in (a, b) if (node.key, judge.name) not in self._ranked]
-            for node in await self.score(missing, verifier=verifier) if missing else []:
-                self._ranked[node.key, judge.name] = select.aggregate(node.score)
-            if any((node.key, judge.name) not in self._ranked for node in (a, b)):
-                raise BudgetSpent("the verification budget does not cover both candidates")
+            while missing := [node for node in (a, b) if (node.key, judge.name) not in self._ranked]:
+                if fresh := [node for node in missing if (node.key, judge.name) not in self._ranking]:
+                    await self._rank(fresh, judge, verifier)
+                else:
+                    await self.wait(self._ranking[missing[0].key, judge.name])
             return select.preference(*(self._ranked[node.key, judge.name] for node in (a, b)))
         if live.verifications(2) < 2:
             raise BudgetSpent("the verification budget does not cover both candidates")
@@ -142,6 +144,22 @@ class Vocabulary(Search):
         if not 0 <= preference <= 1:
             raise BackendError(f"verifier {judge.name} compared two candidates as {preference}; must lie in [0, 1]")
         return preference
+
+    async def _rank(self, nodes: Sequence[Node], judge: Verifier, verifier: str | None) -> None:
+        """Have all of the nodes scored, for `compare`. BudgetSpent where that is too many."""
+        done: Future[None] = Future()
+        done.set_running_or_notify_cancel()  # several may wait for it: whoever is cancelled does not take it from them
+        places = [(node.key, judge.name) for node in nodes]
+        self._ranking.update(dict.fromkeys(places, done))
+        try:
+            for node in await self.score(nodes, verifier=verifier):
+                self._ranked[node.key, judge.name] = select.aggregate(node.score)
+        finally:
+            for place in places:
+                self._ranking.pop(place, None)
+            done.set_result(None)
+        if any(place not in self._ranked for place in places):
+            raise BudgetSpent("the verification budget does not cover both candidates")
 
     async def classes(self, nodes: Sequence[Node]) -> list[list[Node]]:
         candidates = self._live.candidates
@@ -158,8 +176,8 @@ class Vocabulary(Search):
     async def wait(self, future: Future[T]) -> T:
         return cast(T, await ask(Outside(future)))
 
-    def weights(self) -> str:
-        return self._live.setting.weights(None)
+    def weights(self, policy: str | None = None) -> str:
+        return self._live.setting.weights(policy)
 
     def note(self, **facts: object) -> None:
         self._live.note(**facts)

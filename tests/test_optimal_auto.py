@@ -379,6 +379,33 @@ def test_code_without_public_tests_is_not_what_code_was_fitted_on() -> None:
     assert api.for_kind("auto", {}, "math", public=False) == {}
 
 
+def test_problems_that_are_run_together_each_have_their_own_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = tuple(fitted("sample", "sample", kind=kind) for kind in ("maths", "code"))
+    monkeypatch.setattr(calibration, "shipped", lambda: held)
+    tested = Problem("tested", "Write f.", meta={"public": ("assert f() == 1",)})
+    bare = Problem("bare", "Write g.")
+    with Session(answering(1), verifier=RuleVerifier(right), kind="code", answers=BoxedAnswers()) as session:
+        alone = {asked.id: session.solve(asked).explained["chosen"] for asked in (tested, bare)}
+        together = {found.problem.id: found.explained["chosen"] for found in session.run([tested, bare])}
+    assert together == alone
+    assert str(together["tested"]).startswith("sample") and not str(together["bare"]).startswith("sample")
+
+
+def test_another_model_is_not_what_the_first_was_fitted_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    other = Policy(name="other")
+    other.sha256 = "b" * 64
+    monkeypatch.setattr(calibration, "shipped", lambda: (fitted("sample", "sample"),))
+    assert str(search({}).explained["chosen"]).startswith("sample")
+    found = search({}, name="auto:policy=other", others=(other,))
+    assert {candidate.node.policy for candidate in found.candidates} == {"other"}
+    assert "published defaults" in str(found.explained["calibration"]) and not found.calibrated
+    reference = file(tmp_path, fitted("sample", "sample"))
+    refused = search({"calibration": reference}, name="auto:policy=other", others=(other,))
+    assert "not on the model in use (bbbbbbbbbbbb)" in str(refused.error)
+    theirs = file(tmp_path, replace(fitted("sample", "sample"), sha256=other.sha256))
+    assert search({"calibration": theirs}, name="auto:policy=other", others=(other,)).error is None
+
+
 def test_a_text_solved_at_once_is_not_gone_about_as_numbers_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "shipped", lambda: (fitted("sample", "sample"),))
     found = api.solve("Say it.", model=answering(1), strategy="auto", verifier=RuleVerifier(right), kind="text")

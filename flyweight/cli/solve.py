@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flyweight import api
+from flyweight import api, strategies
 from flyweight.cli import ask, options, render
 from flyweight.cli.warm import warm
 from flyweight.errors import ConfigError
@@ -143,10 +143,11 @@ def fitted(choice: options.Choice, model: str) -> Path | None:
     from flyweight.bench.engine import file_of
     from flyweight.optimal import calibration, controller
 
-    sha256 = (file_of(model) or "").removeprefix("sha256:")
+    writer = next(iter(strategies.named(choice.name, "policy")), model)
+    sha256 = (file_of(writer) or "").removeprefix("sha256:")
     controller.resolve(reference, sha256, "", any_model=bool(given["any_model"]))
     known = calibration.maps(calibration.read(Path(reference)), reference)
-    return Path(reference) if any(each.sha256 == sha256 for each in known) else None
+    return Path(reference) if writer == model and any(each.sha256 == sha256 for each in known) else None
 
 
 def checking(made_of: options.ModelOptions, check: str, tests: Path | None) -> options.ModelOptions:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from flyweight.errors import BudgetSpent
 from flyweight.protocols import Search
 from flyweight.select import lead, majority
 from flyweight.types import Node
@@ -17,11 +18,19 @@ async def adaptive_consistency(
     the paper asks after every sample.
     """
     candidates: list[Node] = []
-    while True:
-        wanted = min(n, max(4, 2 * len(candidates)))
-        batch = await search.complete([search.root], wanted - len(candidates), temperature=temperature)
-        candidates += batch
+    groups: list[list[Node]] = []
+    asked = 0
+    while asked < n:
+        more = min(n, max(4, 2 * asked)) - asked
+        try:
+            candidates += await search.complete([search.root], more, temperature=temperature)
+        except BudgetSpent:
+            if not candidates:
+                raise
+            break  # what was drawn decides
+        asked += more
         groups = await search.classes(candidates)
         votes, other = [*map(len, groups[:2]), 0, 0][:2]
-        if lead(votes, other) >= threshold or len(candidates) < wanted or wanted == n:
-            return majority(groups)
+        if lead(votes, other) >= threshold:
+            break
+    return majority(groups)

@@ -175,6 +175,9 @@ class _Using(_Through):
     async def compare(self, a: Node, b: Node, *, verifier: str | None = None) -> float:
         return await self._search.compare(a, b, verifier=verifier or self._verifier)
 
+    def weights(self, policy: str | None = None) -> str:
+        return self._search.weights(policy or self._policy)
+
 
 class _Nothing(BudgetSpent):
     """No sub-search has found anything: a strategy ends as it would with a spent budget, but none is spent."""
@@ -259,9 +262,10 @@ class _Ruled(Remembering):
         if self._over:
             raise _Enough("the stop rule holds")
         found: list[Node] = []
-        while len(found) < n * len(nodes) and not self._over:
+        asked = 0
+        while asked < n and not self._over:
             # A round of a tree is a portion as it is; the draws of one node come in rounds that double.
-            portion = n if len(nodes) > 1 else min(n, max(FIRST, 2 * len(found))) - len(found)
+            portion = n if len(nodes) > 1 else min(n, max(FIRST, 2 * asked)) - asked
             try:
                 new = await draw(nodes, portion, **how)
             except BudgetSpent:
@@ -269,9 +273,8 @@ class _Ruled(Remembering):
                     raise
                 break
             found += new
+            asked += portion
             await self._look([node for node in new if ends(node)])
-            if len(new) < portion * len(nodes):
-                break
         return found
 
     async def _look(self, nodes: Sequence[Node]) -> None:

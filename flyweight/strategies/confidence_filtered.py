@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from itertools import accumulate
 
+from flyweight.errors import BudgetSpent
 from flyweight.protocols import Growth, Search
 from flyweight.select import finished
 from flyweight.types import Finish, Node
@@ -38,8 +40,9 @@ async def confidence_filtered(
     def fading(growth: Growth) -> bool:
         return len(growth.certainty) >= window and round(math.fsum(growth.certainty[-window:]) / window, 6) < bar
 
-    if len(traces) == wanted < n:
-        traces += await search.complete([search.root], n - wanted, temperature=temperature, until=fading)
+    if wanted < n:
+        with suppress(BudgetSpent):  # then what was drawn has the vote
+            traces += await search.complete([search.root], n - wanted, temperature=temperature, until=fading)
     cut = [node for node in traces if node.finish is Finish.CUT]
     whole = [node.drawn for node in finished(traces)]
     saved = sum(max(0.0, sum(whole) / len(whole) - node.drawn) for node in cut) if whole else 0.0

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from flyweight import strategies
+from flyweight.errors import ConfigError
 from flyweight.optimal import calibration
 from flyweight.store import Store
+from flyweight.strategies import Value
 from tests.bench.kit import questions
 from tests.cli_kit import QUESTION, Command, Done
 
@@ -171,6 +174,25 @@ def test_another_models_calibration_is_refused_before_the_model_is_loaded(
     calibration.write(path, [made("b" * 64)])
     done = flyweight("solve", QUESTION, "-m", "toy", "-s", "auto", "--set", f"calibration={path}")
     assert done.code == 2 and "was fitted on m (bbbbbbbbbbbb)" in done.err
+
+
+def test_a_calibration_is_held_against_the_model_that_writes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from flyweight.bench import engine
+    from flyweight.cli import options, solve
+    from tests.test_optimal_fit import made
+
+    monkeypatch.setattr(engine, "file_of", {"a": f"sha256:{'a' * 64}", "b": f"sha256:{'b' * 64}"}.get)
+
+    def fitted(name: str, sha256: str) -> Path | None:
+        calibration.write(path, [made(sha256)])
+        given: dict[str, Value] = {"calibration": str(path), "any_model": False, "bigger": ""}
+        return solve.fitted(options.Choice(name, given, strategies.bind(name)), "a")
+
+    path = tmp_path / "c.json"
+    assert fitted("auto", "a" * 64) == path
+    assert fitted("auto:policy=b", "b" * 64) is None, "what it says of how sure an answer is holds for a alone"
+    with pytest.raises(ConfigError, match="not on the model in use"):
+        fitted("auto:policy=b", "a" * 64)
 
 
 def test_quality_is_a_budget_that_says_how_long(flyweight: Command) -> None:

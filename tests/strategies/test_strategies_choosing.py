@@ -6,12 +6,15 @@ import math
 import random
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from itertools import combinations
 
 import pytest
 
-from flyweight.protocols import Models
-from flyweight.testing import Draft
+from flyweight.errors import BudgetSpent
+from flyweight.protocols import Models, Search
+from flyweight.testing import Draft, RuleVerifier
 from flyweight.types import Budget, Finish, Node, Problem, Score, Stopped
 from tests.strategies.kit import InTurn, box, by_hash, play
 
@@ -68,6 +71,61 @@ def test_a_verifier_that_only_scores_is_asked_once_about_each() -> None:
     played = play("tournament", InTurn(*map(box, "abcd")), {box(c): i / 4 for i, c in enumerate("abcd")}, n=4, pivots=2)
     assert played.result.answer == "d"
     assert played.result.usage.verifier_calls == 4 and len(played.judge.scored) == 4
+
+
+class Waiting(RuleVerifier):
+    """Scores by text, once the model has answered."""
+
+    async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> Sequence[Score]:
+        await models.read(nodes, "?", ("yes", "no"))
+        return await super().score(problem, nodes, models)
+
+
+@pytest.mark.parametrize("verifications", [None, 1, 2, 3, 5, 8, 20])
+def test_scores_that_have_to_be_waited_for_are_asked_for_once(verifications: int | None) -> None:
+    """Every match is the same as with a verifier that answers at once."""
+
+    def search(judge: RuleVerifier) -> tuple[object, ...]:
+        budget = Budget(verifications=verifications)
+        played = play("tournament", InTurn(*map(box, "abcdefgh")), verifier=judge, n=8, budget=budget)
+        assert len(judge.scored) == played.result.usage.verifier_calls == min(8, verifications or 8)
+        return played.notes, played.result.answer, played.result.stopped
+
+    assert search(Waiting(by_hash)) == search(RuleVerifier(by_hash))
+
+
+@pytest.mark.parametrize("scorer", [0, 1])
+def test_who_waits_for_a_score_has_it_whatever_becomes_of_the_others(scorer: int) -> None:
+    """Of two that compare the same texts the first scores, the second waits, and one of them is cancelled."""
+    future: Future[None] = Future()
+    found = []
+
+    class Late(RuleVerifier):
+        async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> Sequence[Score]:
+            await models.wait(future)
+            return await super().score(problem, nodes, models)
+
+    async def strategy(search: Search) -> Node | None:
+        a, b = await search.complete([search.root], 2)
+
+        async def ending() -> float:
+            await search.complete([search.root])
+            future.set_result(None)
+            raise BudgetSpent("all of it")
+
+        async def cancelled() -> None:
+            with suppress(BudgetSpent):
+                await search.parallel(search.compare(a, b), ending())
+
+        async def kept() -> None:
+            found.append(await search.compare(a, b))
+
+        await search.parallel(*((cancelled(), kept()) if scorer == 0 else (kept(), cancelled())))
+        return a
+
+    judge = Late(lambda question, solution: 0.8 if "{1}" in solution else 0.5)
+    play(strategy, InTurn(*map(box, "123")), verifier=judge)
+    assert found == [pytest.approx(0.8)] and len(judge.scored) == 2
 
 
 def test_all_pivots_is_a_league() -> None:

@@ -194,6 +194,30 @@ def test_sub_searches_that_find_nothing_spend_no_budget(outer: str) -> None:
     assert search(Budget(tokens=3)).stopped is Stopped.BUDGET
 
 
+@pytest.mark.parametrize(
+    ("word", "of"),
+    [
+        ("adaptive_consistency:n=16", "self_consistency(n=1)"),
+        ("self_consistency:n=16:lead=0.95", "self_consistency(n=1)"),
+        ("best_of_n:n=16:enough=0.95", "best_of_n(n=1)"),
+        ("confidence_filtered:n=16:warmup=4", "self_consistency(n=1)"),
+    ],
+)
+def test_a_sub_search_that_finds_nothing_ends_no_other(word: str, of: str) -> None:
+    """Every fourth sample is cut short and no two agree: nothing is decided before all sixteen are drawn."""
+    for nested in ("", f":of={of}"):
+        texts = ["endless " * 9 if i % 4 == 0 else box(i) for i in range(16)]
+        result = play(word + nested, InTurn(*texts), max_tokens=30).result
+        assert (result.usage.policy_calls, result.stopped) == (16, Stopped.DONE)
+
+
+def test_a_vote_that_runs_out_of_budget_between_two_rounds_is_held() -> None:
+    """Four of ten tokens each, undecided: what they come to is what the search around them scores."""
+    texts = [box(1), box(2), box(2), box(3)]
+    result = play("best_of_n:n=1:of=adaptive_consistency", InTurn(*texts), budget=Budget(tokens=40)).result
+    assert (result.answer, result.usage.verifier_calls, result.stopped) == ("2", 1, Stopped.BUDGET)
+
+
 def test_searches_inside_searches_keep_the_contract() -> None:
     for word in (
         "self_consistency:n=3:of=best_of_n(n=2)",

@@ -9,7 +9,7 @@ import pytest
 
 from flyweight.strategies.confidence_filtered import least
 from flyweight.testing import Draft
-from flyweight.types import Finish, Node, Sampling
+from flyweight.types import Budget, Finish, Node, Sampling
 from tests.strategies.kit import InTurn, Played, box, play
 
 SURE, HALF, UNSURE = (
@@ -126,6 +126,16 @@ def test_the_order_of_draws_does_not_choose() -> None:
 def test_never_more_than_n() -> None:
     for n in (1, 2, 5, 9):
         assert play("confidence_filtered", n=n, warmup=4).result.usage.policy_calls == n
+
+
+def test_a_budget_that_ends_with_the_warm_up_leaves_the_vote_to_those_above_the_bar() -> None:
+    """Three sure of 2, four and one unsure of 1 and 3: half of the eight lie at 3 nats or above."""
+    texts = [*[Draft(box(1), -0.1)] * 4, *[Draft(box(2), -3.0)] * 3, Draft(box(3), -3.0)]
+    for tokens in (None, 81, 80):  # ten tokens each: a ninth, one token of it, none
+        drafts = InTurn(*texts, Draft(box(1), -0.1))
+        budget = Budget(tokens=tokens)
+        played = play("confidence_filtered", drafts, n=9, warmup=8, keep=0.5, window=4, budget=budget)
+        assert (played.result.answer, played.notes["bar"]) == ("2", 3.0), tokens
 
 
 def test_truncated_samples_set_no_bar_and_have_no_vote() -> None:
