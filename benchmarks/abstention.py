@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -41,6 +41,8 @@ SHIPPED = ROOT / "flyweight" / "abstain.json"
 TASKS = {"gsm8k": "GSM8K", "math500": "MATH-500", "humaneval": "HumanEval", "mbpp": "MBPP"}
 MAPPED = ("gsm8k", "math500")
 """Those whose answers are of a kind that a map exists for."""
+SURE, SURER = 0.8, 0.9
+"""What counts as sure among the claims of the map that code had."""
 RISKS = (0.3, 0.2, 0.1)
 DIALS = (0.4, 0.5, 0.6, 0.7)
 FOLDS = 10
@@ -70,7 +72,7 @@ def main() -> None:
     pools = {name: recorded(arguments.runs, name) for name in TASKS}
     plot(pools, curve)
     text = "\n".join([*forms(known), *ranking(pools), *reliability(pools, curve), *dial(pools, curve), *values(curve)])
-    if not publish(PAGE, "measured", text):
+    if not publish(PAGE, "claims", "\n".join(claims(pools, curve))) or not publish(PAGE, "measured", text):
         raise SystemExit(f"{PAGE} lacks its marks")
 
 
@@ -316,9 +318,7 @@ def reliability(pools: dict[str, list[Question]], curve: ConfidenceMap) -> list[
     """The table of what a confidence claims and what is true."""
     lines = []
     for name in MAPPED:
-        voted = [each for each in pools[name] if each.lead is not None]
-        right = [each.right for each in voted]
-        before = [each.lead or 0.0 for each in voted]
+        before, right = led(pools[name])
         after = [curve(each) for each in before]
         for label, claimed in (("the lead", before), ("the map", after)):
             lines.append([TASKS[name], label, *scored(claimed, right)])
@@ -326,9 +326,8 @@ def reliability(pools: dict[str, list[Question]], curve: ConfidenceMap) -> list[
         apart = stats.paired_bootstrap(*squares)
         said = f"{apart.value:+.3f} ({apart.low:+.3f} to {apart.high:+.3f})".replace("-", "−")
         lines.append([TASKS[name], "map − lead", "", "", said, "", "", ""])
-        claimed, right = automatic(name)
-        if claimed:
-            lines.append([TASKS[name], f"`auto`, its own map ({len(claimed)} questions)", *scored(claimed, right)])
+    for name, label, claimed, right in automatic():
+        lines.append([TASKS[name], f"{label} ({len(claimed)} questions)", *scored(claimed, right)])
     head = [
         "task",
         "confidence",
@@ -347,12 +346,57 @@ def reliability(pools: dict[str, list[Question]], curve: ConfidenceMap) -> list[
     ]
 
 
-def automatic(name: str) -> tuple[list[float], list[bool]]:
-    """What `auto` claimed of the headline's test questions, and whether it was right; empty before they were run."""
+def led(questions: Sequence[Question]) -> tuple[list[float], list[bool]]:
+    """The leads of the votes of two and more, and whether they were right."""
+    voted = [(each.lead, each.right) for each in questions if each.lead is not None]
+    return [lead for lead, _ in voted], [right for _, right in voted]
+
+
+def automatic() -> Iterator[tuple[str, str, list[float], list[bool]]]:
+    """By task, what `auto` claimed of the headline's test questions by which map, and whether it was right."""
+    for name in TASKS:
+        if told := probabilities(name):
+            label = "`auto`, its own map" if name in MAPPED else "`auto`, a map since withdrawn"
+            yield name, label, [float(each["confidence"]) for each in told], [bool(each["right"]) for each in told]
+
+
+def probabilities(name: str) -> list[dict[str, Any]]:
+    """The headline's questions that `auto` claimed a probability of; none before they were run."""
     rows = optimal_headline.read(name)
     found = [] if rows is None else list(rows[optimal_headline.A]["questions"].values())
-    told = [each for each in found if each.get("confidence") is not None]
-    return [float(each["confidence"]) for each in told], [bool(each["right"]) for each in told]
+    return [each for each in found if each.get("confidence") is not None and each.get("calibrated", True)]
+
+
+def claims(pools: dict[str, list[Question]], curve: ConfidenceMap) -> list[str]:
+    """What the maps claim too much or too little, a line each, and how right code's surest answers are."""
+    lines = []
+    for name in MAPPED:
+        leads, right = led(pools[name])
+        lines.append(f"- **{TASKS[name]}, the map:** {verdict([curve(lead) for lead in leads], right)}")
+    lines += [f"- **{TASKS[name]}, {label}:** {verdict(claimed, right)}" for name, label, claimed, right in automatic()]
+    code = [each for name in TASKS if name not in MAPPED for each in probabilities(name)]
+    return [*lines, f"- **Code, where that map was surest:** {surest(code)}"] if code else lines
+
+
+def verdict(claimed: Sequence[float], right: Sequence[bool]) -> str:
+    """How far what is claimed is from what is true, on average, and whether chance could have done it."""
+    apart = 100 * (math.fsum(claimed) - sum(right)) / len(claimed)
+    error, most = stats.ece(claimed, right), stats.calibrated(claimed).ece.high
+    return (
+        f"{abs(apart):.0f} points too {'much' if apart > 0 else 'little'} "
+        f"({share(math.fsum(claimed) / len(claimed))} claimed, {share(sum(right) / len(right))} true); "
+        f"ECE {error:.3f}, {'above' if error > most else 'within'} the {most:.3f} that chance gives a right map."
+    )
+
+
+def surest(told: Sequence[dict[str, Any]]) -> str:
+    """How many of the answers claimed to be sure are right, and of the surer ones have no right sample."""
+    sure, surer = ([each for each in told if each["confidence"] >= least] for least in (SURE, SURER))
+    return (
+        f"{sum(each['right'] for each in sure)} of the {len(sure)} answers claimed at {100 * SURE:.0f} % or more are "
+        f"right; {sum(not any(each['samples']) for each in surer)} of the {len(surer)} at {100 * SURER:.0f} % or more "
+        "had no right sample."
+    )
 
 
 def scored(claimed: Sequence[float], right: Sequence[bool]) -> list[str]:

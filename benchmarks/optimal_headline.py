@@ -142,6 +142,7 @@ def record(task: Task, folder: Path) -> None:
                         "chosen": each.result.explained.get("chosen"),
                         "difficulty": each.result.explained.get("difficulty"),
                         "confidence": each.result.explained.get("confidence"),
+                        "calibrated": each.result.explained.get("calibrated"),
                         **spent(each.result.usage),
                     }
                     for each in searches

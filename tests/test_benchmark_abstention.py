@@ -8,7 +8,19 @@ import random
 
 import pytest
 
-from benchmarks.abstention import Question, aurc, bootstrap, isotonic, logistic, ratio, searched
+from benchmarks import optimal_headline
+from benchmarks.abstention import (
+    Question,
+    aurc,
+    bootstrap,
+    isotonic,
+    logistic,
+    probabilities,
+    ratio,
+    searched,
+    surest,
+    verdict,
+)
 from flyweight.abstain import ConfidenceMap, Sample
 
 CURVE = ConfidenceMap("m", "", "math", ("s",), {}, "", "", 100, (0.0, 1.0, 0.0))
@@ -79,6 +91,26 @@ def test_the_dial_by_hand() -> None:
     assert searched(silent, CURVE, two) == pytest.approx((1, 0, two, 0, 0, 2 * 8 / 4)), "one in two cannot vote"
     alone = Question("q", [Sample(0, True), Sample(None, False)], None, True)
     assert searched(alone, CURVE, 0.1) == (0, 0, 0, 1, 1, 2)
+
+
+def test_what_is_said_of_a_map_follows_from_its_figures() -> None:
+    """Of ten answers claimed at 0.5, chance makes 2 to 8 right (2.1 % each way are fewer, or more)."""
+    beyond, within = (verdict([0.5] * 10, [True] * right + [False] * (10 - right)) for right in (1, 7))
+    assert beyond.startswith("40 points too much (50.0 % claimed, 10.0 % true); ECE 0.400, above the 0.300 ")
+    assert within.startswith("20 points too little (50.0 % claimed, 70.0 % true); ECE 0.200, within the 0.300 ")
+
+
+def test_the_surest_by_hand() -> None:
+    rows = [(0.95, False, [0, 0]), (0.9, False, [0, 1]), (0.85, True, [1, 1]), (0.79, True, [1, 1])]
+    told = [{"confidence": sure, "right": right, "samples": samples} for sure, right, samples in rows]
+    said = "1 of the 3 answers claimed at 80 % or more are right; 1 of the 2 at 90 % or more had no right sample."
+    assert surest(told) == said
+
+
+def test_an_agreement_is_no_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {"a": {"confidence": 0.9, "calibrated": False}, "b": {"confidence": None}, "c": {"confidence": 0.4}}
+    monkeypatch.setattr(optimal_headline, "read", lambda name: {optimal_headline.A: {"questions": rows}})
+    assert probabilities("mbpp") == [rows["c"]]
 
 
 def test_ratios_and_their_intervals() -> None:

@@ -233,6 +233,21 @@ def test_a_bigger_model_is_asked_last(tmp_path: Path) -> None:
     assert (sure.answer, len(again.asked)) == ("1", 0)
 
 
+@pytest.mark.parametrize(("said", "calibrated"), [(box(7), False), ("nothing", True)])
+def test_a_bigger_models_answer_gets_no_probability_of_the_small_ones(
+    said: str, calibrated: bool, tmp_path: Path
+) -> None:
+    """Where it states none, the small model's answer keeps its own."""
+    bigger = Instant(lambda request: said)
+    bigger.name = "bigger"
+    held = fitted("self_consistency:n=4", "self_consistency:n=4", confidence=(-5.0, 0.0, 0.0))
+    parameters: dict[str, Value] = {"calibration": file(tmp_path, held), "bigger": "bigger", "n": 4}
+    found = search(parameters, policy=answering(1, 2, 3, 7), others=(bigger,))
+    assert found.explained["chosen"] == "greedy:policy=bigger" and len(bigger.asked) == 1
+    assert found.explained["calibrated"] == calibrated == str(found.explained["line"]).endswith(" % sure")
+    assert (found.explained["confidence"] is None) == (found.answer == "7") == (not calibrated)
+
+
 # What it goes by -----------------------------------------------------------------------------------------------------
 
 
@@ -279,6 +294,20 @@ def test_of_a_file_the_one_for_the_kind_of_problem_counts(tmp_path: Path) -> Non
     assert controller.resolve(reference, SHA, "code") is not None
     with pytest.raises(ConfigError, match="cannot read"):
         controller.resolve(str(tmp_path / "none.json"), SHA, "maths")
+
+
+def test_code_gets_no_probability(tmp_path: Path) -> None:
+    """Its samples are many where none passes the public tests: one that all of them agree on is wrong, not sure."""
+    held = replace(fitted("best_of_n:n=16:enough=0.5", "best_of_n:n=16:enough=0.5"), kind="code")
+    assert held.confidence is not None and held.confidence_map() is None, "a file may hold one from before"
+    assert replace(held, kind="maths").confidence_map() is not None
+    problem = Problem("c", "Write a function f.", meta={"public": (), "entry": "f"})
+    policy = answering(1)
+    policy.write = lambda request: box(1)
+    found = search({"calibration": file(tmp_path, held)}, policy=policy, problem=problem)
+    assert found.usage.policy_calls == 16, "all agree, none passes"
+    assert found.explained["calibrated"] is False and found.explained["confidence"] == found.confidence
+    assert str(found.explained["line"]).endswith("sure that it leads")
 
 
 def test_it_explains_itself_on_one_line(tmp_path: Path) -> None:

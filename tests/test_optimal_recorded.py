@@ -51,6 +51,18 @@ def test_searches_for_whole_answers_are_recorded_at_every_temperature(wanted: re
             assert len(kept["beam_search:n=4:width=2"].leaves) <= 4
 
 
+def test_a_map_is_fitted_but_on_code(wanted: record.Wanted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = file_of_questions(tmp_path, rows=40)
+    wanted = replace(wanted, data=data, n=4, temperatures=(0.8,), budgets=(100,), searches=())
+    with Store(tmp_path / "flyweight.db") as store:
+        runs = [each.run for each in bench.execute(store, record.plans(wanted))]
+        maths = record.calibrate(store, wanted, runs)
+        assert maths.confidence is not None and maths.confidence_map() is not None
+        monkeypatch.setattr(record, "kind_of", lambda problem: "code")
+        code = record.calibrate(store, wanted, runs)
+    assert code == replace(maths, kind="code", confidence=None)
+
+
 def test_what_several_runs_draw_alike_is_counted_once(wanted: record.Wanted) -> None:
     jobs = bench.check(record.plans(replace(wanted, verifiers=("arithmetic", "form"))))
     drawn = [(job.plan.strategy, others) for job, others in zip(jobs, record.shared(jobs), strict=True)]

@@ -53,6 +53,13 @@ def test_anything_else_is_one_line(text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_comma_is_no_decimal_sign() -> None:
+    assert (bytes_of("1,500GB"), bytes_of("12,345,678b")) == (1.5e12, 12345678)
+    for text in ("1,5GB", "1,50GB", "0,500GB", "1,2345GB", "1,000,5GB", ",5GB"):
+        with pytest.raises(ConfigError, match=r"^--memory '.*' is not understood: .*; the decimal sign is a point$"):
+            bytes_of(text)
+
+
 def test_amounts_are_written_shortly() -> None:
     assert [size(1.234e9), size(5e7)] == ["1.23 GB", "50 MB"]
     amounts = ["50 ms", "10.0 s", "99.0 s", "130 s", "12 min", "2.0 h"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import gguf
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 LAYERS, WIDTH, HEADS, KV_HEADS, FEED = 2, 64, 4, 2, 128
 HEAD = WIDTH // HEADS
+QWEN3_HEAD = 128
 CONTEXT = 512
 THETA, EPSILON = 10000.0, 1e-6
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -84,9 +85,32 @@ def weights(seed: int) -> dict[str, Array]:
     return tensors
 
 
-def make(path: Path, *, seed: int = 0, template: str | None = TEMPLATE) -> Path:
+def as_qwen3(tensors: dict[str, Array]) -> dict[str, Array]:
+    """The same layers with heads of 128, the size transformers takes for granted, and norms in place of biases."""
+
+    def larger(matrix: Array, axis: int) -> Array:
+        return np.repeat(matrix, QWEN3_HEAD // HEAD, axis) * np.float32(HEAD / QWEN3_HEAD)
+
+    found = {name: tensor for name, tensor in tensors.items() if not name.endswith(".bias")}
+    for layer in range(LAYERS):
+        for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
+            key = f"blk.{layer}.{name}.weight"
+            found[key] = larger(found[key], int(name == "attn_output"))
+        for name in ("attn_q_norm", "attn_k_norm"):
+            found[f"blk.{layer}.{name}.weight"] = np.ones(QWEN3_HEAD, np.float32)
+    return found
+
+
+def make(
+    path: Path, *, seed: int = 0, template: str | None = TEMPLATE, architecture: Literal["qwen2", "qwen3"] = "qwen2"
+) -> Path:
     """Write the model of `seed` to `path`; `template=None` leaves the chat template out. Returns `path`."""
-    writer = gguf.GGUFWriter(path, "qwen2")
+    writer = gguf.GGUFWriter(path, architecture)
+    tensors = weights(seed)
+    if architecture == "qwen3":
+        tensors = as_qwen3(tensors)
+        writer.add_key_length(QWEN3_HEAD)
+        writer.add_value_length(QWEN3_HEAD)
     writer.add_name("tiny")
     writer.add_context_length(CONTEXT)
     writer.add_embedding_length(WIDTH)
@@ -107,7 +131,7 @@ def make(path: Path, *, seed: int = 0, template: str | None = TEMPLATE) -> Path:
     writer.add_add_bos_token(False)
     if template is not None:
         writer.add_chat_template(template)
-    for name, tensor in weights(seed).items():
+    for name, tensor in tensors.items():
         writer.add_tensor(name, tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -142,7 +142,8 @@ class Calibration:
     rows: tuple[Row, ...]
     """By budget, ascending."""
     confidence: tuple[float, float, float] | None = None
-    """Weights of the confidence map (`flyweight.abstain`) of answers chosen so; None with too few questions."""
+    """Weights of the confidence map (`flyweight.abstain`) of answers chosen so; None with too few questions, and for
+    code: those of files from before are not gone by."""
     report: Mapping[str, Any] = field(default_factory=dict)
     """How well difficulty is estimated on questions set aside, by k; for people."""
 
@@ -174,8 +175,12 @@ class Calibration:
         return next((row for row in reversed(self.rows) if row.budget <= tokens), self.rows[0])
 
     def confidence_map(self, reference: str = "") -> ConfidenceMap | None:
-        """The probability that an answer of `auto` is right, from how it leads its vote; `reference` is its file."""
-        if self.confidence is None:
+        """The probability that an answer of `auto` is right, from how it leads its vote; `reference` is its file.
+
+        None without weights, and for code: samples are drawn until one passes the public tests, so that where many
+        agree, none passed.
+        """
+        if self.confidence is None or self.kind == "code":
             return None
         return ConfidenceMap(
             model=self.model,

@@ -271,7 +271,8 @@ async def _ask(bank: _Bank, bigger: str, best: Node | None, view: _View) -> Node
         return None
     groups = await bank._search.classes([*finished(bank.leaves), *drawn])
     answered = [node for node in drawn if any(node in group for group in groups)]
-    _tell(bank, f"greedy:policy={bigger}", answered[0] if answered else best, view, groups)
+    # How the small model votes says nothing of how often the bigger one is right.
+    _tell(bank, f"greedy:policy={bigger}", None if answered else best, view, groups)
     return answered[0] if answered else None
 
 

@@ -160,14 +160,16 @@ def calibrate(
     drawing = fit.Drawing(rows[-1].greedy, rows[-1].temperature)
     samples = min(len(pool) for each in found for pool in each.pools.values())
     ids = digest(*(each.id for each in found))
+    kind = kind_of(job.problems[0])
     return Calibration(
         model=wanted.model,
         sha256=(file_of(wanted.model) or "").removeprefix("sha256:"),
         verifier=wanted.verifiers[0],
         judge=judge.name,
-        kind=kind_of(job.problems[0]),
+        kind=kind,
         sources=(Source(wanted.task, str(job.plan.split or "all"), len(found), samples, ids),),
         rows=rows,
-        confidence=fit.confidence(found, drawing.temperature, wanted.verifiers[0]),
+        # Where public tests end the drawing a map of votes does not hold: `Calibration.confidence_map`.
+        confidence=None if kind == "code" else fit.confidence(found, drawing.temperature, wanted.verifiers[0]),
         report={"difficulty": [fit.report(table, drawing, k) for k in fit.PROBES if k < samples]},
     )

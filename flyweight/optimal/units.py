@@ -14,15 +14,22 @@ SECONDS = {"ms": 1e-3, "s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600}
 TICKS = ((1e-3, 0.0985), (0.1, 99.85), (1.0, 598.5), (60.0, 5340.0), (360.0, math.inf))
 """Seconds of the last digit that `duration` writes, below these: rounded up they are still written so."""
 COUNTS = {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
+WHOLE = "(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9][0-9_]*)"
 
 
 def amount(text: str, units: dict[str, float], what: str, example: str) -> float:
-    """The number that `text` writes, in the smallest unit; a finite one above 0. ConfigError for anything else."""
-    match = re.fullmatch(r"\s*([0-9][0-9_,]*\.?[0-9]*|\.[0-9]+)\s*([a-zA-Z]*)\s*", text)
+    """The number that `text` writes, in the smallest unit; a finite one above 0. ConfigError for anything else.
+
+    Commas stand before groups of three digits: elsewhere one is a decimal comma, and is refused.
+    """
+    match = re.fullmatch(rf"\s*({WHOLE}(?:\.[0-9]*)?|\.[0-9]+)\s*([a-zA-Z]*)\s*", text)
     unit = match[2].lower() if match else ""
     if match is None or unit not in units:
         allowed = ", ".join(name for name in units if name)
-        raise ConfigError(f"{what} {text!r} is not understood: write a number and one of {allowed}, such as {example}")
+        point = "; the decimal sign is a point" if "," in text else ""
+        raise ConfigError(
+            f"{what} {text!r} is not understood: write a number and one of {allowed}, such as {example}{point}"
+        )
     value = float(re.sub("[_,]", "", match[1])) * units[unit]
     if not 0 < value < math.inf:
         raise ConfigError(f"{what} {text!r} is not allowed: more than 0")

@@ -88,6 +88,7 @@ class Verifier(nn.Module):  # type: ignore[misc]  # torch may be absent
         architecture = str(kind.contents()) if kind is not None else ""
         if architecture not in ARCHITECTURES:
             raise ModelError(f"{file.name} is {architecture}: an adapter can be trained for {', '.join(ARCHITECTURES)}")
+        self.architecture = architecture
         whole = transformers.AutoModelForCausalLM.from_pretrained(
             str(file.parent), gguf_file=file.name, dtype=torch.float32
         )
@@ -335,7 +336,7 @@ def export(verifier: Verifier, path: Path, held: Sequence[Path], *, sha256: str,
         "auc_within": round(stats.auc_within([row for _, row, _ in marks], [row for _, _, row in marks]).value, 4),
     }
     config = verifier.upper.peft_config["default"]
-    writer = gguf.GGUFWriter(path.with_suffix(".partial"), "qwen2")
+    writer = gguf.GGUFWriter(path.with_suffix(".partial"), verifier.architecture)
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")
     writer.add_float32("adapter.lora.alpha", float(config.lora_alpha))

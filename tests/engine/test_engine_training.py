@@ -23,6 +23,7 @@ from flyweight.training import lora  # noqa: E402
 from flyweight.training.pool import Chain, Question  # noqa: E402
 from flyweight.types import Node, Problem  # noqa: E402
 from flyweight.verifiers.lora import Lora  # noqa: E402
+from tests import tiny  # noqa: E402
 from tests.engine_kit import draw, prompt, run  # noqa: E402
 from tests.states_kit import Held  # noqa: E402
 
@@ -108,6 +109,22 @@ def test_it_learns_and_the_engine_says_what_training_saw(stored: Drawn, tiny_pat
     np.testing.assert_allclose(theirs, 1 / (1 + np.exp(-(slope * np.asarray(ours) + shift))), atol=0.03)
     right = [chain.right for path in held_out for chain in stored.files[path].chains]
     assert stats.auc(theirs, right) == pytest.approx(float(cast(Any, facts["auc"])), abs=0.02)
+
+
+def test_an_adapter_is_of_the_architecture_that_was_read(stored: Drawn, tmp_path: Path) -> None:
+    """llama.cpp refuses one of another."""
+    path = tiny.make(tmp_path / "qwen3.gguf", architecture="qwen3")
+    verifier = lora.Verifier(path, PLAN)
+    files = list(stored.files)
+    adapter = tmp_path / "adapter.gguf"
+    lora.export(verifier, adapter, files[:2], sha256=stored.models.sha256, questions=0)
+    judge = Lora(adapter=str(adapter), model=str(path))
+    try:
+        nodes = stored.nodes[files[0]]
+        scores = drive(judge.score(Problem("p", "q"), nodes, cast(Models, stored.models)))
+    finally:
+        judge.close()
+    assert len(scores) == len(nodes)
 
 
 def test_interrupted_and_gone_on_with_it_is_the_same(stored: Drawn, tiny_path: Path, tmp_path: Path) -> None:
