@@ -75,7 +75,7 @@ class Unit(NamedTuple):
     moment: int
     """Which step of an engine it came of; later steps have greater numbers."""
     label: str = ""
-    """A generation's Finish; a score's kind; a grade's value."""
+    """A generation's Finish; a score's kind; a grade's value, `retry` where that is to be made again."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0
@@ -104,6 +104,11 @@ class Units:
         if not isinstance(moment, int) or not 0 <= moment < 1 << 62:
             raise self._database.damaged(f"a unit of step {moment!r}")
         self.moment = moment + 1
+
+    @property
+    def writable(self) -> bool:
+        """Whether the store was opened for more than reading."""
+        return not self._database.readonly
 
     def get(self, key: bytes) -> Unit | None:
         """The unit of that key; None if there is none, or none intact."""
@@ -151,10 +156,11 @@ class Units:
             raise self._database.error
 
     def put(self, units: Iterable[Unit], contents: Iterable[Content] = (), also: Iterable[Batch] = ()) -> None:
-        """Write what came of one step, in one transaction. What is there already stays as it is."""
+        """Write what came of one step, in one transaction. What is there already stays, but for costs and grades."""
         repairs, self._repairs = self._repairs, []
-        kept = [unit for unit in units if unit.kind != "dropped"]
-        dropped = [unit for unit in units if unit.kind == "dropped"]
+        units = list(units)
+        kept = [unit for unit in units if unit.kind not in ("dropped", "grade")]
+        replaced = [unit for unit in units if unit.kind in ("dropped", "grade")]
         insert = "INTO units (key, kind, moment, label, prompt_tokens, cached_tokens, generated_tokens, content,"
         insert += " numbers, mark) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         self._database.write(
@@ -165,8 +171,9 @@ class Units:
                     [(content.sum, *content) for content in contents],
                 ),
                 ("INSERT OR IGNORE " + insert, [(*unit, mark(*unit)) for unit in kept]),
-                # What calling a request off had cost is known best by who did it last.
-                ("INSERT OR REPLACE " + insert, [(*unit, mark(*unit)) for unit in dropped]),
+                # What calling a request off had cost is known best by who did it last; so is a grade, made only once
+                # but where it could not be decided the first time.
+                ("INSERT OR REPLACE " + insert, [(*unit, mark(*unit)) for unit in replaced]),
                 *also,
             ]
         )
