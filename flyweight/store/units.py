@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 
 from flyweight.protocols import Request
 from flyweight.store.database import Batch, Database
-from flyweight.types import Node, Problem, Sampling
+from flyweight.types import Message, Node, Problem, Sampling, ToolMessage
 
 __all__ = ["Content", "Kind", "Paths", "Unit", "Units", "fingerprint", "halves", "mark", "pack", "unpack"]
 
@@ -228,12 +228,19 @@ class Paths:
 
 def _said(node: Node) -> tuple[bytes, ...]:
     """Everything a model or a verifier can see of one node."""
-    turns = tuple(part for turn in node.messages for part in (turn.role.encode(), _text(turn.content)))
+    turns = tuple(part for turn in node.messages for part in _turn(turn))
     tokens = b"forced" if node.tokens is None else pack("i", node.tokens)
     finish = str(node.finish or "").encode()
     # As coarse as the coarsest form in which a store travels, so that what is asked about a path is found there too.
     drawn = (_text(node.text), tokens, halves(node.logprobs), halves(node.certainty))
     return (finish, _text(node.policy), *drawn, *turns)
+
+
+def _turn(turn: Message) -> tuple[bytes, ...]:
+    said = (turn.role.encode(), _text(turn.content))
+    if isinstance(turn, ToolMessage) and (turn.tools or turn.calls):
+        return (b"tools", *said, _text(turn.tools), _text(turn.calls))  # no role is called that
+    return said
 
 
 @lru_cache(maxsize=256)
