@@ -319,6 +319,8 @@ class Verdict:
 
     value: Literal["equal", "different", "undecided"]
     reason: str = ""
+    retry: bool = False
+    """Undecided for a reason that may pass: time ran out, a package is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +329,8 @@ class Grade:
 
     value: Literal["correct", "wrong", "undecided"]
     reason: str = ""
+    retry: bool = False
+    """Undecided for a reason that may pass, as `Verdict.retry`."""
 
 
 def digest(*parts: object) -> str:

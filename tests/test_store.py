@@ -19,7 +19,20 @@ from flyweight.runner import Runner
 from flyweight.store import Fresh, Repeats, Store
 from flyweight.store.units import Content, Paths, pack, unpack
 from flyweight.testing import BoxedAnswers, Draft, RuleVerifier, ToyPolicy
-from flyweight.types import Budget, Event, Finish, Message, Node, Problem, Result, Sampling, Score, Stopped, Usage
+from flyweight.types import (
+    Budget,
+    Event,
+    Finish,
+    Message,
+    Node,
+    Problem,
+    Result,
+    Sampling,
+    Score,
+    Stopped,
+    ToolMessage,
+    Usage,
+)
 from tests.store_child import CLOCKS, Scripted, problems, report, rule, solve
 
 SUMS = [Problem(f"p{i}", f"Add {i} and {i + 2} and {3 * i}.", answer=str(5 * i + 2)) for i in range(6)]
@@ -380,6 +393,29 @@ def test_readings_are_no_draws(store: Store, judge: Verifier) -> None:
     assert found.fresh.calls == 0 and found.fresh.readings == (12 if isinstance(judge, Reading) else 0)
 
 
+def test_every_search_is_charged_for_the_scores_it_uses(store: Store) -> None:
+    """4 samples at 10 tokens each are 40, whichever search of a runner comes first; twice in one search is once."""
+
+    class Costly(RuleVerifier):
+        async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> Sequence[Score]:
+            models.spent(10 * len(nodes))
+            return await super().score(problem, nodes, models)
+
+    async def twice(search: Search) -> Node | None:
+        nodes = await search.complete([search.root], 4)
+        await search.score(nodes)
+        return (await search.score(nodes))[0]
+
+    judge = store.verifier(Costly(rule), identity="costly")
+    runner = Runner(store.policy(ToyPolicy()), {"judge": judge}, answers=BoxedAnswers())
+    names = ("best_of_n", "best_of_n", "weighted_best_of_n")
+    searches = [*(strategies.bind(name, {"n": 4}) for name in names), twice]
+    usages = [runner.solve(SUMS[0], strategy).usage for strategy in searches]
+    assert [usage.verifier_tokens for usage in usages] == [40] * 4
+    assert spent(usages[0]) == spent(usages[1]) == spent(usages[2])
+    assert judge.fresh.calls == 4
+
+
 def test_comparisons_are_kept(store: Store) -> None:
     asked: list[str] = []
 
@@ -420,6 +456,34 @@ def test_verifiers_are_told_apart_by_their_settings(store: Store) -> None:
     assert fresh == [12, 12, 12, 0]
     with pytest.raises(ConfigError, match="pass identity="):
         store.verifier(RuleVerifier(rule))
+
+
+# Tools
+
+
+def test_prompts_with_other_tools_or_calls_have_other_keys() -> None:
+    """A turn without either keeps the key it has as a plain one."""
+
+    def key(turn: Message) -> bytes:
+        return Paths().request("m", Request(0, Node(messages=(turn,)), Sampling(), 1))
+
+    turns = [Message("user", "hi"), *(ToolMessage("user", "hi", tools=tools) for tools in ("[a]", "[b]"))]
+    turns += [ToolMessage("user", "hi", calls="[a]"), ToolMessage("user", "hi", "[a]", "[a]")]
+    assert len({key(turn) for turn in turns}) == 5
+    assert key(ToolMessage("user", "hi")) == key(turns[0])
+
+
+def test_what_was_said_of_tools_is_read_back(store: Store) -> None:
+    asked: tuple[Message, ...] = (
+        ToolMessage("user", "Add 1 and 2.", tools="[{}]"),
+        ToolMessage("assistant", "", calls="[1]"),
+        Message("tool", "3"),
+    )
+    record = store.run({"tools": True})
+    problem = Problem("t", "Add 1 and 2.", asked)
+    run(store.policy(ToyPolicy()), strategies.bind("greedy"), asked=[problem], on_event=record)
+    [back] = store.results(record.id)
+    assert back.problem.messages == asked and back.best is not None and back.best.root.messages == asked
 
 
 # Runs, trees, samples

@@ -110,7 +110,7 @@ class _Worker:
         assert self.process is not None and self.process.stdin is not None
         left = deadline - time.monotonic()
         if left <= 0.01:
-            return Verdict("undecided", f"no result within {LIMIT_SECONDS} s")
+            return Verdict("undecided", f"no result within {LIMIT_SECONDS} s", retry=True)
         request = {"gold": gold, "answer": answer, "both": both, "seconds": round(left, 3)}
         reply: dict[str, str] | None = None
         with contextlib.suppress(BrokenPipeError):
@@ -119,9 +119,12 @@ class _Worker:
         if reply is None:
             self.kill()
             self.start()  # the next comparison finds it warm, or waits for it
-            return Verdict("undecided", f"the symbolic worker gave no result within {LIMIT_SECONDS} s and was killed")
-        value = reply["value"]
-        return Verdict(value if value in ("equal", "different") else "undecided", reply["reason"])  # type: ignore[arg-type]
+            reason = f"the symbolic worker gave no result within {LIMIT_SECONDS} s and was killed"
+            return Verdict("undecided", reason, retry=True)
+        value, reason = reply["value"], reply["reason"]
+        if value in ("equal", "different"):
+            return Verdict(value, reason)  # type: ignore[arg-type]
+        return Verdict("undecided", reason, retry=value == "killed")
 
     def kill(self) -> None:
         """End the worker with everything it started, and reap it."""
@@ -156,7 +159,7 @@ def symbolic(gold: str, answer: str, both: bool, deadline: float) -> Verdict:
         if not _worker.ready:
             _worker.wait_ready()
         if _worker.failure:
-            return Verdict("undecided", _worker.failure)
+            return Verdict("undecided", _worker.failure, retry=True)
         verdict = _worker.ask(gold, answer, both, deadline + time.monotonic() - before)
         if verdict.value != "undecided":
             if len(_settled) >= MEMORY:

@@ -60,7 +60,7 @@ def grade(answer: str | None, gold: str, kind: str = "math") -> Grade:
         verdict = EQUAL if _percent_slip(wanted, given) else decide(wanted, given, _asker(both=False))
     if verdict.value == "equal":
         return Grade("correct", verdict.reason)
-    return Grade("wrong" if verdict.value == "different" else "undecided", verdict.reason)
+    return Grade("wrong" if verdict.value == "different" else "undecided", verdict.reason, verdict.retry)
 
 
 def _percent_slip(gold: Form, answer: Form) -> bool:
@@ -185,7 +185,7 @@ def _members(gold: Form, answer: Form, ask: Ask) -> Verdict:
     right = [q for q in answer.parts if all(p.key != q.key for p in gold.parts)]
     if "=" in (gold.shape, answer.shape):
         left, right = list(gold.parts), list(answer.parts)
-    doubt = ""
+    doubt: Verdict | None = None
     for member in left:
         for other in right:
             verdict = decide(member, other, ask)
@@ -193,9 +193,9 @@ def _members(gold: Form, answer: Form, ask: Ask) -> Verdict:
                 right.remove(other)
                 break
             if verdict.value == "undecided":
-                doubt = doubt or verdict.reason
+                doubt = _doubt(doubt, verdict)
         else:
-            return Verdict("undecided", doubt) if doubt else Verdict("different", "different members")
+            return doubt or Verdict("different", "different members")
     return EQUAL
 
 
@@ -209,11 +209,16 @@ def _ordered(left: tuple[Form, ...], right: tuple[Form, ...], ask: Ask) -> Verdi
         elif verdict.value == "different":
             return verdict
         elif verdict.value == "undecided":
-            doubt = verdict
+            doubt = _doubt(doubt, verdict)
     for p, q in waiting:
         verdict = decide(p, q, ask)
         if verdict.value == "different":
             return verdict
         if verdict.value == "undecided":
-            doubt = verdict
+            doubt = _doubt(doubt, verdict)
     return doubt or EQUAL
+
+
+def _doubt(before: Verdict | None, verdict: Verdict) -> Verdict:
+    """Which of two undecided members speaks for the whole: the first, unless only the other is worth a retry."""
+    return verdict if before is None or (verdict.retry and not before.retry) else before

@@ -6,7 +6,8 @@ milliseconds. Requests and replies are JSON lines on stdin and stdout:
 
     {"gold": str, "answer": str, "both": bool, "seconds": float}  ->  {"value": str, "reason": str}
 
-The first line written is {"value": "ready"} or {"value": "absent", "reason": why}.
+The value is "equal", "different", "undecided", or "killed" for a comparison that was ended before it could tell. The
+first line written is {"value": "ready"} or {"value": "absent", "reason": why}.
 """
 
 from __future__ import annotations
@@ -104,19 +105,19 @@ class _Child:
         return status
 
     def ask(self, line: bytes, seconds: float) -> dict[str, str]:
-        """The child's reply, or undecided when it is killed for taking longer or dies."""
+        """The child's reply, or "killed" when it is killed for taking longer or dies."""
         if not self.pid:
             self._start()
         with contextlib.suppress(BrokenPipeError):  # it retired; seen below
             os.write(self.requests, line)
         if not select.select([self.results], [], [], seconds)[0]:
             self.kill()
-            return {"value": "undecided", "reason": f"symbolic comparison took longer than {seconds:.1f} s"}
+            return {"value": "killed", "reason": f"symbolic comparison took longer than {seconds:.1f} s"}
         data = os.read(self.results, 65_536)  # replies are shorter than PIPE_BUF: one write, one read
         if not data:
             if self.kill() == RETIRED:
                 return self.ask(line, seconds)
-            return {"value": "undecided", "reason": "symbolic comparison ran out of memory or crashed"}
+            return {"value": "killed", "reason": "symbolic comparison ran out of memory or crashed"}
         reply: dict[str, str] = json.loads(data)
         return reply
 

@@ -43,7 +43,7 @@ class Grading:
         nodes = _answered(result)
         for node, known in zip(nodes, self._grader.known(result.problem, nodes), strict=True):
             key = (result.problem.id, node.solution)
-            if known is None and key not in self._under_way:
+            if (known is None or known.retry) and key not in self._under_way:
                 self._under_way[key] = self._workers.submit(partial(self._fresh, *key))
         self._waiting.append(result)
 
@@ -61,10 +61,11 @@ class Grading:
             yield self.now(result)
 
     def known(self, result: Result) -> Grade | None:
-        """The grade on record of what a search selected; None if there is none."""
+        """The grade on record of what a search selected; None if there is none that stays."""
         if result.best is None or result.answer is None:
             return NO_ANSWER
-        return self._grader.known(result.problem, [result.best])[0]
+        (grade,) = self._grader.known(result.problem, [result.best])
+        return None if grade is None or grade.retry else grade
 
     def now(self, result: Result) -> Grade:
         """The grade of what a search selected; those of all its candidates are on record then."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -156,7 +157,9 @@ def check(plans: Iterable[Plan], *, grade: bool = True) -> list[Job]:
         choice = repr((source, plan.limit, plan.by, plan.ids, plan.shuffle))
         if choice not in picked:
             problems = select(task.problems(), plan)
-            picked[choice] = problems, _digest(problems)
+            # What a user's file holds may change. Bundled problems do not, and Countdown's prompts say all that is in
+            # their meta: digests without it, under which runs are on record, tell those apart.
+            picked[choice] = problems, _digest(problems, meta=plan.data is not None and plan.task != "countdown")
             for problem in problems if grade else ():
                 if problem.answer is None:
                     graded_by(task, problem, TRIAL)  # says so, if that is what it grades by
@@ -373,10 +376,12 @@ def _unknown_id(id: str, known: Mapping[str, Problem]) -> ConfigError:
     return ConfigError(f"{close} ({len(known)} problems, such as {', '.join(list(known)[:3])})")
 
 
-def _digest(problems: Iterable[Problem]) -> str:
-    """What the problems are, whatever their order."""
+def _digest(problems: Iterable[Problem], *, meta: bool) -> str:
+    """What the problems are, whatever their order; with `meta`, also what they hold there."""
     parts: list[object] = []
     for problem in sorted(problems, key=lambda problem: problem.id):
         turns = (part for turn in problem.conversation for part in (turn.role, turn.content))
         parts += [problem.id, problem.prompt, problem.answer, *turns]
+        if meta and problem.meta:
+            parts.append(json.dumps(dict(problem.meta), sort_keys=True, default=repr))
     return digest(*parts)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Literal, cast
 
+from flyweight.errors import FlyweightError
 from flyweight.store.units import Content, Unit, Units, fingerprint
 from flyweight.trace import write as plain
 from flyweight.types import Event, Grade, Node, Problem
@@ -21,33 +22,51 @@ class Grader:
         self._units = units
         self._grade = grade
         self._identity = identity
+        self._retried: dict[bytes, Grade] = {}
+        """Undecided again, by key: one grader asks once, and what takes all its time is not asked at every sight."""
 
     def grades(self, problem: Problem, nodes: Sequence[Node]) -> list[Grade]:
         """The grade of every path, in order. Each one made is committed before the next is begun.
 
-        What grading raises passes through: the grades before it are kept, nothing of that one.
+        One on record with `retry` is made again, unless the store is only to be read. What grading raises passes
+        through: the grades before it are kept, nothing of that one.
         """
         prefix = self._prefix(problem)
-        return [self._find(prefix, node) or self._make(prefix, problem, node) for node in nodes]
+        return [self._grade_of(_key(prefix, node), problem, node.solution) for node in nodes]
 
     def known(self, problem: Problem, nodes: Sequence[Node]) -> list[Grade | None]:
         """The grades on record, in order, None where there is none yet."""
         prefix = self._prefix(problem)
-        return [self._find(prefix, node) for node in nodes]
+        return [self._find(_key(prefix, node)) for node in nodes]
 
-    def _find(self, prefix: bytes, node: Node) -> Grade | None:
-        found = self._units.generation(_key(prefix, node))
+    def _grade_of(self, key: bytes, problem: Problem, text: str) -> Grade:
+        if key in self._retried:
+            return self._retried[key]
+        known = self._find(key)
+        if known is not None and not (known.retry and self._units.writable):
+            return known
+        try:
+            grade = self._grade(problem, text)
+        except FlyweightError:
+            if known is None:
+                raise
+            grade = known  # its task is gone, say: what is on record stands
+        if grade.retry:
+            self._retried[key] = grade
+        if known is None or not grade.retry:
+            content = Content.of(grade.reason, (), (), ())
+            label = "retry" if grade.retry else grade.value
+            self._units.put([Unit(key, "grade", self._units.moment, label, content=content.sum)], [content])
+        return grade
+
+    def _find(self, key: bytes) -> Grade | None:
+        found = self._units.generation(key)
         if found is None:
             return None
         unit, content = found
+        if unit.label == "retry":
+            return Grade("undecided", content.string, retry=True)
         return Grade(cast(Literal["correct", "wrong", "undecided"], unit.label), content.string)
-
-    def _make(self, prefix: bytes, problem: Problem, node: Node) -> Grade:
-        grade = self._grade(problem, node.solution)
-        content = Content.of(grade.reason, (), (), ())
-        unit = Unit(_key(prefix, node), "grade", self._units.moment, grade.value, content=content.sum)
-        self._units.put([unit], [content])
-        return grade
 
     def _prefix(self, problem: Problem) -> bytes:
         """Of the whole problem, with its answer: the same for one that was read back from a run."""

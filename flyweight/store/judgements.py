@@ -87,7 +87,7 @@ class StoredVerifier:
 
     A verifier that asks the models is asked again on replay, and what it reads comes from the store at its recorded
     cost: so its scores follow the model that is used now, and its tokens are charged as they were. What a verifier
-    computed itself is charged with the first use of the score it was for.
+    computed itself is charged to every search that uses the score it was for, once.
     """
 
     def __init__(self, units: Units, verifier: Verifier, identity: str) -> None:
@@ -100,17 +100,22 @@ class StoredVerifier:
         self._verifier = verifier
         self._identity = identity
         self._paths = Paths()
-        self._charged: set[bytes] = set()
-        """Keys of the scores whose cost has been charged."""
+        self._charged: set[tuple[Node, bytes]] = set()
+        """Roots of searches with the keys of the scores whose cost they were charged."""
 
     async def score(self, problem: Problem, nodes: Sequence[Node], models: Models) -> list[Score]:
         """One Score per node; the verifier sees only those that are not stored."""
         keys = [self._paths.score(self._identity, problem, node) for node in nodes]
         units = [self._units.get(key) for key in keys]
         scores = [None if unit is None or unit.kind != "score" else _score(unit) for unit in units]
-        stored = {unit.key: unit.prompt_tokens for unit in units if unit is not None and unit.kind == "score"}
-        models.spent(sum(tokens for key, tokens in stored.items() if key not in self._charged))
-        self._charged.update(keys)
+        uses = [(node.root, key) for node, key in zip(nodes, keys, strict=True)]
+        stored = {
+            use: unit.prompt_tokens
+            for use, unit in zip(uses, units, strict=True)
+            if unit is not None and unit.kind == "score"
+        }
+        models.spent(sum(tokens for use, tokens in stored.items() if use not in self._charged))
+        self._charged.update(uses)
         wanted = [i for i, score in enumerate(scores) if score is None]
         if wanted:
             watched = _Watched(models)

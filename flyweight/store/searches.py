@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from flyweight.store.units import Content, Units, unpack
 from flyweight.trace import write as plain
-from flyweight.types import Candidate, Event, Finish, Message, Node, Problem, Result, Score, Stopped, Usage
+from flyweight.types import Candidate, Event, Finish, Message, Node, Problem, Result, Score, Stopped, ToolMessage, Usage
 
 __all__ = [
     "Book",
@@ -241,4 +241,4 @@ def _score(record: list[Any] | None) -> Score | None:
 
 
 def _messages(records: Any) -> tuple[Message, ...]:
-    return tuple(Message(record["role"], record["content"]) for record in records)
+    return tuple((ToolMessage if "tools" in record else Message)(**record) for record in records)

@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 
 from flyweight.protocols import Request
 from flyweight.store.database import Batch, Database
-from flyweight.types import Node, Problem, Sampling
+from flyweight.types import Message, Node, Problem, Sampling, ToolMessage
 
 __all__ = ["Content", "Kind", "Paths", "Unit", "Units", "fingerprint", "halves", "mark", "pack", "unpack"]
 
@@ -75,7 +75,7 @@ class Unit(NamedTuple):
     moment: int
     """Which step of an engine it came of; later steps have greater numbers."""
     label: str = ""
-    """A generation's Finish; a score's kind; a grade's value."""
+    """A generation's Finish; a score's kind; a grade's value, `retry` where that is to be made again."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0
@@ -104,6 +104,11 @@ class Units:
         if not isinstance(moment, int) or not 0 <= moment < 1 << 62:
             raise self._database.damaged(f"a unit of step {moment!r}")
         self.moment = moment + 1
+
+    @property
+    def writable(self) -> bool:
+        """Whether the store was opened for more than reading."""
+        return not self._database.readonly
 
     def get(self, key: bytes) -> Unit | None:
         """The unit of that key; None if there is none, or none intact."""
@@ -151,10 +156,11 @@ class Units:
             raise self._database.error
 
     def put(self, units: Iterable[Unit], contents: Iterable[Content] = (), also: Iterable[Batch] = ()) -> None:
-        """Write what came of one step, in one transaction. What is there already stays as it is."""
+        """Write what came of one step, in one transaction. What is there already stays, but for costs and grades."""
         repairs, self._repairs = self._repairs, []
-        kept = [unit for unit in units if unit.kind != "dropped"]
-        dropped = [unit for unit in units if unit.kind == "dropped"]
+        units = list(units)
+        kept = [unit for unit in units if unit.kind not in ("dropped", "grade")]
+        replaced = [unit for unit in units if unit.kind in ("dropped", "grade")]
         insert = "INTO units (key, kind, moment, label, prompt_tokens, cached_tokens, generated_tokens, content,"
         insert += " numbers, mark) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         self._database.write(
@@ -165,8 +171,9 @@ class Units:
                     [(content.sum, *content) for content in contents],
                 ),
                 ("INSERT OR IGNORE " + insert, [(*unit, mark(*unit)) for unit in kept]),
-                # What calling a request off had cost is known best by who did it last.
-                ("INSERT OR REPLACE " + insert, [(*unit, mark(*unit)) for unit in dropped]),
+                # What calling a request off had cost is known best by who did it last; so is a grade, made only once
+                # but where it could not be decided the first time.
+                ("INSERT OR REPLACE " + insert, [(*unit, mark(*unit)) for unit in replaced]),
                 *also,
             ]
         )
@@ -221,12 +228,19 @@ class Paths:
 
 def _said(node: Node) -> tuple[bytes, ...]:
     """Everything a model or a verifier can see of one node."""
-    turns = tuple(part for turn in node.messages for part in (turn.role.encode(), _text(turn.content)))
+    turns = tuple(part for turn in node.messages for part in _turn(turn))
     tokens = b"forced" if node.tokens is None else pack("i", node.tokens)
     finish = str(node.finish or "").encode()
     # As coarse as the coarsest form in which a store travels, so that what is asked about a path is found there too.
     drawn = (_text(node.text), tokens, halves(node.logprobs), halves(node.certainty))
     return (finish, _text(node.policy), *drawn, *turns)
+
+
+def _turn(turn: Message) -> tuple[bytes, ...]:
+    said = (turn.role.encode(), _text(turn.content))
+    if isinstance(turn, ToolMessage) and (turn.tools or turn.calls):
+        return (b"tools", *said, _text(turn.tools), _text(turn.calls))  # no role is called that
+    return said
 
 
 @lru_cache(maxsize=256)

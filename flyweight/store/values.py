@@ -34,7 +34,7 @@ Precision = Literal["none", "float16", "float32"]
 Json = dict[str, Any]
 
 LARGEST = 1 << 63
-GRADES = ("correct", "wrong", "undecided")
+GRADES = ("correct", "wrong", "undecided", "retry")
 
 
 def json_line(row: Json) -> bytes:

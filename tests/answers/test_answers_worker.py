@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from flyweight.answers import client, compare, warm
+from flyweight.answers import client, compare, grade, warm
+from flyweight.answers.compare import decide
+from flyweight.answers.forms import read
 from flyweight.types import Verdict
 
 PAIRS = [
@@ -51,7 +53,7 @@ def test_a_hang_is_killed_and_the_next_comparison_works() -> None:
     warm(wait=True)
     start = time.monotonic()
     verdict = ask(r"9^{9^{9^{9}}}", r"\int_0^1 x^{x^{x}} dx")
-    assert verdict.value == "undecided" and verdict.reason
+    assert verdict.value == "undecided" and verdict.reason and verdict.retry
     assert time.monotonic() - start < 2.5
     start = time.monotonic()
     assert ask(*PAIRS[0]).value == "equal"
@@ -64,7 +66,8 @@ def test_a_worker_that_stops_answering_is_replaced() -> None:
     process = client._worker.process
     assert process is not None
     os.kill(process.pid, signal.SIGSTOP)  # not even the supervisor can reply
-    assert "killed" in ask(*PAIRS[0]).reason
+    verdict = ask(*PAIRS[0])
+    assert "killed" in verdict.reason and verdict.retry
     assert process.returncode == -signal.SIGKILL
     assert ask(*PAIRS[0]).value == "equal"
     assert not zombies()
@@ -78,6 +81,22 @@ def test_a_worker_killed_from_outside_is_replaced() -> None:
     os.kill(process.pid, signal.SIGKILL)
     assert ask(*PAIRS[0]).value == "undecided"
     assert ask(*PAIRS[0]).value == "equal"
+
+
+@pytest.mark.parametrize(("group", "late"), [("({}, {})", "x"), ("({}, {})", "y"), (r"\{{{}, {}\}}", "x")])
+def test_a_group_of_which_a_part_was_late_is_worth_a_retry(group: str, late: str) -> None:
+    def ask(gold: str, answer: str) -> Verdict:
+        return Verdict("undecided", "late", retry=True) if late in gold else Verdict("undecided", "by nature")
+
+    gold, answer = group.format("(x+1)^2", "(y+1)^2"), group.format("x^2+2x+1", "y^2+2y+1")
+    assert decide(read(gold), read(answer), ask) == Verdict("undecided", "late", retry=True)
+
+
+def test_what_is_undecided_by_its_nature_is_not() -> None:
+    verdict = compare(r"x^{x^{x^{2}}}", r"\int_0^1 x dx")
+    assert verdict.value == "undecided" and not verdict.retry
+    verdict = ask("]+)", "x")
+    assert verdict.value == "undecided" and not verdict.retry
 
 
 def test_memory_is_limited() -> None:
@@ -175,7 +194,8 @@ def test_without_the_library_only_algebra_is_missing(monkeypatch: pytest.MonkeyP
         assert compare("x+1", "x+2").value == "different"
         verdict = compare("(x+1)^2", "x^2+2x+1")
         assert verdict.value == "undecided"
-        assert "pip install 'flyweight[math]'" in verdict.reason
+        assert "pip install 'flyweight[math]'" in verdict.reason and verdict.retry
+        assert grade("(x-1)(x+1)", "x^2-1").retry, "correct once it is installed"
         assert not warm()
     finally:
         client.stop()

@@ -232,6 +232,24 @@ def test_grades_left_out_are_made_later(store: Store, plan: Plan) -> None:
     assert graded.tally == later.tally
 
 
+@pytest.mark.parametrize("again", ["run", "grade"])
+def test_what_ran_out_of_time_is_graded_again(
+    again: str, store: Store, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a finished run too: grades must not depend on how busy the machine was."""
+
+    def late(self: object, problem: Problem, text: str) -> Grade:
+        return Grade("undecided", "no result within 1.5 s", retry=True)
+
+    with monkeypatch.context() as busy:
+        busy.setattr("flyweight.tasks.jsonl.JSONL.grade", late)
+        first = only(bench.execute(store, [plan], load=Counting()))
+    assert first.ending == "finished" and first.tally.undecided == 6
+    (job,) = bench.check([plan])
+    second = bench.regrade(store, job) if again == "grade" else only(bench.execute(store, [plan], load=Counting()))
+    assert second.tally.undecided == 0 and second.tally.correct + second.tally.wrong == 6
+
+
 def test_every_candidate_is_graded_once(store: Store, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, str]] = []
     lock = threading.Lock()

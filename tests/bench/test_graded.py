@@ -11,7 +11,7 @@ from flyweight import sandbox, strategies, tasks
 from flyweight.bench import graded
 from flyweight.errors import BackendError, ConfigError, SandboxError
 from flyweight.runner import Runner
-from flyweight.store import Store
+from flyweight.store import Grader, Store
 from flyweight.testing import BoxedAnswers, Draft, RuleVerifier, ToyPolicy
 from flyweight.types import Finish, Grade, Message, Node, Problem, Sampling
 from tests.store_child import rule
@@ -143,6 +143,51 @@ def test_what_grading_raises_passes_through_and_keeps_nothing(store: Store) -> N
         failing.grades(PROBLEM, texts("7", "fails", "8"))
     assert failing.known(PROBLEM, texts("7", "fails", "8")) == [RIGHT, None, None]
     assert store.error is None
+
+
+LATE = Grade("undecided", "too late", retry=True)
+
+
+def later(store: Store, *said: Grade) -> tuple[Grader, list[str]]:
+    """A grader that says this in turn, and the texts it was asked about."""
+    asked: list[str] = []
+
+    def grade(problem: Problem, text: str) -> Grade:
+        asked.append(text)
+        return said[len(asked) - 1]
+
+    return store.grader(grade, "t 1"), asked
+
+
+def test_what_could_not_be_decided_for_a_while_is_graded_again(store: Store) -> None:
+    """Once by each grader, until it is decided; what is undecided by its nature stays."""
+    grader, asked = later(store, LATE, Grade("undecided", "no formula"))
+    assert grader.grades(PROBLEM, texts("7", "x", "7")) == [LATE, Grade("undecided", "no formula"), LATE]
+    assert asked == ["7", "x"], "what took all its time is not asked twice"
+    grader, asked = later(store, Grade("undecided", "too late again", retry=True))
+    assert grader.known(PROBLEM, texts("7")) == [LATE], "whoever only looks sees what is on record"
+    grader.grades(PROBLEM, texts("7", "x", "7"))
+    assert asked == ["7"]
+    grader, asked = later(store, RIGHT)
+    assert grader.grades(PROBLEM, texts("7", "x")) == [RIGHT, Grade("undecided", "no formula")]
+    grader, asked = later(store)
+    assert grader.grades(PROBLEM, texts("7")) == [RIGHT] and not asked
+
+
+def test_a_grade_that_cannot_be_made_again_stands(store: Store, tmp_path: Path) -> None:
+    """Not in a store that is only to be read, nor once the task cannot be loaded; it travels as it is."""
+    later(store, LATE)[0].grades(PROBLEM, texts("7"))
+    store.dump(tmp_path / "packed.xz", "none")
+    failing = store.grader(Judge(ConfigError("the file is gone")), "t 1")
+    with pytest.raises(ConfigError):
+        failing.grades(PROBLEM, texts("fails"))
+    later(store, LATE)[0].grades(PROBLEM, texts("fails"))
+    assert failing.grades(PROBLEM, texts("fails")) == [LATE]
+    store.close()
+    with Store(store.path, readonly=True) as again, Store(tmp_path / "other.db") as other:
+        assert later(again)[0].grades(PROBLEM, texts("7")) == [LATE]
+        other.load(tmp_path / "packed.xz")
+        assert later(other, WRONG)[0].grades(PROBLEM, texts("7")) == [WRONG]
 
 
 def test_hostile_reasons_and_texts_come_back(store: Store) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flyweight import sandbox, strategies, tasks
+from flyweight import sandbox, strategies, tasks, types
 from flyweight.bench import Job, Plan, check, grid, identity, plan_of
 from flyweight.bench.plan import Shape, select, shape
 from flyweight.errors import ConfigError, SandboxError
@@ -174,7 +174,7 @@ def test_a_configuration_says_everything_and_nothing_else(tmp_path: Path) -> Non
 
 
 def test_a_checker_that_rows_name_is_part_of_the_run(tmp_path: Path) -> None:
-    """Said by one row it holds for all: with another one, grades and runs are others though the questions are not."""
+    """Said by one row it holds for all: with another one, grades and runs are others."""
     file = tmp_path / "mine.jsonl"
 
     def job(said: str) -> Job:
@@ -183,7 +183,6 @@ def test_a_checker_that_rows_name_is_part_of_the_run(tmp_path: Path) -> None:
 
     text, choice = job("text"), job("choice")
     assert text.configuration["settings"] == {"checker": "text"}
-    assert text.configuration["problems_sha256"] == choice.configuration["problems_sha256"]
     assert identity(text.configuration) != identity(choice.configuration)
     assert check([plan_of(choice.configuration)])[0].configuration == choice.configuration
 
@@ -210,6 +209,32 @@ def test_the_digest_is_of_the_problems_not_of_their_order(tmp_path: Path) -> Non
     assert digest(Plan("jsonl", data=data, limit="2")) != before
     Path(data).write_text(Path(data).read_text("utf-8").replace('"answer": 4', '"answer": 5'), "utf-8")
     assert digest(Plan("jsonl", data=data)) != before
+
+
+def test_what_a_user_s_rows_hold_beside_the_question_is_part_of_the_run(tmp_path: Path) -> None:
+    """Public tests decide votes and scores. Of bundled problems the digest is that under which runs are on record."""
+
+    def digest(**row: object) -> str:
+        data = questions(tmp_path, 1, **row)
+        return str(check([Plan("jsonl", data=data, settings={"checker": "math"})])[0].configuration["problems_sha256"])
+
+    digests = [digest(), digest(public=["f(1) == 2"]), digest(public=["g(7) == 99"]), digest(entry="f"), digest(note=1)]
+    assert len(set(digests)) == 5 and digest(public=["f(1) == 2"]) == digests[1]
+    (bundled,) = check([Plan("humaneval", limit="1")])
+    (problem,) = bundled.problems
+    parts = [problem.id, problem.prompt, problem.answer, "user", problem.conversation[-1].content]
+    assert problem.meta and bundled.configuration["problems_sha256"] == types.digest(*parts)
+
+
+def test_countdown_s_prompts_say_what_its_meta_holds(tmp_path: Path) -> None:
+    """So its digest has none, in a file as without one: results/ holds runs filed like that."""
+    file = tmp_path / "countdown.jsonl"
+    file.write_text('{"numbers": [2, 3], "target": 5}\n', "utf-8")
+    (job,) = check([Plan("countdown", data=str(file))], grade=False)
+    (problem,) = job.problems
+    turns = [part for turn in problem.conversation for part in (turn.role, turn.content)]
+    expected = types.digest(problem.id, problem.prompt, problem.answer, *turns)
+    assert problem.meta and job.configuration["problems_sha256"] == expected
 
 
 def test_a_job_twice_is_one_job(tmp_path: Path) -> None:
