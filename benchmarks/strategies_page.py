@@ -32,10 +32,10 @@ Made by `python -m benchmarks.strategies` from the strategies' own docstrings an
 - **Free text**: `medoid` without a judge, `tournament` with one. **Programs**: `code_agreement`
   (on the questions below it has no programs to run, and is `self_consistency`).
 
-Every strategy stops at once where a budget of tokens, seconds or verifications is spent and returns the best it has
-found; any of them may be given another verifier, a sub-search or a stop rule by name ([compose.md](compose.md)).
-The same seed draws the same under a token budget too, save where searches side by side (`dvts`, `hybrid`, `of=`) share
-it: whoever asks first is served first, which depends on speed and on `--slots`.
+Every strategy stops at once where a budget of tokens or seconds is spent, and at its next request for a score where one
+of verifications is; it returns the best it has found. Any of them may be given another verifier, a sub-search or a stop
+rule by name ([compose.md](compose.md)). The same seed draws the same under a token budget too, save where searches side
+by side (`dvts`, `hybrid`, `of=`) share it: whoever asks first is served first, which depends on speed and on `--slots`.
 Parameters with their ranges: `flyweight list strategies`. Adding one: [CONTRIBUTING.md](../CONTRIBUTING.md).
 
 """

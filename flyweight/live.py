@@ -69,7 +69,8 @@ class Live:
         self.refused = False
         """Whether the budget turned a call away."""
         self.started = setting.clock()
-        self.candidates = Candidates(self.problem, setting.answers, setting.map(strategy))
+        aggregation = getattr(strategy, "keywords", {}).get("aggregation", "last")
+        self.candidates = Candidates(self.problem, setting.answers, setting.map(strategy), aggregation)
         self.result: Result | None = None
         self.failure: Exception | None = None
         """What `Result.error` is about, where an exception was raised."""

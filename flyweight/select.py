@@ -1,13 +1,14 @@
 """Choosing among nodes: pure functions, no models, no state.
 
-Every tie is broken by what the nodes are (mean log-probability, then draw order), never by the order they arrive in,
-so permuting candidates changes nothing.
+Every tie is broken by what the nodes are (mean log-probability, then draw order, then key: branches of a `parallel` and
+separate prompts each have a first draw), never by the order they arrive in, so permuting candidates changes nothing.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ __all__ = [
     "preference",
     "top",
     "vote",
+    "voter",
     "weighted_vote",
 ]
 
@@ -70,6 +72,14 @@ def top(nodes: Sequence[Node], k: int, *, aggregation: str = "last") -> list[Nod
 def finished(nodes: Sequence[Node]) -> list[Node]:
     """Those not cut short by a length limit or an `until`."""
     return [node for node in nodes if node.finish not in (Finish.LENGTH, Finish.CUT)]
+
+
+def voter(node: Node) -> Node:
+    """Who votes for a path: its last node, or where that adds only white space to a step, the step with its score."""
+    step = node.parent
+    if node.text.strip() or step is None or step.parent is None or len(finished([step, node])) < 2:
+        return node
+    return voter(step if node.score is None else replace(step, score=node.score))
 
 
 def majority(groups: Sequence[Sequence[Node]]) -> Node | None:

@@ -272,10 +272,12 @@ class Result:
 
     problem: Problem
     best: Node | None
-    """The selected solution; None when nothing complete was found."""
+    """The selected solution; None when nothing complete was found. A strategy that draws one line and does not choose
+    (`greedy`, `sample`, `budget_forcing`) returns that, even truncated."""
     answer: str | None
     candidates: tuple[Candidate, ...] = ()
-    """Every candidate in the order drawn."""
+    """Every candidate: one continuation after another in the order drawn. Those of separate prompts (`ask`) or branches
+    (`parallel`) count their draws separately; where these are equal the order is fixed, but means nothing."""
     usage: Usage = Usage()
     stopped: Stopped = Stopped.DONE
     confidence: float | None = None

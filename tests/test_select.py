@@ -25,6 +25,7 @@ from flyweight.select import (
     preference,
     top,
     vote,
+    voter,
     weighted_vote,
 )
 from flyweight.types import Finish, Node, Score
@@ -126,6 +127,18 @@ def test_an_unscored_node_cannot_be_ranked() -> None:
 def test_finished_leaves_out_what_was_cut() -> None:
     nodes = [node(finish, i, finish=finish) for i, finish in enumerate(Finish)]
     assert [n.finish for n in finished(nodes)] == [Finish.END, Finish.STOP, Finish.FORCED]
+
+
+def test_white_space_after_a_step_is_the_vote_of_the_step() -> None:
+    step = node("5", 0, 0.9, finish=Finish.STOP)
+    blank = Node(step, "\n", finish=Finish.STOP, key="blank")
+    assert voter(step) is voter(blank) is voter(Node(blank, "", finish=Finish.END, key="end")) is step
+    rated = voter(Node(step, "", finish=Finish.END, score=Score(0.4), key="end"))
+    assert (rated.key, rated.score) == (step.key, Score(0.4)), "what was said of the path is said of the step"
+    whole = Node(ROOT, "", finish=Finish.END, key="nothing")
+    cut = Node(step, "\n\n", finish=Finish.LENGTH, key="cut")
+    last = Node(node("half", finish=Finish.LENGTH), "", finish=Finish.END, key="last")
+    assert [voter(each) for each in (whole, cut, last)] == [whole, cut, last], "a truncated text does not vote"
 
 
 # Votes

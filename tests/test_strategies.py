@@ -224,6 +224,21 @@ def test_dvts_by_hand() -> None:
     assert (result.answer, result.text) == ("2", f"c\n\ne\n\n{box(2)}")
 
 
+def test_a_subtree_of_dvts_ends_at_a_step_better_than_what_goes_on_from_it() -> None:
+    step, more = box(5) + "\n\n", box(9, "Wait, no. ")
+    tree = {"": [step, "b\n\n"], step: ["", more]}
+    for score, answer in ((0.1, "5"), (0.95, "9")):
+        result, judge, _ = play("dvts", tree, {step: 0.9, "b\n\n": 0.2, step + more: score}, n=2, width=2)
+        assert (result.answer, judge.scored) == (answer, [step, "b\n\n", step + more])
+    # Where a thought that goes on is better, the subtree follows it, and the step that ended has no vote.
+    tree, scores = (
+        {"": [step, "b\n\n"], step: ["", "c\n\n"], f"{step}c\n\n": [box(7), box(8)]},
+        {step: 0.6, "b\n\n": 0.2},
+    )
+    later = {f"{step}c\n\n": 0.7, f"{step}c\n\n{box(7)}": 0.3, f"{step}c\n\n{box(8)}": 0.1}
+    assert play("dvts", tree, {**scores, **later}, n=2, width=2)[0].answer == "7"
+
+
 @pytest.mark.parametrize("name", TREE)
 def test_the_last_round_runs_to_the_end(name: str) -> None:
     tree = {"": ["a\n\n", "b\n\n"], "b\n\n": [f"c\n\n{box(1)}", f"d\n\n{box(2)}"]}

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from flyweight.errors import BudgetSpent, ConfigError
 from flyweight.protocols import Search, Strategy
-from flyweight.select import aggregate, confidence, finished, majority, top, weighted_vote
+from flyweight.select import aggregate, confidence, finished, majority, top, voter, weighted_vote
 from flyweight.spelling import SETTING, opened, parts
 from flyweight.types import Message, Node
 
@@ -279,7 +279,7 @@ class _Ruled(Remembering):
 
     async def _look(self, nodes: Sequence[Node]) -> None:
         """Take in candidates, and see whether the rule holds."""
-        new = finished(nodes)
+        new = list({node.key: node for node in map(voter, finished(nodes))}.values())
         self._candidates.update((node.key, node) for node in new)
         if self._enough and new:
             with suppress(BudgetSpent):

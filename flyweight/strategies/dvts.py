@@ -24,8 +24,8 @@ async def dvts(
     Source: Beeching, Tunstall, Rush 2024, "Scaling test-time compute with open models" (Hugging Face).
     Cost: at most n steps and n verifications a round, max_steps rounds; the last round runs to the end.
     Deviations: a subtree ends when the model ends its answer (the original also looks for a boxed answer) or adds
-    only white space; siblings still in mid-thought do not vote, and a subtree whose steps were all cut at step_tokens
-    has no vote; subtrees do not wait for each other.
+    only white space to a step better than those that go on from it; siblings still in mid-thought do not vote, and a
+    subtree whose steps were all cut at step_tokens has no vote; subtrees do not wait for each other.
     """
 
     async def subtree() -> list[Node]:
@@ -35,12 +35,13 @@ async def dvts(
             draw, limit = (search.complete, None) if last else (search.extend, step_tokens)
             drawn = finished(await draw([node], width, temperature=temperature, max_tokens=limit))
             children = await search.score([child for child in drawn if child.text.strip()])
-            if not children:
-                # White space ends the subtree where it stood; steps that were all truncated leave nothing.
-                return [node] if drawn and node.score is not None else []
-            node = top(children, 1, aggregation=aggregation)[0]
-            if node.complete or last:
-                return [child for child in children if child.complete or last]
+            if node.score is not None and any(not child.text.strip() for child in drawn):
+                children.append(node)  # white space ended it: it stands against what goes on from it
+            ended = [child for child in children if child.complete or last or child is node]
+            best = top(children, 1, aggregation=aggregation)
+            if not best or best[0] in ended:
+                return ended
+            [node] = best
         return []
 
     leaves = await search.parallel(*(subtree() for _ in range(n // width)))

@@ -46,11 +46,11 @@ async def lookahead_search(
             further = finished(await search.extend(list(origin), temperature=0, max_tokens=step_tokens))
             moved = {origin[node.parent]: node for node in further if node.parent and node.text.strip()}
             leads |= moved
-        judged = await search.score(list(leads.values()))
+        judged = {node.key: node for node in await search.score(list(leads.values()))}
 
-        ended |= {node.key: node for node in judged if node.complete or last}
-        # What the budget of verifications did not cover has no score, and comes last: it is left out.
-        children = [replace(node, score=lead.score) for node, lead in zip(leads, judged, strict=False)]
+        ended |= {key: node for key, node in judged.items() if node.complete or last}
+        # What the budget of verifications did not cover has no score: it is left out.
+        children = [replace(node, score=judged[lead.key].score) for node, lead in leads.items() if lead.key in judged]
         active = top([node for node in children if not node.complete], n // width, aggregation=aggregation)
         if last or not active:
             break

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from flyweight.protocols import Models, Policy, Search, Task
 from flyweight.runner import Runner
-from flyweight.types import Finish, Node, Problem, Result, Sampling, Score
+from flyweight.types import Event, Finish, Node, Problem, Result, Sampling, Score
 
 __all__ = ["Chain", "Question", "collect", "load", "recorded"]
 
@@ -69,6 +69,12 @@ def collect(
     """Draw what is missing in `folder`, one file a question, and hand on the results as they are written."""
     folder.mkdir(parents=True, exist_ok=True)
     prompts = _Prompts()
+    leaves: dict[str, list[Node]] = {}
+
+    def ended(event: Event) -> None:
+        if event.node is not None and event.kind == "node" and event.node.complete:
+            leaves.setdefault(event.problem_id, []).append(event.node)
+
     runner = Runner(
         policy,
         {prompts.name: prompts},
@@ -76,6 +82,7 @@ def collect(
         sampling=Sampling(temperature, max_tokens=max_tokens),
         seed=seed,
         hidden=True,
+        on_event=ended,
     )
 
     async def chains(search: Search) -> Node | None:
@@ -97,8 +104,9 @@ def collect(
 
     missing = [problem for problem in problems if not _file(folder, problem.id).is_file()]
     for result in runner.run(missing, chains, in_flight=IN_FLIGHT):
+        drawn = sorted(leaves.pop(result.problem.id, []), key=lambda leaf: (leaf.order, leaf.key))
         if result.error is None:
-            _write(folder, result, task, prompts.states.pop(result.problem.id))
+            _write(folder, result, drawn, task, prompts.states.pop(result.problem.id))
         yield result
 
 
@@ -127,9 +135,8 @@ def _file(folder: Path, id: str) -> Path:
     return folder / f"{id}.npz"
 
 
-def _write(folder: Path, result: Result, task: Task, prompt: NDArray[np.float16]) -> None:
+def _write(folder: Path, result: Result, leaves: Sequence[Node], task: Task, prompt: NDArray[np.float16]) -> None:
     """One question's chains in one file, which appears when it is complete."""
-    leaves = [each.node for each in result.candidates if each.node.finish is Finish.END]
     right = {leaf.key: task.grade(result.problem, leaf.solution).value == "correct" for leaf in leaves}
     through: dict[str, list[bool]] = {}
     for leaf in leaves:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 from flyweight.policies.llamacpp import LlamaCpp
-from flyweight.testing import BoxedAnswers
+from flyweight.protocols import Response
+from flyweight.testing import BoxedAnswers, Draft, ToyPolicy
 from flyweight.training import pool
 from flyweight.types import Grade, Message, Problem, Result
 from tests.engine_kit import Engines
@@ -89,3 +91,17 @@ def test_a_question_that_fails_leaves_no_file(engine: LlamaCpp, tmp_path: Path) 
     long = Problem("long", "x" * 9000)
     [result] = collected(engine, tmp_path, [long])
     assert result.error is not None and not list(tmp_path.glob("*.npz"))
+
+
+def test_every_text_is_written_also_where_many_end_at_one_step(tmp_path: Path) -> None:
+    class Toy(ToyPolicy):
+        def step(self) -> list[Response]:
+            states = np.zeros((1, 1, 1), np.float16)
+            return [replace(response, hidden=states) for response in super().step()]
+
+    policy = Toy(lambda question, so_far, rng, sampling: Draft("" if so_far else "a\n\n"))
+    list(pool.collect(policy, Even(), PROBLEMS[:1], tmp_path, n=4, rollouts=8))
+    [path] = pool.recorded(tmp_path, PROBLEMS)
+    chains = pool.load(path).chains
+    assert len(chains) == 4 + 8
+    assert sum(chain.values[0] != -1 for chain in chains) == 1 + 8, "one step has a chain and its rollouts below it"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import random
+from collections.abc import Sequence
 
 import pytest
 
-from flyweight import strategies
+from flyweight import select, strategies
 from flyweight.runner import Runner
 from flyweight.testing import BoxedAnswers, Draft, RuleVerifier, ToyPolicy
-from flyweight.types import Sampling
+from flyweight.types import Budget, Node, Sampling
 from tests.test_strategies import Counting, Q, Script, box, by_hash, play, right_sums, run, told
 
 
@@ -86,3 +88,29 @@ def test_without_looking_ahead_it_is_beam_search(n: int, width: int, rule: objec
         assert told(ahead) == told(beam)
         for id, result in beam.items():
             assert [c.node.key for c in ahead[id].candidates] == [c.node.key for c in result.candidates]
+
+
+@pytest.mark.parametrize("left", range(1, 14))
+def test_no_step_has_the_score_of_another(left: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under a stop rule the scores that a budget leaves out lie anywhere among the steps."""
+
+    def write(question: str, so_far: str, rng: random.Random, sampling: Sampling) -> Draft:
+        name = f"s{rng.randrange(1000)}"
+        return Draft(box(rng.randrange(9), name) if rng.random() < 0.5 else f"{name}\n\n")
+
+    def truth(question: str, solution: str) -> float:
+        return 0.9 * by_hash(question, solution)
+
+    def top(nodes: Sequence[Node], k: int, *, aggregation: str) -> list[Node]:
+        ranked.extend(nodes)
+        return select.top(nodes, k, aggregation=aggregation)
+
+    ranked: list[Node] = []
+    module = importlib.import_module("flyweight.strategies.lookahead_search")
+    monkeypatch.setattr(module, "top", top)
+    strategy = strategies.bind("lookahead_search:n=4:width=2:k=0:max_steps=5:enough=0.99")
+    for seed in range(20):
+        runner = Runner(ToyPolicy(write), {"rule": RuleVerifier(truth)}, answers=BoxedAnswers(), seed=seed)
+        assert runner.solve(Q, strategy, Budget(verifications=left)).error is None
+    assert ranked
+    assert [node.score and node.score.value for node in ranked] == [truth(Q.prompt, node.solution) for node in ranked]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from flyweight import strategies
 from flyweight.runner import Runner
 from flyweight.testing import BoxedAnswers, Draft, RuleVerifier, ToyPolicy
-from flyweight.types import Finish, Sampling
+from flyweight.types import Budget, Finish, Sampling, Stopped
 from tests.test_strategies import Q, Script, box, play
 
 SETTINGS: Mapping[str, dict[str, Any]] = {
@@ -88,3 +90,68 @@ def test_the_aggregation_chooses_the_answer(name: str) -> None:
     tree, scores = {"": [box(1), box(2)]}, {box(1): (0.2, 0.9), box(2): (0.8, 0.7)}
     answers = {how: play(name, tree, scores, **SETTINGS[name], aggregation=how)[0].answer for how in ("last", "min")}
     assert answers == {"last": "1", "min": "2"}
+
+
+TREES = ["beam_search", "dvts", "lookahead_search", "rebase", "particle_filter", "mcts"]
+
+
+def fours(name: str) -> dict[str, Any]:
+    """Four draws at a time, and then four more after the best of them."""
+    known = {parameter.name for parameter in strategies.describe(name).parameters}
+    settings = {"n": 4, "width": 4, "branch": 4, "k": 0, "max_steps": 3, "balance": 0.01, "ess": 1.0}
+    return {key: value for key, value in settings.items() if key in known}
+
+
+@pytest.mark.parametrize("name", TREES)
+@pytest.mark.parametrize("budget", [None, Budget(confidence=0.8)])
+def test_a_step_that_ended_votes_once_however_often_it_ended(name: str, budget: Budget | None) -> None:
+    """Only the first of four steps is worth anything; whoever goes on from it adds nothing."""
+
+    def write(question: str, so_far: str, rng: random.Random, sampling: Sampling) -> Draft:
+        written.append(so_far)
+        if so_far.startswith(box(5)):
+            return Draft("")
+        return Draft((box(5) if len(written) == 1 else "b") + "\n\n")
+
+    written: list[str] = []
+    judge = RuleVerifier(lambda question, solution: 1.0 if solution.startswith(box(5)) else 0.0)
+    runner = Runner(ToyPolicy(write), {"rule": judge}, answers=BoxedAnswers())
+    result = runner.solve(Q, strategies.bind(name, fours(name)), budget)
+    assert result.error is None and result.answer == "5" and result.stopped is Stopped.DONE
+    voters = [candidate.node for candidate in result.candidates if candidate.answer == "5"]
+    assert [(node.text, node.score and node.score.value) for node in voters] == [(box(5) + "\n\n", 1.0)]
+    assert (result.confidence, result.sure) == (None, budget is None), "one voter leads nobody"
+
+
+@pytest.mark.parametrize("name", ["beam_search", "dvts", "lookahead_search", "rebase"])
+def test_a_step_that_ended_and_what_went_on_from_it_have_a_vote_each(name: str) -> None:
+    """Whichever of the two is chosen."""
+
+    def write(question: str, so_far: str, rng: random.Random, sampling: Sampling) -> Draft:
+        drawn[so_far] += 1
+        if not so_far:
+            return Draft(box(5) + "\n\n" if drawn[so_far] == 1 else "b\n\n")
+        return Draft(box(9) if so_far.startswith(box(5)) and drawn[so_far] % 4 == 0 else "")
+
+    for better, chosen in ((0.1, "5"), (1.0, "9")):
+        drawn: Counter[str] = Counter()
+
+        def rule(question: str, solution: str, better: float = better) -> float:
+            return better if "9" in solution else 0.9 if solution.startswith(box(5)) else 0.0
+
+        runner = Runner(ToyPolicy(write), {"rule": RuleVerifier(rule)}, answers=BoxedAnswers())
+        result = runner.solve(Q, strategies.bind(name, fours(name)))
+        said = [(c.answer, c.node.score and c.node.score.value) for c in result.candidates if c.answer is not None]
+        assert (result.answer, sorted(said), result.confidence) == (chosen, [("5", 0.9), ("9", better)], 0.5)
+
+
+def test_a_search_cut_short_chooses_by_the_aggregation_too() -> None:
+    scores = {box(1): (0.05, 0.9), box(2): (0.5, 0.5), "a\n\n": (0.4, 0.4), "b\n\n": (0.4, 0.4)}
+    for how, answer in (("last", "1"), ("min", "2")):
+        script = Script({"": list(scores), "a\n\n": ["c"] * 2, "b\n\n": ["d"] * 2})
+        judge = RuleVerifier(lambda question, solution: scores[solution])
+        runner = Runner(ToyPolicy(script), {"rule": judge}, answers=BoxedAnswers(), sampling=Sampling(max_tokens=20))
+        strategy = strategies.bind("beam_search", {"n": 4, "width": 2, "aggregation": how})
+        first_round = sum(map(len, scores)) + 2
+        result = runner.solve(Q, strategy, Budget(tokens=first_round))
+        assert (result.answer, result.stopped) == (answer, Stopped.BUDGET)

@@ -297,6 +297,28 @@ def test_a_tree_search_stops_early_too(name: str) -> None:
     assert good.result.best is not None and good.result.best.score is not None and good.result.best.score.value == 0.6
 
 
+def test_a_beam_that_ended_counts_once_however_often_it_ended() -> None:
+    """The first of eight steps answers 5, and all that is drawn after it is nothing; the other beams answer 7."""
+    first: list[str] = []
+
+    def write(question: str, so_far: str, rng: random.Random, sampling: Sampling) -> Draft:
+        first.extend(["seen"] * (not so_far))
+        if not so_far:
+            return Draft((box(5) if len(first) == 1 else "other") + "\n\n")
+        return Draft("" if so_far.startswith(box(5)) else box(7))
+
+    def rule(question: str, solution: str) -> float:
+        return 0.6 if solution.startswith(box(5)) else 0.5
+
+    judge = RuleVerifier(rule)
+    result = play("beam_search:n=8:width=4:lead=0.95", write, verifier=judge).result
+    assert (result.answer, result.confidence) == ("7", lead(4, 1))
+    first.clear()
+    judge.scored.clear()
+    play("beam_search:n=8:width=4:enough=0.95", write, verifier=judge)
+    assert len(judge.scored) == 8 + 4, "nothing is scored for an empty step"
+
+
 def test_a_chain_of_revisions_stops_once_it_is_good_enough() -> None:
     scores = {box(1): 0.2, box(2): 0.5, box(3): 0.8, box(4): 0.9}
     played = play("sequential_revision:n=4:enough=0.8", InTurn(*scores), scores)

@@ -182,3 +182,20 @@ def test_what_a_model_without_a_phase_has_answered_is_there_when_it_is_interrupt
 
     found = interrupted(lambda stopped: play("budget_forcing", write, stopped=stopped), "node")
     assert [played.result.answer for played in found] == ["2", "0", "0", "2"]
+
+
+@pytest.mark.parametrize("confidence", [None, 0.8, 0.95])
+def test_one_line_of_thought_is_one_voter(confidence: float | None) -> None:
+    """Though it states its answer again after every wait."""
+
+    def write(question: str, so_far: str, rng: random.Random, sampling: Sampling) -> Draft:
+        return Draft(" so " + box(5), -0.1 if not so_far else -0.2)
+
+    budget = Budget(confidence=confidence)
+    result = play("budget_forcing", write, budget=budget, waits=6).result
+    assert (result.stopped, result.usage.policy_calls) == (Stopped.DONE, 7)
+    assert (result.answer, result.confidence, result.sure) == ("5", None, confidence is None)
+    found = interrupted(lambda stopped: play("budget_forcing", write, stopped=stopped, waits=2), "node")
+    assert [(p.result.text.count("Wait"), p.result.confidence, len(p.result.candidates)) for p in found] == [
+        (2, None, 1), *[(0, None, 1)] * 2, (2, None, 1),
+    ], "cut short, the most confident text of the line stands for it"  # fmt: skip
