@@ -89,3 +89,13 @@ def test_a_question_that_fails_leaves_no_file(engine: LlamaCpp, tmp_path: Path) 
     long = Problem("long", "x" * 9000)
     [result] = collected(engine, tmp_path, [long])
     assert result.error is not None and not list(tmp_path.glob("*.npz"))
+
+
+def test_no_id_leads_out_of_the_folder(engine: LlamaCpp, tmp_path: Path) -> None:
+    ids = ["HumanEval/0", "../../x", "..", "p" * 300, "/x", "plain-1.2"]
+    problems = [Problem(id, f"question {i}", (Message("user", f"question {i}"),)) for i, id in enumerate(ids)]
+    folder = tmp_path / "work" / "deep"
+    assert not [result.error for result in collected(engine, folder, problems) if result.error]
+    files = pool.recorded(folder, problems)
+    assert [pool.load(path).id for path in files] == ids and set(files) == set(folder.iterdir())
+    assert files[-1].name == "plain-1.2.npz" and [path.name for path in tmp_path.iterdir()] == ["work"]
