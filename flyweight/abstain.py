@@ -220,13 +220,16 @@ def read(path: Path) -> tuple[ConfidenceMap, ...]:
         raise ConfigError(f"{path} holds no confidence maps: {said}") from error
 
 
-def write(path: Path, maps: Sequence[ConfidenceMap]) -> None:
-    """Write the maps to a file; the same maps give the same bytes. ConfigError if it cannot be written."""
+def write(path: Path, maps: Sequence[ConfidenceMap], *, store: Path | None = None) -> None:
+    """Write the maps to a file; the same maps give the same bytes.
+
+    ConfigError for what belongs to `store`, StoreError if it cannot be written.
+    """
+    from flyweight.store.files import replacing
+
     text = json.dumps({"format": FORMAT, "maps": [asdict(each) for each in maps]}, indent=1) + "\n"
-    try:
-        path.write_text(text, "utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
+    with replacing(path, store=store) as file:
+        file.write(text.encode())
 
 
 @cache

@@ -26,15 +26,21 @@ __all__ = ["Writer", "read", "write"]
 Json = dict[str, Any]
 
 
+DATABASE = (b"SQLite format 3\0", b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
+"""How a store begins, and what was written to it last."""
+
+
 class Writer:
     """Writes the events it is called with to a file, opened (and emptied) at once."""
 
     def __init__(self, path: Path) -> None:
-        """ConfigError if the file cannot be written."""
+        """ConfigError if the file cannot be written, or is a store."""
         self.path = path
         self.error: OSError | None = None
         self._known: dict[str, set[str]] = {}
         try:
+            if path.is_file() and _head(path).startswith(DATABASE):
+                raise ConfigError(f"{path} is a store: name another file for the trace")
             self._file: TextIO = path.open("w", encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"cannot write the trace {path}: {error.strerror or error}") from error
@@ -121,6 +127,11 @@ def read(path: Path) -> list[Result]:
 
 
 # Writing -----------------------------------------------------------------------------------------------------
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(16)
 
 
 def _node(node: Node, seen: set[str]) -> Json:

@@ -41,7 +41,7 @@ ARROWS: dict[str, set[str]] = {
         "types",
         "verifiers",
     },
-    "abstain": {"errors", "protocols", "select", "strategies"},
+    "abstain": {"errors", "protocols", "select", "store", "strategies"},
     "calls": {"protocols", "types"},
     "candidates": {"abstain", "protocols", "select", "types"},
     "setting": {"abstain", "errors", "protocols", "types"},

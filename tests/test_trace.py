@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -181,6 +183,18 @@ def test_a_place_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
         trace.Writer(tmp_path / "no" / "t.jsonl")
     with pytest.raises(ConfigError, match="cannot read the trace"):
         trace.read(tmp_path / "none.jsonl")
+
+
+def test_a_store_is_not_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with closing(sqlite3.connect(path)) as store:
+        store.execute("PRAGMA journal_mode = WAL")
+        store.execute("CREATE TABLE rows (row)")
+        for name in (path, tmp_path / "runs.db-wal"):
+            before = name.read_bytes()
+            with pytest.raises(ConfigError, match="is a store: name another file for the trace"):
+                trace.Writer(name)
+            assert before and name.read_bytes() == before
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

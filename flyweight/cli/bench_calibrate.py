@@ -55,7 +55,7 @@ def calibrate(
 
     with reading(folder) as store:
         maps = [fitted(store, info) for info in meant(store, runs)]
-    abstain.write(out, maps)
+    abstain.write(out, maps, store=store.path)
     if json:
         typer.echo(render.dumps([asdict(each) for each in maps]))
         return
@@ -111,10 +111,13 @@ def usable(run: str, plan: Plan) -> tuple[str, str]:
     kind = str(plan.settings.get("checker")) if plan.task == "jsonl" else KINDS.get(plan.task, "")
     if kind in ("", "tests"):
         raise ConfigError(f"run {run}: the answers of {plan.task} are read in a way that --kind cannot name")
-    split = plan.split or {"gsm8k": "development", "jsonl": "all rows"}.get(plan.task, "test")
+    # Without a split a task takes all of a file, test questions too; gsm8k without a file has others.
+    bundled = {"gsm8k": "development"} if plan.data is None else {}
+    split = plan.split or {"jsonl": "all rows", **bundled}.get(plan.task, "test")
     if split in ("test", "train"):
         raise ConfigError(
-            f"run {run} is on the split {split}: maps are fitted on calibration (or development) questions"
+            f"run {run} is on the split {split}{'' if plan.split else ', as none was named'}: maps are fitted on "
+            "calibration (or development) questions"
         )
     if plan.budget != Budget():
         raise ConfigError(f"run {run} had a budget, so that what it drew depends on what it saw: run it without")

@@ -70,6 +70,7 @@ def chat(
     choice = options.choose(strategy, options.pairs(set_, n), kind)
     limits = options.budget(budget_tokens, budget_verifications, deadline, confidence)
     made_of = options.ModelOptions(model, verifier, kind, max_tokens, context, seed)
+    options.apart(trace, model, *choice.parameters.values())
     made_of.check()
     with ExitStack() as stack:
         recorder = record(trace, stack)

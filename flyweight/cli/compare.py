@@ -71,6 +71,7 @@ def compare(
     limits = options.budget(budget_tokens, budget_verifications, deadline, confidence)
     made_of = options.ModelOptions(model, verifier, kind, max_tokens, context, seed)
     problem = api.problem(ask.question(question), system)
+    options.apart(trace, model, *(value for choice in chosen for value in choice.parameters.values()))
     made_of.check([problem])
     results: list[Result] = []
     with warm(made_of, trace=trace, quiet=quiet) as (session, progress, stop):

@@ -67,6 +67,7 @@ def demo(
     task = tasks.load("gsm8k")
     problems = task.problems()[:QUESTIONS]
     made_of = options.ModelOptions(model=model, verifier=verifier, seed=seed)
+    options.apart(trace, model, *searched.parameters.values())
     _fetch(model, quiet)
     made_of.check(problems)
     sheet = Sheet(task, problems, made_of, (options.choose("greedy", {}), searched), json)

@@ -32,7 +32,7 @@ The JSON is ASCII: control characters and lone surrogates in model output arrive
 text shown to people, characters a terminal would obey are replaced by their visible escapes, such as `\\x1b`.
 
 `--trace FILE` writes every event of the search as it happens, one JSON object a line; `flyweight.trace.read` gives
-the results back.
+the results back. What the file held is replaced, unless it is a store or a file that the command reads.
 
 Ctrl-C (or SIGTERM) stops the search at its next step and prints what is known so far, with `stopped: interrupted`;
 a second one ends the program at once.

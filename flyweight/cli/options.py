@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from flyweight.types import Budget, Event, Problem
 __all__ = [
     "Choice",
     "ModelOptions",
+    "apart",
     "budget",
     "choose",
     "fitting",
@@ -237,6 +239,15 @@ def fitting(name: str, parameters: Mapping[str, Value]) -> dict[str, Value]:
     """Those of the parameters that the strategy has."""
     known = {parameter.name for parameter in strategies.describe(name).parameters} | set(strategies.COMMON)
     return {key: value for key, value in parameters.items() if key in known}
+
+
+def apart(trace: Path | None, *read: object) -> None:
+    """ConfigError where the trace would replace a file that is read: those of `read` that name one."""
+    if trace is None or not trace.is_file():
+        return
+    for name in read:
+        if isinstance(name, str | Path) and os.path.exists(name) and os.path.samefile(name, trace):
+            raise ConfigError(f"--trace {trace} would replace {name}, which is read: name another file")
 
 
 def budget(

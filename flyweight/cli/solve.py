@@ -104,6 +104,7 @@ def solve(
         made_of = checking(made_of, check, tests)
     elif tests is not None:
         made_of, problems, answers = testing(made_of, tests, problems, many=file is not None)
+    options.apart(trace, file, tests, confidence_map, model, *choice.parameters.values())
     made_of.check(problems)
     made_of = replace(made_of, confidence_map=confidence_map or fitted(choice, model))
     if confidence_map is not None:

@@ -32,9 +32,10 @@ Examples:
 
 Draws answers to each question, with the hidden states the model had while it wrote, and has the task
 grade them; then fits a head (verifier probe), or with --lora an adapter for the model's upper layers
-(verifier lora), or with --combine how much each of these counts in the verifier self. A task with splits
-gives its questions of "train" only, for --combine those of "calibration". Everything goes to --work as it
-is made: interrupted at any moment, the same command goes on. Needs pip install 'flyweight[train]'.
+(verifier lora), or with --combine how much each of these counts in the verifier self. A task gives its
+questions of the split "train" only, for --combine those of "calibration"; one without them is refused.
+Everything goes to --work as it is made: interrupted at any moment, the same command goes on. Needs
+pip install 'flyweight[train]'.
 """
 
 
@@ -91,15 +92,11 @@ def train_verifier(
         _combination(model, sha256, sources, questions, parts, folder, out, n=n, max_tokens=max_tokens, seed=seed)
         return
     files: dict[str, list[Path]] = {}
-    chosen = [
-        (task, tasks.pick(task.problems(), min(questions, len(task.problems()))))
-        for task in (_task(source, "train") for source in sources)
-    ]
-    for task, problems in chosen:
+    for task, problems in _chosen(sources, "train", questions):
         _draw(model, task, problems, folder / task.name, n=n, rollouts=rollouts, max_tokens=max_tokens, seed=seed)
         from flyweight.training.pool import recorded
 
-        files[task.name] = recorded(folder / task.name, problems)
+        files.setdefault(task.name, []).extend(recorded(folder / task.name, problems))
     if draw_only:
         return
     if lora:
@@ -124,10 +121,28 @@ def _libraries(lora: bool) -> None:
         raise ConfigError(f"training needs {missing.name}: pip install 'flyweight[train]'") from missing
 
 
+def _chosen(sources: Sequence[str], split: str, questions: int) -> list[tuple[Task, list[Problem]]]:
+    """The questions of each source. ConfigError for an id that two of one task have: what is drawn goes by it."""
+    found = []
+    taken: set[tuple[str, str]] = set()
+    for task in (_task(source, split) for source in sources):
+        problems = tasks.pick(task.problems(), min(questions, len(task.problems())))
+        names = {(task.name, problem.id) for problem in problems}
+        if twice := sorted(id for _, id in names & taken):
+            raise ConfigError(f"{len(twice)} ids of {task.name} stand in two of its files, such as {twice[0]!r}")
+        taken |= names
+        found.append((task, problems))
+    return found
+
+
 def _task(source: str, split: str) -> Task:
+    """The questions of that split. ConfigError for a task without it, whose questions are for testing."""
     name, _, file = source.partition("=")
-    splits = getattr(tasks.factory(name), "splits", ())
-    return tasks.load(name, Path(file) if file else None, split if split in splits else None)
+    if split not in getattr(tasks.factory(name), "splits", ()):
+        raise ConfigError(
+            f"{name} has no split {split}, and nothing is fitted on test questions: use jsonl=FILE with your own"
+        )
+    return tasks.load(name, Path(file) if file else None, split)
 
 
 def _draw(
@@ -182,7 +197,10 @@ def _head(sha256: str, files: Mapping[str, Sequence[Path]], out: Path, curve: bo
                 say=_Lines(f"fitting on {len(asked)}"),
             )
         except ValueError as error:
-            raise ConfigError(f"{len(asked)} questions: {error}") from error
+            if share == 8:
+                raise ConfigError(f"{len(asked)} questions: {error}") from error
+            typer.echo(f"{len(asked)} questions: {error}", err=True)
+            continue
         facts = fitted.head.facts
         typer.echo(f"{len(asked)} questions: AUC {facts['auc']}, within a question {facts['auc_within']} (held out)")
         held_out = dict(zip((path for path in asked if questions[path].chains), fitted.logits, strict=True))
@@ -210,12 +228,15 @@ def _adapter(
     epochs: int,
     seed: int,
 ) -> None:
-    from flyweight.training import lora
+    from flyweight.training import lora, pool
 
     plan = lora.Plan(epochs=epochs, seed=seed)
     # Every tenth question of each task is held out.
     held = _mixed({task: own[::10] for task, own in files.items()})
     used = _mixed({task: [path for index, path in enumerate(own) if index % 10] for task, own in files.items()})
+    for what, own in (("held-out", held), ("other", used)):
+        if not any(pool.load(path).mixed for path in own):
+            raise ConfigError(f"{len(own)} {what} questions: {pool.NOTHING}")
     verifier = lora.Verifier(file, plan)
     say = _Lines("training")
     for progress in lora.train(verifier, used, folder / "lora.pt", plan):
@@ -240,24 +261,21 @@ def _combination(
 ) -> None:
     from flyweight.training import combine
 
-    asked = [
-        (task, tasks.pick(task.problems(), min(questions, len(task.problems()))))
-        for task in (_task(source, "calibration") for source in sources)
-    ]
     scored: list[combine.Scored] = []
     policy = None
-    for task, problems in asked:
+    for task, problems in _chosen(sources, "calibration", questions):
+        ids = {problem.id for problem in problems}
         usual = [*heads.trained(sha256), FREE[kind_of(problems[0])], "self-certainty", "confidence", "p_true"]
         judges = {name: verifiers.load(name) for name in (parts.split(",") if parts else usual)}
         said_by = digest(*(getattr(judge, "identity", name) for name, judge in judges.items()))
         file = folder / f"{task.name}-{said_by[:8]}.jsonl"
-        if len(combine.load(file)) < len(problems):
+        if ids - {each.id for each in combine.load(file)}:
             policy = policy or api.find_policy(model)()
             say = _Lines(f"scoring {task.name}")
             results = combine.collect(policy, task, problems, judges, file, n=n, max_tokens=max_tokens, seed=seed)
             for done, _ in enumerate(results, 1):
                 say(f"{done} questions more")
-        scored += combine.load(file)
+        scored += [each for each in combine.load(file) if each.id in ids]
     kinds = {}
     for kind in sorted({each.kind for each in scored}):
         fitted = kinds[kind] = combine.fit([each for each in scored if each.kind == kind], say=typer.echo)

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from flyweight import stats
-from flyweight.errors import BackendError
+from flyweight.errors import BackendError, ConfigError
 from flyweight.protocols import Policy, Search, Task, Verifier
 from flyweight.runner import Runner
 from flyweight.training.calibrate import platt
+from flyweight.training.pool import NOTHING
 from flyweight.types import Node, Problem, Result, Sampling
 from flyweight.verifiers.self_verifier import VERSION, kind_of, logit
 
@@ -111,6 +112,8 @@ class Fitted(NamedTuple):
 
 def fit(questions: Sequence[Scored], *, say: Callable[[str], None] = lambda line: None) -> Fitted:
     """The best combination of the parts. ConfigError where no question has right and wrong answers."""
+    if not any(len(set(question.right)) == 2 for question in questions):
+        raise ConfigError(f"{len(questions)} questions: {NOTHING}")
     questions = [question for question in questions if question.right]
     names = list(questions[0].scores)
     right = [question.right for question in questions]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from flyweight import stats
 from flyweight.training.calibrate import platt
-from flyweight.training.pool import Question
+from flyweight.training.pool import NOTHING, Question
 from flyweight.verifiers.probe import SCALARS, Head, numbers
 
 __all__ = ["Fitted", "Plan", "fit"]
@@ -171,9 +171,9 @@ def fit(
 ) -> Fitted:
     """A calibrated head from recorded questions. ValueError where no question has both right and wrong chains."""
     plan = plan or Plan()
+    if not any(question.mixed for question in questions):
+        raise ValueError(NOTHING)
     data = _Data(questions, layers)
-    if not any(len({chain.right for chain in q.chains}) == 2 for q in data.questions):
-        raise ValueError("no question has right and wrong answers: nothing to learn from")
     torch.manual_seed(plan.seed)
     fold = np.random.default_rng(plan.seed).permutation(len(data.questions)) % plan.folds
     cells = [(decay, held) for decay in plan.decays for held in range(plan.folds)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,12 @@ from numpy.typing import NDArray
 
 from flyweight.protocols import Models, Policy, Search, Task
 from flyweight.runner import Runner
-from flyweight.types import Event, Finish, Node, Problem, Result, Sampling, Score
+from flyweight.types import Event, Finish, Node, Problem, Result, Sampling, Score, digest
 
-__all__ = ["Chain", "Question", "collect", "load", "recorded"]
+__all__ = ["NOTHING", "Chain", "Question", "collect", "load", "recorded"]
 
+NOTHING = "no question has right and wrong answers: nothing to learn from"
+"""Said of questions of which none is mixed."""
 VERSION = 1
 IN_FLIGHT = 8
 
@@ -52,6 +55,11 @@ class Question:
     prompt: NDArray[np.float16]
     """States of the prompt without its last token, [P - 1, layers, width]"""
     chains: tuple[Chain, ...]
+
+    @property
+    def mixed(self) -> bool:
+        """Whether it has right and wrong chains, which is what telling them apart is learnt from."""
+        return len({chain.right for chain in self.chains}) == 2
 
 
 def collect(
@@ -132,7 +140,9 @@ def recorded(folder: Path, problems: Sequence[Problem]) -> list[Path]:
 
 
 def _file(folder: Path, id: str) -> Path:
-    return folder / f"{id}.npz"
+    """Named after the id, or its hash where an id could lead elsewhere or be too long; no plain id begins with "="."""
+    plain = re.fullmatch(r"[\w .,:;+@#()-]{1,200}", id, re.ASCII)
+    return folder / f"{id if plain else f'={digest(id)}'}.npz"
 
 
 def _write(folder: Path, result: Result, leaves: Sequence[Node], task: Task, prompt: NDArray[np.float16]) -> None:

@@ -41,10 +41,10 @@ class SelfVerifier:
     """Probability that a solution is right, from all that the model itself, sums and tests say about it.
 
     The parts - a probe of hidden states, the fine-tuned upper layers, P(True), sums that hold, public tests for code -
-    are verifiers of their own; which of them count and how much was fitted per model and kind of problem on train
-    questions (`flyweight train-verifier --combine`). No second model is loaded. For a model that nothing was trained
-    for, what remains is `arithmetic`, or `tests` for code. Each candidate is scored alone: agreement between them is
-    for voting to see.
+    are verifiers of their own; which of them count and how much was fitted per model and kind of problem on
+    calibration questions (`flyweight train-verifier --combine`). No second model is loaded. For a model that nothing
+    was trained for, what remains is `arithmetic`, or `tests` for code. Each candidate is scored alone: agreement
+    between them is for voting to see.
 
     Source: Self-evaluation after Kadavath et al. 2022 (2207.05221), of several kinds, stacked (Wolpert 1992).
     """

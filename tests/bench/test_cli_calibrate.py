@@ -86,12 +86,23 @@ def test_too_few_questions_and_no_grades(flyweight: Command, drawn: Drawn, tmp_p
     assert not (tmp_path / "map.json").exists()
 
 
+def test_the_store_is_never_written_over(flyweight: Command, drawn: Drawn, tmp_path: Path) -> None:
+    folder = drawn("-s", "self_consistency")
+    before = (folder / "flyweight.db").read_bytes()
+    (tmp_path / "link").symlink_to(folder / "flyweight.db")
+    for name in (folder / "flyweight.db", tmp_path / "link", folder / "flyweight.db-wal"):
+        done = flyweight("bench", "calibrate", "last", "-o", str(name), "--runs", str(folder))
+        assert (done.code, done.err) == (2, f"Error: {name} is the store itself: name another file\n")
+    assert (folder / "flyweight.db").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("plan", "said"),
     [
         (Plan("gsm8k", split="test"), "is on the split test: maps are fitted on calibration"),
         (Plan("gsm8k", split="train"), "is on the split train"),
-        (Plan("math500"), "is on the split test"),
+        (Plan("math500"), "is on the split test, as none was named: maps are fitted on calibration"),
+        (Plan("gsm8k", data="test.jsonl"), "is on the split test, as none was named"),
         (Plan("gsm8k", strategy="best_of_n"), "is one of best_of_n: maps are fitted on self_consistency or"),
         (Plan("humaneval"), "the answers of humaneval are read in a way that --kind cannot name"),
         (Plan("jsonl", settings={"checker": "tests"}), "the answers of jsonl are read in a way"),
@@ -108,6 +119,7 @@ def test_what_may_not_be_fitted_on(plan: Plan, said: str) -> None:
     [
         (Plan("gsm8k", split="calibration"), ("math", "calibration")),
         (Plan("gsm8k"), ("math", "development")),
+        (Plan("gsm8k", data="train.jsonl", split="calibration"), ("math", "calibration")),
         (Plan("math500", split="development"), ("math", "development")),
         (Plan("jsonl", settings={"checker": "choice"}), ("choice", "all rows")),
     ],

@@ -117,6 +117,33 @@ def test_a_deadline_ends_a_slow_search(flyweight: Command, policy: UsePolicy) ->
     assert (done.code, done.json["stopped"]) == (5, "deadline")
 
 
+@pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["solve", "--file", "mine"],
+        ["solve", QUESTION, "--tests", "mine"],
+        ["solve", QUESTION, "-s", "auto", "--set", "calibration=mine"],
+        ["compare", QUESTION, "--strategies", "auto:calibration=mine"],
+        ["chat", "--set", "calibration=mine"],
+        ["demo", "--set", "calibration=mine"],
+    ],
+    ids=" ".join,
+)
+def test_a_trace_replaces_nothing_that_is_read(
+    flyweight: Command, arguments: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "assert double(2) == 4\n"
+    Path("mine").write_text(text, "utf-8")
+    Path("link").symlink_to("mine")
+    for name in ("mine", "./mine", "link"):
+        done = flyweight(*arguments, "--model", "toy", "--trace", name)
+        said = f"Error: --trace {Path(name)} would replace mine, which is read: name another file\n"
+        assert (done.code, done.out, done.err) == (2, "", said)
+    assert Path("mine").read_text("utf-8") == text
+
+
 def test_a_trace_on_a_full_disk_is_reported_after_the_result(flyweight: Command) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")

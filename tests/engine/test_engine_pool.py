@@ -105,3 +105,13 @@ def test_every_text_is_written_also_where_many_end_at_one_step(tmp_path: Path) -
     chains = pool.load(path).chains
     assert len(chains) == 4 + 8
     assert sum(chain.values[0] != -1 for chain in chains) == 1 + 8, "one step has a chain and its rollouts below it"
+
+
+def test_no_id_leads_out_of_the_folder(engine: LlamaCpp, tmp_path: Path) -> None:
+    ids = ["HumanEval/0", "../../x", "..", "p" * 300, "/x", "plain-1.2"]
+    problems = [Problem(id, f"question {i}", (Message("user", f"question {i}"),)) for i, id in enumerate(ids)]
+    folder = tmp_path / "work" / "deep"
+    assert not [result.error for result in collected(engine, folder, problems) if result.error]
+    files = pool.recorded(folder, problems)
+    assert [pool.load(path).id for path in files] == ids and set(files) == set(folder.iterdir())
+    assert files[-1].name == "plain-1.2.npz" and [path.name for path in tmp_path.iterdir()] == ["work"]

@@ -16,6 +16,7 @@ from flyweight.testing import NoModels, ToyPolicy, arithmetic, drive
 from flyweight.training import combine
 from flyweight.training.calibrate import platt
 from flyweight.training.combine import Scored
+from flyweight.training.pool import NOTHING
 from flyweight.types import Finish, Node, Problem
 from flyweight.verifiers.self_verifier import Combination, SelfVerifier, kind_of, logit
 
@@ -49,6 +50,14 @@ def test_parts_that_know_something_count_and_beat_each_alone() -> None:
     assert isinstance(alone, dict) and isinstance(fitted.facts["auc_within"], float)
     assert fitted.facts["auc_within"] > max(alone.values())
     assert fitted.weights["a"] > fitted.weights["b"] > 0
+
+
+@pytest.mark.parametrize(
+    "questions", [[], [Scored("1", "maths", {"a": []}, [])], [Scored("1", "maths", {"a": [0.5]}, [True])]]
+)
+def test_answers_that_teach_nothing_are_said_in_a_line(questions: list[Scored]) -> None:
+    with pytest.raises(ConfigError, match=f"^{len(questions)} questions: {NOTHING}"):
+        combine.fit(questions)
 
 
 def test_labels_that_mean_nothing_give_nothing() -> None:
