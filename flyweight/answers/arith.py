@@ -230,7 +230,12 @@ class _Reader:
         if token and token[0].isdigit() and len(token) > 1:  # \sqrt19: nineteen to people, one to TeX
             raise Unreadable("a root without braces")
         inner = self.atom()
-        return ("sqrt", inner) if degree == 2 else ("^", inner, ("num", 1 / degree))
+        if degree == 2:
+            return ("sqrt", inner)
+        if degree.denominator == 1 and degree.numerator % 2 and _negative(inner):
+            minus = ("num", Fraction(-1))
+            return ("*", [minus, ("^", ("*", [minus, inner]), ("num", 1 / degree))])
+        return ("^", inner, ("num", 1 / degree))
 
     def function(self, name: str) -> Tree:
         raised: Tree | None = None
@@ -285,17 +290,33 @@ def _power(base: Fraction, power: Fraction) -> Fraction | None:
     """Exact power where it is rational and small."""
     if base == 0:
         return Fraction(0) if power > 0 else None
-    if power.denominator == 2 and base > 0:
-        top, bottom = math.isqrt(base.numerator), math.isqrt(base.denominator)
-        if top * top != base.numerator or bottom * bottom != base.denominator:
-            return None
-        base, power = Fraction(top, bottom), power * 2
     if power.denominator != 1:
-        return None
+        top, bottom = (_whole_root(part, power.denominator) for part in (base.numerator, base.denominator))
+        if top is None or bottom is None:
+            return None
+        base, power = Fraction(top, bottom), Fraction(power.numerator)
     bits = max(base.numerator.bit_length(), base.denominator.bit_length())
     if bits * abs(power.numerator) > MAX_BITS and abs(base) != 1:
         return None
     return Fraction(base ** (power.numerator if abs(base) != 1 else power.numerator % 2))
+
+
+def _whole_root(value: int, degree: int) -> int | None:
+    """The root of a number that is a power, None for any other; beyond squares, of numbers up to 1,000 bits."""
+    if value <= 0 or (degree > 2 and value.bit_length() > 1_000):
+        return None
+    root = math.isqrt(value) if degree == 2 else round(value ** (1 / degree))
+    return root if root**degree == value else None
+
+
+def _negative(tree: Tree) -> bool:
+    """Whether this is a negative constant, or a product with a negative number."""
+    if tree[0] == "*":
+        numbers = [value for part in _flat(tree) if (value := exact(part)) is not None]
+        if sum(value < 0 for value in numbers) % 2:
+            return True
+    found = None if _has_variable(tree) else sample(tree)
+    return found is not None and found[0][0].real < 0 and abs(found[0][0].imag) < 1e-12
 
 
 def spell(tree: Tree) -> str:
@@ -379,6 +400,10 @@ def _value(tree: Tree, point: float, peak: list[float]) -> complex:
     elif kind == "^":
         base, power = _value(tree[1], point, peak), _value(tree[2], point, peak)
         value = base**power
+        if base.real < 0 and abs(base.imag) < 1e-12 and _has_variable(tree[1]):
+            degree = exact(tree[2])  # odd roots of what holds a letter are real, as \sqrt[3] and as a power alike
+            if degree is not None and degree.denominator > 1 and degree.denominator % 2:
+                value = (-1) ** degree.numerator * (-base) ** power
     elif kind == "binom":
         raise ValueError("only with numbers")
     elif kind == "!":

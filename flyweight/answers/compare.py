@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from fractions import Fraction
@@ -20,6 +21,9 @@ ROUNDED_PLACES = 4
 """A decimal with this many places and digits stands for the fraction it is the rounding of."""
 IRRATIONAL_PLACES = 6
 """Places asked for when the other value is irrational, or a longer decimal."""
+
+HALF_OF_DAY = re.compile(r"[ ~]?\\text\{[ ~]?[ap]\.?m\.?\}\s{0,3}\Z|[ ~][ap]\.?m\.?(?=\}?\s{0,3}\Z)", re.I)
+"""What tells morning from evening."""
 
 Ask = Callable[[str, str], Verdict]
 
@@ -48,7 +52,8 @@ def grade(answer: str | None, gold: str, kind: str = "math") -> Grade:
 
     Symbolic comparison runs from gold to answer only, as Math-Verify documents (an inequality as gold accepts an
     interval, not the reverse). A percent sign on one side only is read either way: 50% is right for 50 and for 0.5.
-    No answer is wrong. Raises ConfigError for an unknown kind.
+    So is a word such as million in the answer alone, where the question may have said it; am or pm on one side only is
+    dropped. No answer is wrong. Raises ConfigError for an unknown kind.
     """
     name = check_kind(kind)
     if answer is None:
@@ -56,16 +61,23 @@ def grade(answer: str | None, gold: str, kind: str = "math") -> Grade:
     if name != "math":
         verdict = compare(answer, gold, kind)
     else:
+        halves = [HALF_OF_DAY.sub("", side) for side in (gold, answer)]
+        if (halves[0] == gold) != (halves[1] == answer):
+            gold, answer = halves
         wanted, given = read(gold), read(answer)
-        verdict = EQUAL if _percent_slip(wanted, given) else decide(wanted, given, _asker(both=False))
+        verdict = EQUAL if _slip(wanted, given) else decide(wanted, given, _asker(both=False))
     if verdict.value == "equal":
         return Grade("correct", verdict.reason)
     return Grade("wrong" if verdict.value == "different" else "undecided", verdict.reason, verdict.retry)
 
 
-def _percent_slip(gold: Form, answer: Form) -> bool:
-    """28% against 28: the number is right and only the sign is missing."""
-    if gold.value is None or answer.value is None or gold.percent == answer.percent:
+def _slip(gold: Form, answer: Form) -> bool:
+    """28% against 28, or 4 million against 4: the number is right and only the sign or the word is missing."""
+    if gold.value is None or answer.value is None:
+        return False
+    if gold.scale == 1 != answer.scale and answer.value == gold.value * answer.scale:
+        return True
+    if gold.percent == answer.percent:
         return False
     with_sign, without = (gold.value, answer.value) if gold.percent else (answer.value, gold.value)
     return with_sign * 100 == without

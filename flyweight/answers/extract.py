@@ -7,6 +7,8 @@ import re
 
 from flyweight.answers import limits
 from flyweight.answers.canonical import check_kind, dump_json
+from flyweight.answers.forms import NAME
+from flyweight.answers.latex import split
 
 __all__ = ["extract"]
 
@@ -28,11 +30,20 @@ LONG_WORD = re.compile(r"(?<![\\A-Za-z])(?!sin|cos|tan|log|exp|sqrt|and|or)[A-Za
 SENTENCE_WORD = re.compile(r"(?<![\\A-Za-z])(?!sinh?|cosh?|tanh?|sqrt)[A-Za-z]{4,}")
 SILENT = re.compile(r"\\(?:text|math|m|begin|end|operatorname)[a-z]{0,12}\{[^{}]{0,500}\}|_\{[^{}]{0,100}\}")
 """Parts of a formula whose letters are not a sentence."""
+_SCALE = r"\s(?:hundred|thousand|million|billion|trillion|dozen)s?(?![A-Za-z])"
 NUMBER = re.compile(
     r"(?<![0-9A-Za-z_.,])(?:(?<![0-9)]\s)(?<![0-9)])[-\u2212])?[$€£]?(?:(?<=[$€£])-)?"
-    r"(?:[0-9]{1,3}(?:,[0-9]{3}){1,20}(?![0-9])(?:\.[0-9]{1,400})?|[0-9]{1,5000}(?:[.,][0-9]{1,400}(?![0-9,]))?|\.[0-9]{1,400})"
-    r"(?:[eE][+-]?[0-9]{1,3}(?![0-9A-Za-z]))?(?:/[0-9]{1,30}(?![0-9/.]))?(?:\s?\\?%|\s(?:percent|pct))?"
+    r"(?:[0-9]{1,3}(?:,[0-9]{3}){1,20}(?![0-9])(?:\.[0-9]{1,400})?"
+    r"|[0-9]{1,5000}(?: [0-9]{1,30}(?=/[0-9]{1,30}(?![0-9/.]))|[.,][0-9]{1,400}(?![0-9,]))?|\.[0-9]{1,400})"
+    r"(?:[eE][+-]?[0-9]{1,3}(?![0-9A-Za-z]))?(?:/[0-9]{1,30}(?![0-9/.]))?(?:\s?\\?%|\s(?:percent|pct)"
+    rf"|{_SCALE})?"
 )
+SCALE = re.compile(_SCALE)
+GROUP = re.compile(
+    r"(?<![0-9A-Za-z_)])(?!\([$€£]?[1-9][0-9]{0,2}(?:,[0-9]{3}){1,20}\))"
+    r"(?:[(\[][^()\[\]]{0,200},[^()\[\]]{0,200}[)\]]|\\?\{[^{}]{0,200},[^{}]{0,200}\})"
+)
+"""A pair, an interval or a set in plain text; (1,200) after words repeats a number."""
 CLOCK = re.compile(r"(?<![0-9:.])[0-9]{1,6} ?: ?[0-9]{1,6}(?![0-9])")
 """A time of day or a ratio."""
 DECIMAL_COMMA = re.compile(
@@ -42,16 +53,18 @@ SERIES = re.compile(r"(?:,\s?(?:and|or)?|and|or)?\s?")
 SHORT = 300
 """A text up to this long without words is itself the answer."""
 FENCE = re.compile(r"^[ \t]{0,3}```([^\n`]{0,40})\n", re.MULTILINE)
-FENCE_END = re.compile(r"^[ \t]{0,3}```[ \t]{0,40}$", re.MULTILINE)
+FENCE_END = re.compile(r"^[ \t]{0,3}```[ \t]{0,40}\r?$", re.MULTILINE)
 CODE = re.compile(
     r"^(?:def |class |import |from \w{1,60} import|#include|public |fn |func |function |const |let |var |print\()",
     re.MULTILINE,
 )
-CHOICE_PHRASE = re.compile(
-    r"(?:answer|choice|option)(?:\s(?:is|would be|:))?[:\s*]{0,6}(?:option|choice)?\s?\\?"
-    r"[(\[{\"'*]{0,3}([A-J])(?![A-Za-z'])",
-    re.I,
+_STATED = r"(?:answer(?:\s(?:is|would be|:))?|(?:choice|option)(?:\s(?:is|would be)|[\s*]{0,3}:))"
+_LETTER = (
+    r"[:\s*]{0,6}(?:option|choice)?\s?\\?[(\[{\"'*]{0,3}"
+    r"((?-i:[aiI](?!\s[a-z])|[A-Hb-hJj]))(?![A-Za-z'])"
 )
+CHOICE_PHRASES = (re.compile(_STATED + _LETTER, re.I), re.compile(r"(?:choice|option)" + _LETTER, re.I))
+"""What states an answer, then what may only speak of one. "I" and a small "a" before a small word are words."""
 CHOICE = re.compile(
     r"(?<![A-Za-z0-9])(?:\(([A-J])\)|\*{2}([A-J])\*{2}|([B-HJ]|A(?!\s[a-z])|I(?!\s[a-z]|'))(?![A-Za-z0-9']))"
 )
@@ -165,6 +178,8 @@ def _said(rest: str) -> str | None:
         return _series(sentence, spans)
     sentence = sentence.strip(" *\"'`,;:")
     if "=" in sentence and WORD.search(sentence):
+        if (given := _given(sentence)) is not None:
+            return given
         sentence = sentence.rpartition("=")[2].strip()
     if not sentence:
         return None
@@ -176,9 +191,24 @@ def _said(rest: str) -> str | None:
     numbers = list(NUMBER.finditer(sentence))
     if numbers and numbers[0].start() == 0:
         return _series(sentence, numbers)
+    groups = [group for group in GROUP.finditer(sentence) if not WORD.search(group.group())]
+    if numbers and groups and groups[-1].start() < numbers[-1].start() < groups[-1].end():
+        return _series(sentence, groups)
     if numbers:
         return _tidy(numbers[-1].group())
     return sentence if len(sentence.split()) <= 8 else None
+
+
+def _given(sentence: str) -> str | None:
+    """Several values given to names, as in "x = 2 or x = -3 feet"; None when there are not several."""
+    given = []
+    for piece in split(sentence, (", ", " and ", " or ")):
+        name, _, value = (part.strip() for part in piece.partition("="))
+        number = NUMBER.match(value)
+        if WORD.search(name) or not NAME.fullmatch(name) or not value or (WORD.search(value) and not number):
+            break
+        given.append(f"{name} = {_tidy(number.group()) if number and WORD.search(value) else value}")
+    return ", ".join(given) if len(given) > 1 else None
 
 
 def _series(sentence: str, found: list[re.Match[str]]) -> str:
@@ -193,8 +223,10 @@ def _series(sentence: str, found: list[re.Match[str]]) -> str:
 
 def _content(match: re.Match[str]) -> str:
     if match.re is SPAN:
-        return next(group for group in match.groups() if group is not None).strip()
-    return _tidy(match.group())
+        scale = SCALE.match(match.string, match.end())
+        formula = next(group for group in match.groups() if group is not None).strip()
+        return formula + scale.group() if scale else formula
+    return match.group() if match.re is GROUP else _tidy(match.group())
 
 
 def _formula(match: re.Match[str]) -> bool:
@@ -233,9 +265,10 @@ def _choice(text: str) -> str | None:
         letter = BOXED_CHOICE.fullmatch(boxed.strip()[:200])
         if letter:
             return letter.group(1).upper()
-    found = _final(CHOICE_PHRASE, text)
-    if found is not None and (found.group(1).isupper() or len(text) < 40):
-        return found.group(1).upper()
+    for phrase in CHOICE_PHRASES:
+        found = _final(phrase, text)
+        if found is not None and (found.group(1).isupper() or len(text) < 40):
+            return found.group(1).upper()
     if re.fullmatch(r"\s{0,20}\(?([A-Ja-j])\)?[.:]?\s{0,20}", text[:60]) and len(text) <= 60:
         return text.strip(" ().:\n\t\r").upper()[:1]
     letters = [next(group for group in groups if group) for groups in CHOICE.findall(text)]

@@ -35,6 +35,8 @@ class Form:
     places: int = 0
     """Decimal places written, 0 for anything but a plain decimal."""
     percent: bool = False
+    scale: int = 1
+    """What a word after the number, such as million, multiplied it by."""
     parts: tuple[Form, ...] = ()
     """Members of a group, in the order written."""
     names: tuple[str, ...] = ()
@@ -81,6 +83,13 @@ NOT_UNITS = frozenset(
         "minus plus times and or to not point if is are when where for mod x y divided ",
     )
 )
+CHANGED = re.compile(
+    r"(?<=[0-9)}\]])(?: ?\^\\circ ?[CF]?)?(?: ?\\text\{[^{}]{0,40}?| (?:[A-Za-z]{1,30} ){0,3})(?<![A-Za-z])"
+    r"(?:[ap](?:\. ?)?m|below|negative|less)(?![A-Za-z])[^0-9]{0,40}\Z",
+    re.I,
+)
+"""Words that make another value of the one before them: 10 pm, 10 degrees below zero."""
+HALF = re.compile(r"([ap])\. ?m", re.I)
 LEADING = re.compile(
     r"(?:approximately|about|around|exactly|roughly|only|is|equals|=|:|a total of)\s{0,3}(?=[-+0-9.\\(])",
     re.I,
@@ -310,22 +319,25 @@ def _scalar(text: str) -> Form:
     source = text
     if SPACED.fullmatch(text):
         text = text.replace(" ", "")
+    if changed := CHANGED.search(source):
+        words = _words(HALF.sub(r"\1m", WORDS.sub(r" \1 ", changed.group())), "")
+        return Form("words", f"{_scalar(source[: changed.start()]).key} {words.key}", source)
     if INFINITE.fullmatch(text):
         sign = "-" if text.startswith("-") else ""
         return Form("words", f"{sign}\\infty", source)
     text = LEADING.sub("", text, count=1) if not text[:1].isdigit() else text
     text = CURRENCY.sub("", text).strip()
-    factor = Fraction(1)
+    factor, times = Fraction(1), 1
     percent = PERCENT.search(text)
     if percent:
         text, factor = text[: percent.start()].strip(" \\"), Fraction(1, 100)
     scale = SCALE.search(text)
     if scale and text[: scale.start()].strip() and text[0] in "+-.0123456789":
-        text, factor = text[: scale.start()] + text[scale.end() :], factor * SCALES[scale.group(1).lower()]
+        text, times = text[: scale.start()] + text[scale.end() :], SCALES[scale.group(1).lower()]
     text = _strip_unit(DEGREES.sub("", text).strip())
-    form = _arithmetic(text, source, factor)
+    form = _arithmetic(text, source, factor * times)
     if form is not None:
-        return replace(form, percent=bool(percent))
+        return replace(form, percent=bool(percent), scale=times)
     plain = WORDS.sub(r" \1 ", source).strip()
     if WORDY.fullmatch(plain) or (len(plain) > 3 and not re.search(r"[\\^_=+*<>{}]", plain)):
         return _words(plain, source)

@@ -21,6 +21,8 @@ def test_by_hand() -> None:
     assert classes([]) == []
     assert classes([None, None]) == []
     assert classes(["b", "(B)", "C"], "choice") == [[0, 1], [2]]
+    assert classes([r"\sqrt[3]{-8}", "-2"]) == [[0, 1]]
+    assert classes(["3:30 pm", "3:30 am", "3:30 PM"]) == [[0, 2], [1]]
 
 
 def test_poison_keeps_its_own_class() -> None:

@@ -35,6 +35,22 @@ MATH = [
     ("the ratio is 3/4 overall", "3/4"),
     ("Soucis : 2,74 $ a..", "2.74"),
     ("Answer: 5:30 PM", "5:30"),
+    ("The answer is 5 million.", "5 million"),
+    ("The answer is $1.5 million or $2 million.", "$1.5 million, $2 million"),
+    ("The answer is $5$ million.", "5 million"),
+    ("The answer is 5 millionths", "5"),
+    ("The answer is 5 1/2 feet", "5 1/2"),
+    ("The answer is 5 1/2/2020 at the latest", "5, 1"),
+    ("The solution is x = 2 or x = -3.", "x = 2, x = -3"),
+    ("The answer is x = 2 feet and y = 1,300 feet.", "x = 2, y = 1,300"),
+    (r"The solution is x = \sqrt{2} or x = -\sqrt{2}.", r"x = \sqrt{2}, x = -\sqrt{2}"),
+    ("The answer is 3 + 4 = 7 and 7 * 2 = 14 dollars.", "14"),
+    ("The answer is the point (2,3).", "(2,3)"),
+    ("The answer is the points (1, 2) and (3, 4).", "(1, 2), (3, 4)"),
+    ("The answer is the interval [0, 5).", "[0, 5)"),
+    ("The answer is the distance from (0,0) to (3,4), 5 units.", "5"),
+    ("The answer is one thousand two hundred (1,200) dollars.", "1,200"),
+    ("The answer is a price of 2,74 euros", "2.74"),
     ("x^2+1", "x^2+1"),
     ("Therefore $x < 5$ is the solution.", "x < 5"),
     ("10-5 apples left: 5", "5"),
@@ -60,6 +76,14 @@ def test_math(text: str, wanted: str | None) -> None:
         ("A cat sat. I think option D is right", "D"),
         ("Answer: A) because B is wrong", "A"),
         ("The correct choice: (C) 12", "C"),
+        ("So the answer is C. Option A fails.", "C"),
+        ("The best option is B. Option A fails.", "B"),
+        ("The answer is A. But no, final answer B", "B"),
+        ("The answer is I believe (B).", "B"),
+        ("The answer is a bit tricky. (C)", "C"),
+        ("The answer is A because B is wrong", "A"),
+        ("The answer is a", "A"),
+        ("The answer is I.", "I"),
         ("no letters here", None),
     ],
 )
@@ -82,6 +106,7 @@ def test_code_and_text() -> None:
     assert extract(text, "code") == "def g():\n    return 2"
     assert extract("def f():\n    return 1\n", "code") == "def f():\n    return 1"
     assert extract("```\nx = 1", "code") == "x = 1"
+    assert extract(text.replace("\n", "\r\n"), "code") == "def g():\r\n    return 2"
     assert extract("I cannot", "code") is None
     assert extract("  any words \n", "text") == "any words"
     assert extract("  ", "text") is None

@@ -101,7 +101,10 @@ def test_metamorphic_keys() -> None:
         ("1,800", "1800", "correct"), ("1800", "1,800", "correct"), ("$1,800.00", "1,800", "correct"),
         ("5 hours", "5", "correct"), ("50%", "50", "correct"), ("50 percent", "50", "correct"),
         ("50%", "0.5", "correct"), ("28", r"28\%", "correct"), ("-3", "-3", "correct"), ("18.50", "18.5", "correct"),
-        ("12 cookies per day", "12", "correct"), ("2 dozen", "24", "correct"),
+        ("12 cookies per day", "12", "correct"), ("2 dozen", "24", "correct"), ("2 dozen", "2", "correct"),
+        ("1.5 million", "1,500,000", "correct"), ("4", "4 million", "wrong"), ("4 thousand", "4 million", "wrong"),
+        ("5:30 PM", "5:30", "correct"), ("8", r"8\text{ p.m.}", "correct"), ("8 am", "8 p.m.", "wrong"),
+        (r"\text{10 pm}", "10", "correct"), ("10 degrees below zero", "10", "wrong"),
         ("81", "18", "wrong"), ("18.01", "18", "wrong"), ("1.8", "18", "wrong"), ("180", "18", "wrong"),
         ("-18", "18", "wrong"), ("5%", "50", "wrong"), ("18 or 20", "18", "wrong"), (None, "18", "wrong"),
         ("eighteen", "18", "wrong"), ("$1,800", "1.8", "wrong"), ("500%", "50", "wrong"),
@@ -109,6 +112,33 @@ def test_metamorphic_keys() -> None:
 )  # fmt: skip
 def test_everyday_answers(answer: str | None, gold: str, value: str) -> None:
     assert grade(answer, gold).value == value
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "value"),
+    [
+        (r"\sqrt[3]{-8}", "-2", "equal"), (r"\sqrt[3]{-2}", r"-\sqrt[3]{2}", "equal"),
+        (r"\sqrt[3]{-x}", r"-\sqrt[3]{x}", "equal"), (r"\sqrt[5]{-\frac{1}{32}}", "-1/2", "equal"),
+        (r"\sqrt[3]{x-5}", "(x-5)^{1/3}", "equal"), (r"\sqrt[3]{8x-40}", "2(x-5)^{1/3}", "equal"),
+        (r"\sqrt[3]{-8}", "2", "different"), (r"\sqrt[3]{-8}", r"1+i\sqrt{3}", "different"),
+        (r"\sqrt[4]{-16}", "-2", "different"), (r"\sqrt[3]{x-5}", r"\sqrt[3]{5-x}", "different"),
+    ],
+)  # fmt: skip
+def test_odd_roots_are_real(a: str, b: str, value: str) -> None:
+    assert compare(a, b).value == compare(b, a).value == value
+
+
+def test_what_only_algebra_could_say_of_odd_roots_is_not_different() -> None:
+    assert compare(r"\sqrt[3]{x-5}", r"-\sqrt[3]{5-x}").value != "different"
+    assert compare(r"\sqrt[3]{2+\sqrt{5}}+\sqrt[3]{2-\sqrt{5}}", "1").value != "different"
+
+
+def test_words_that_change_a_value_are_no_units() -> None:
+    apart = ["10", "10 pm", "10 am", "3:30 am", r"3:30\text{ p.m.}", "-10", "10 less", "10 negative"]
+    apart += ["10 degrees below zero", "10.5 degrees below zero"]
+    assert len({canonical(answer) for answer in apart}) == len(apart)
+    assert all(compare(a, b).value == "different" for a, b in combinations(apart, 2))
+    assert canonical("10 pm") == canonical("10 P.M.") == canonical(r"10\text{ p.m.}")
 
 
 def test_direction_of_grading_and_symmetry_of_comparing() -> None:
