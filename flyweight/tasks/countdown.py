@@ -21,7 +21,7 @@ MAX_EXPRESSION = 500
 MAX_DEPTH = 50
 MAX_DIGITS = 12
 
-TOKEN = re.compile(r"\s*(?:([0-9]+)|([-+*/()]))")
+TOKEN = re.compile(r"\s{0,100}(?:([0-9]+)|([-+*/()]))")
 PLAIN = re.compile(r"[0-9(][0-9+\-*/() ×÷·−]{2,500}")
 OPERATOR = re.compile(r"[0-9)] *[-+*/×÷·−]")
 SIGNS = {

@@ -15,7 +15,7 @@ __all__ = ["DATA", "HumanEval", "Overlap", "examples"]
 
 DATA = files.Bundled("humaneval.jsonl.gz", 164, "1d49078ba3e2b196b9344535bef34a43021f038fad9561d6ee7c53450609a6a2")
 
-GIVES = re.compile(r"\s*(?:#\s*)?(?:==>|=>|➞|->|==|=|returns|should return)\s*")
+GIVES = re.compile(r"\s{0,20}(?:#\s{0,20})?(?:==>|=>|➞|->|==|=|returns|should return)\s{0,20}")
 LITERAL = {"true": "True", "false": "False"}
 MAX_CALL = 2_000
 

@@ -45,8 +45,8 @@ LINGERING = 8
 REPLY_TOKENS = 8
 """Drawn to read a choice off, where there are no log-probabilities."""
 TOO_LONG = re.compile(r"context.{0,12}(length|size|window)|too long|exceeds? the (available )?context", re.IGNORECASE)
-ROOM = re.compile(r"context length is (?:only )?(\d+)")
-TAKEN = re.compile(r"(\d+) (?:in the messages|in the prompt|in your prompt|input tokens|prompt tokens|tokens from the)")
+ROOM = re.compile(r"context length is (?:only )?(\d{1,9})")
+TAKEN = re.compile(r"(\d{1,9}) (?:in (?:the messages|the prompt|your prompt)|(?:input|prompt) tokens|tokens from the)")
 
 
 class Service:
