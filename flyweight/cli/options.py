@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, cast
@@ -12,7 +12,7 @@ from typing import Annotated, cast
 import typer
 
 from flyweight import api, strategies
-from flyweight.errors import ConfigError
+from flyweight.errors import ConfigError, unknown
 from flyweight.protocols import Answers, Policy, Strategy, Verifier
 from flyweight.strategies import Value
 from flyweight.types import Budget, Event, Problem
@@ -21,6 +21,7 @@ __all__ = [
     "Choice",
     "ModelOptions",
     "budget",
+    "check_common",
     "choose",
     "fitting",
     "group",
@@ -168,6 +169,7 @@ TraceFile = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+JsonArray = Annotated[bool, typer.Option("--json", help="Print JSON, one array of objects.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
@@ -237,6 +239,17 @@ def fitting(name: str, parameters: Mapping[str, Value]) -> dict[str, Value]:
     """Those of the parameters that the strategy has."""
     known = {parameter.name for parameter in strategies.describe(name).parameters} | set(strategies.COMMON)
     return {key: value for key, value in parameters.items() if key in known}
+
+
+def check_common(names: Sequence[str], keys: Iterable[str], n_from: str) -> None:
+    """ConfigError for a parameter meant for all of the strategies that none of them has; `n_from` is what set n."""
+    known = {parameter.name for name in names for parameter in strategies.describe(name).parameters}
+    known |= set(strategies.COMMON)
+    for key in keys:
+        if key == "n" and key not in known:
+            raise ConfigError(f"no strategy of {', '.join(names)} has a parameter n: drop {n_from}")
+        if key not in known:
+            raise unknown(f"parameter of {', '.join(names)}", key, known)
 
 
 def budget(
