@@ -36,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(given[: len(given) - len(more) - 1] if "--" in given else given)
     gpu = GPUS[options.gpu]
     if options.name is None:
+        if options.run:
+            parser.error(f"--run needs the name of a recipe: one of {', '.join(names())}")
         rows = []
         for name in names():
             its = need(find(name), gpu, options.price)

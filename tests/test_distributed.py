@@ -398,6 +398,8 @@ def test_without_ray_it_says_how_to_get_it(flyweight: Command, tmp_path: Path, m
     command = ["bench", "run", "jsonl", "--data", questions(tmp_path), "-m", "toy", "--out", str(tmp_path / "runs")]
     done = flyweight(*command, "--ray")
     assert done.code == 2 and "pip install 'flyweight[ray]'" in done.err
+    hidden = flyweight(*command, "--ray", "--strategies=sample:n=99")
+    assert hidden.code == 2 and "unknown parameter of sample 'n'" in hidden.err
     assert flyweight(*command, "--workers", "2").code == 2
     assert flyweight(*command, "--ray", "--workers", "0").code == 2
 

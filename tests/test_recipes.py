@@ -49,6 +49,13 @@ def test_commands_are_complete_and_checked_before_anything_is_loaded(name: str, 
         assert run([*command[1:], "--dry-run", "--model", "toy"]) == 0
 
 
+def test_nothing_is_carried_out_without_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--run"])
+    out, err = capsys.readouterr()
+    assert (ended.value.code, out) == (2, "") and "--run needs the name of a recipe: one of llama-1b-over-8b" in err
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_what_it_takes_is_arithmetic(name: str) -> None:
     recipe = find(name)

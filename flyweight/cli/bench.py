@@ -16,7 +16,7 @@ from flyweight.cli.folder import DEFAULT, NAMED, Folder, database, meant, opened
 from flyweight.cli.progress import Progress
 from flyweight.cli.stopping import Stop
 from flyweight.cli.summaries import facts, table
-from flyweight.errors import ConfigError, ModelError, unknown
+from flyweight.errors import ConfigError, ModelError
 from flyweight.strategies import Value, compose
 from flyweight.verifiers.spec import convert
 
@@ -256,11 +256,8 @@ def _plans(
             chosen.append(compose.spelled(entry))
     except ConfigError as error:
         raise ConfigError(f"--strategies {error}") from None
-    known = {parameter.name for name, _ in chosen for parameter in strategies.describe(name).parameters}
-    known |= set(strategies.COMMON)
-    for key in (*parameters, *(("n",) if budgets else ())):
-        if key not in known:
-            raise unknown(f"parameter of {', '.join(name for name, _ in chosen)}", key, known)
+    keys = (*parameters, *(("n",) if budgets else ()))
+    options.check_common([name for name, _ in chosen], keys, "--budgets (or -n, FLYWEIGHT_N)")
     if budgets and "n" in parameters:
         raise ConfigError(f"n is given twice: --set n={parameters['n']} and -n or --budgets")
     if temperature is not None and "temperature" in parameters:

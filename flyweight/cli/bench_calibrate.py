@@ -49,7 +49,7 @@ def calibrate(
     folder: Annotated[
         Path, typer.Option("--runs", envvar="FLYWEIGHT_RUNS", metavar="DIR", help="Folder of the runs.")
     ] = DEFAULT,
-    json: options.Json = False,
+    json: options.JsonArray = False,
 ) -> None:
     from flyweight import abstain
 

@@ -12,6 +12,7 @@ import typer
 from flyweight import api
 from flyweight.cli import options, render
 from flyweight.cli.progress import Progress
+from flyweight.cli.solve import fitted
 from flyweight.cli.stopping import Stop
 from flyweight.cli.warm import every, record
 from flyweight.errors import ConfigError, FlyweightError, unknown
@@ -72,6 +73,7 @@ def chat(
     made_of = options.ModelOptions(model, verifier, kind, max_tokens, context, seed)
     options.apart(trace, model, *choice.parameters.values())
     made_of.check()
+    made_of = replace(made_of, confidence_map=fitted(choice, model))
     with ExitStack() as stack:
         recorder = record(trace, stack)
         talk = Chat(made_of, choice, limits, system, recorder, quiet)
@@ -174,7 +176,12 @@ class Chat:
         self.show()
 
     def _choose(self, name: str, parameters: Mapping[str, Value]) -> None:
-        self.choice = options.choose(name, parameters, self.made_of.kind)
+        choice = options.choose(name, parameters, self.made_of.kind)
+        made_of = replace(self.made_of, confidence_map=fitted(choice, self.made_of.model))
+        maps = api.find_maps(made_of.model, made_of.kind, made_of.confidence_map)
+        runner = self.session.runner
+        runner.setting = replace(runner.setting, maps=maps)
+        self.choice, self.made_of = choice, made_of
 
     def set_verifier(self, text: str) -> None:
         """Another verifier on the same warm model."""

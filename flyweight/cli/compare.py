@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
-from flyweight import api, strategies
+from flyweight import api
 from flyweight.cli import ask, options, render
-from flyweight.cli.solve import worst
+from flyweight.cli.solve import fitted, worst
 from flyweight.cli.warm import warm
-from flyweight.errors import ConfigError, unknown
+from flyweight.errors import ConfigError
 from flyweight.strategies import Value, compose
-from flyweight.types import BOXED, Result
+from flyweight.types import BOXED, Result, Stopped
 
 __all__ = ["choices", "register"]
 
@@ -67,20 +68,25 @@ def compare(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
+    from flyweight.cli.main import complain
+
     chosen = choices(names, options.pairs(set_, n), kind)
     limits = options.budget(budget_tokens, budget_verifications, deadline, confidence)
     made_of = options.ModelOptions(model, verifier, kind, max_tokens, context, seed)
     problem = api.problem(ask.question(question), system)
     options.apart(trace, model, *(value for choice in chosen for value in choice.parameters.values()))
     made_of.check([problem])
+    maps = [api.find_maps(model, kind, fitted(choice, model)) for choice in chosen]
     results: list[Result] = []
     with warm(made_of, trace=trace, quiet=quiet) as (session, progress, stop):
-        for choice in chosen:
+        runner = session.runner
+        for choice, known in zip(chosen, maps, strict=True):
             if stop.code:
                 break
             wanted = choice.parameters.get("n")
             progress.begin(choice.name, wanted if isinstance(wanted, int) else None)
-            result = session.runner.solve(problem, choice.bound, limits)
+            runner.setting = replace(runner.setting, maps=known)
+            result = runner.solve(problem, choice.bound, limits)
             results.append(result)
             if json:
                 progress.clear()
@@ -95,6 +101,9 @@ def compare(
                 typer.echo(render.dumps(facts))
     if not json:
         typer.echo(_table(chosen, results))
+    for choice, result in zip(chosen, results, strict=False):
+        if result.stopped is Stopped.ERROR:
+            complain(f"{choice.label}: {result.error or 'the search failed'}")
     return worst(map(render.code_of, results), stop.code)
 
 
@@ -111,11 +120,7 @@ def choices(names: str, parameters: Mapping[str, Value], kind: str) -> list[opti
         asked.append((name, own))
     if not asked:
         raise ConfigError("--strategies names no strategy: write for example greedy,self_consistency")
-    known = {parameter.name for name, _ in asked for parameter in strategies.describe(name).parameters}
-    known |= set(strategies.COMMON)
-    for key in parameters:
-        if key not in known:
-            raise unknown(f"parameter of {', '.join(name for name, _ in asked)}", key, known)
+    options.check_common([name for name, _ in asked], parameters, "-n (or FLYWEIGHT_N)")
     return [options.choose(name, {**options.fitting(name, parameters), **own}, kind) for name, own in asked]
 
 

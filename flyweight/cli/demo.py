@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from importlib import resources
 from operator import add
@@ -18,7 +19,7 @@ import typer
 from flyweight import api
 from flyweight.cli import options, render
 from flyweight.cli.models import Bar
-from flyweight.cli.solve import in_order, worst
+from flyweight.cli.solve import fitted, in_order, worst
 from flyweight.cli.warm import Warm, warm
 from flyweight.protocols import Task
 from flyweight.types import Grade, Problem, Result, Stopped, Usage
@@ -70,6 +71,7 @@ def demo(
     options.apart(trace, model, *searched.parameters.values())
     _fetch(model, quiet)
     made_of.check(problems)
+    made_of = replace(made_of, confidence_map=fitted(searched, model))
     sheet = Sheet(task, problems, made_of, (options.choose("greedy", {}), searched), json)
     with warm(made_of, trace=trace, quiet=quiet, answers=task) as ready:
         return sheet.run(ready)
@@ -227,10 +229,10 @@ class Sheet:
 
 
 def _mark(result: Result, grade: Grade) -> str:
-    """right, wrong, undecided or, without any answer, unfinished; in colour on a terminal."""
+    """right, wrong, undecided or, without any answer, unfinished; in colour on a terminal that takes it."""
     cut = result.best is None and result.stopped is not Stopped.DONE
     text = "unfinished" if cut else {"correct": "right"}.get(grade.value, grade.value)
-    if not sys.stdout.isatty():
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text
     return typer.style(text, fg={"right": "green", "wrong": "red"}.get(text, "yellow"))
 

@@ -28,6 +28,10 @@ policy_calls, verifier_calls, seconds, flops, peak_kv_bytes) and `candidates`, e
 when not scored), `tokens`, `logprob` (mean natural-log probability of its tokens), `class` (which answers are equal, 0
 for the largest class; null when it could not vote) and `selected`. With `--file`, `id` and `question` come first.
 
+With `auto`, the default, three more stand before `usage`: `chosen` (the strategy it chose, as one word;
+probe where it ended before that), `difficulty` (estimated pass@1, so that 1 is the easiest; without a calibration the
+share of the first samples that agree; null where it ended before that) and `line` (both, and the cost, for people).
+
 The JSON is ASCII: control characters and lone surrogates in model output arrive as escapes and lose nothing. In the
 text shown to people, characters a terminal would obey are replaced by their visible escapes, such as `\\x1b`.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flyweight.errors import ConfigError
+from flyweight.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from flyweight.store import RunInfo, Store
@@ -40,11 +40,11 @@ def existing(folder: Path) -> Path:
 
 
 def made(folder: Path) -> Path:
-    """The same, of a folder that is made if it is not there. ConfigError if it cannot be."""
+    """The same, of a folder that is made if it is not there. StoreError if it cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"the folder {folder} cannot be made: {error.strerror or error}") from error
+        raise StoreError(f"the folder {folder} cannot be made: {error.strerror or error}") from error
     return database(folder)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -33,6 +34,9 @@ _MODULES = (
     "doctor",
 )
 """Modules of this package, each registering its commands on the app it is given; in the order of the help."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What a stream or a disk says that takes no more; files a command names have errors of their own."""
 
 
 app = typer.Typer(
@@ -99,20 +103,20 @@ def run(arguments: Sequence[str]) -> int:
         code = typer.main.get_command(app).main(args=arguments, prog_name="flyweight", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except BrokenPipeError:
-        _abandon_stdout()
-        return 1
+    except BrokenPipeError as error:
+        return _lost(error)
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except (typer.TyperException, FlyweightError) as error:
         if debug:
             raise
-        message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        complain(message)
+        complain(_message(error) if isinstance(error, typer.TyperException) else str(error))
         return exit_code(error)
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return _lost(error)
         complain(f"{type(error).__name__}: {error} (this is a bug; --debug shows where)")
         return 1
 
@@ -133,15 +137,18 @@ def complain(message: str) -> None:
 
 def main() -> None:
     """Entry point of the command `flyweight`."""
+    for name in ("stdin", "stdout", "stderr"):  # in this order, so that each gets the descriptor that was closed
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # an ASCII terminal gets escapes, not a traceback
     code = run(sys.argv[1:])
-    with contextlib.suppress(BrokenPipeError):
+    try:
         sys.stdout.flush()
-        sys.exit(code)
-    _abandon_stdout()
-    sys.exit(1)
+    except OSError as error:
+        code = _lost(error)
+    sys.exit(code)
 
 
 def _debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
@@ -152,6 +159,27 @@ def _debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
     asked = len(before) < end
     variable = os.environ.get("FLYWEIGHT_DEBUG", "").lower() in ("1", "true", "yes", "on")
     return [*before, *rest[end:]], asked or variable
+
+
+def _message(error: typer.TyperException) -> str:
+    """What is wrong with the command line; of a number that is none, with the value."""
+    mistakes: Sequence[Mapping[str, str]] = getattr(
+        error.__cause__, "errors", list
+    )()  # pydantic's, which do not say it
+    if mistakes:
+        wanted = {"int": "a whole number", "float": "a number"}.get(mistakes[0]["type"].partition("_")[0])
+        if wanted is not None:
+            error.message = f"{mistakes[0]['input']!r} is not {wanted}"
+    return error.format_message()
+
+
+def _lost(error: OSError) -> int:
+    """The exit code where stdout takes no more; only a reader that went away needs no word."""
+    _abandon_stdout()
+    if isinstance(error, BrokenPipeError):
+        return 1
+    complain(f"the output cannot be written: {error.strerror or error}")
+    return 3
 
 
 def _abandon_stdout() -> None:

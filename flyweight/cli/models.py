@@ -82,7 +82,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="models", help=HELP, short_help="List, fetch, find and delete models.")
 
 
-def ls(json: options.Json = False) -> None:
+def ls(json: options.JsonArray = False) -> None:
     """Print one line per model."""
     from flyweight import models
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, cast
@@ -13,7 +13,7 @@ from typing import Annotated, cast
 import typer
 
 from flyweight import api, strategies
-from flyweight.errors import ConfigError
+from flyweight.errors import ConfigError, unknown
 from flyweight.protocols import Answers, Policy, Strategy, Verifier
 from flyweight.strategies import Value
 from flyweight.types import Budget, Event, Problem
@@ -23,6 +23,7 @@ __all__ = [
     "ModelOptions",
     "apart",
     "budget",
+    "check_common",
     "choose",
     "fitting",
     "group",
@@ -170,6 +171,7 @@ TraceFile = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+JsonArray = Annotated[bool, typer.Option("--json", help="Print JSON, one array of objects.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
@@ -248,6 +250,17 @@ def apart(trace: Path | None, *read: object) -> None:
     for name in read:
         if isinstance(name, str | Path) and os.path.exists(name) and os.path.samefile(name, trace):
             raise ConfigError(f"--trace {trace} would replace {name}, which is read: name another file")
+
+
+def check_common(names: Sequence[str], keys: Iterable[str], n_from: str) -> None:
+    """ConfigError for a parameter meant for all of the strategies that none of them has; `n_from` is what set n."""
+    known = {parameter.name for name in names for parameter in strategies.describe(name).parameters}
+    known |= set(strategies.COMMON)
+    for key in keys:
+        if key == "n" and key not in known:
+            raise ConfigError(f"no strategy of {', '.join(names)} has a parameter n: drop {n_from}")
+        if key not in known:
+            raise unknown(f"parameter of {', '.join(names)}", key, known)
 
 
 def budget(

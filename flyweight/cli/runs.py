@@ -90,7 +90,7 @@ def register(group: typer.Typer) -> None:
     group.command("unpack", help=UNPACK, short_help="Take in a file that pack wrote.")(unpack)
 
 
-def ls(folder: Folder = DEFAULT, json: options.Json = False) -> None:
+def ls(folder: Folder = DEFAULT, json: options.JsonArray = False) -> None:
     from flyweight.cli import recorded
 
     with reading(folder) as store:

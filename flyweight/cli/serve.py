@@ -110,8 +110,10 @@ def serve(
     for option, value in numbers.items():
         if not 0 < value < float("inf"):
             raise ConfigError(f"{option} {value:g} is not allowed: a number above 0")
-    if max_queued < 0 or not 0 <= port <= 65535:
-        raise ConfigError(f"--max-queued {max_queued} and --port {port}: from 0, a port to 65535")
+    if max_queued < 0:
+        raise ConfigError(f"--max-queued {max_queued} is not allowed: a whole number from 0")
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"--port {port} is not allowed: a whole number from 0 to 65535")
     judges = tuple(dict.fromkeys(verifier or [api.DEFAULT_VERIFIER]))
     made_of = options.ModelOptions(model, judges[0], kind, max_tokens, context, slots=slots, weights=weights)
     made_of.check()

@@ -38,7 +38,8 @@ class WithRay(TyperCommand):
         whole = []
         for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
             whole.append(argument)
-            if argument == "--ray" and following not in (LOCAL, "auto") and ":" not in following:
+            address = following in (LOCAL, "auto") or (":" in following and not following.startswith("-"))
+            if argument == "--ray" and not address:
                 whole.append(LOCAL)
         return super().parse_args(context, whole)
 

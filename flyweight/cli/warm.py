@@ -13,6 +13,7 @@ from flyweight import api
 from flyweight.cli.options import ModelOptions
 from flyweight.cli.progress import Progress
 from flyweight.cli.stopping import Stop
+from flyweight.errors import BackendError, ConfigError
 from flyweight.protocols import Answers
 from flyweight.types import Event
 
@@ -49,12 +50,16 @@ def warm(
 
 
 def record(path: Path | None, stack: ExitStack) -> Callable[[Event], None]:
-    """What writes events to `path` until the stack is left; nothing without a path. ConfigError if it cannot."""
+    """What writes events to `path` until the stack is left; nothing without a path. BackendError if it cannot."""
     if path is None:
         return lambda event: None
     from flyweight.trace import Writer
 
-    return stack.enter_context(Writer(path))
+    try:
+        writer = Writer(path)
+    except ConfigError as error:  # a file that could not be written, as one whose disk fills up later
+        raise BackendError(str(error)) from error
+    return stack.enter_context(writer)
 
 
 def every(*watchers: Callable[[Event], None]) -> Callable[[Event], None]:

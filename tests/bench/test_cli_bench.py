@@ -123,7 +123,8 @@ def test_a_limit_on_the_whole_says_how_to_go_on(arguments: Arguments, flyweight:
         ("-s ,", "--strategies ',' names nothing"),
         ("-s best_of_n --verifiers arithmetik", "unknown verifier 'arithmetik'; did you mean 'arithmetic'"),
         ("-s best_of_n --verifiers oracle", "the verifier oracle sees the answers"),
-        ("-s greedy -n 4", "unknown parameter of greedy 'n'"),
+        ("-s greedy -n 4", "no strategy of greedy has a parameter n: drop --budgets (or -n, FLYWEIGHT_N)"),
+        ("-s greedy,sample --budgets 4", "no strategy of greedy, sample has a parameter n: drop --budgets"),
         ("-s best_of_n --set widht=4", "unknown parameter of best_of_n 'widht'"),
         ("-s sample --temperature 9", "temperature=9.0 is not allowed"),
         ("-s sample --temperature 1 --set temperature=1", "temperature is given twice"),
@@ -170,7 +171,7 @@ def test_a_model_that_is_not_there(arguments: Arguments, flyweight: Command, tmp
 def test_a_folder_that_cannot_be(arguments: Arguments, flyweight: Command, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = flyweight(*arguments(out="file"))
-    assert (done.code, done.err.count("\n")) == (2, 1) and "cannot be made" in done.err
+    assert (done.code, done.err.count("\n")) == (3, 1) and "cannot be made" in done.err
 
 
 def test_a_folder_somebody_writes(arguments: Arguments, flyweight: Command, tmp_path: Path) -> None:

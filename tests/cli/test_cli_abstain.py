@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,11 +13,13 @@ import pytest
 
 from flyweight import abstain, api
 from flyweight.cli import render
+from flyweight.optimal import calibration
 from flyweight.select import lead
 from flyweight.testing import Draft, ToyPolicy
 from flyweight.types import Node, Problem, Result, Sampling
 from tests.cli_kit import QUESTION, Command, UsePolicy, solve
 from tests.test_abstain import MAP
+from tests.test_optimal_fit import made
 
 
 @pytest.fixture
@@ -90,6 +93,41 @@ def test_chat_says_when_it_is_not_sure(flyweight: Command, policy: UsePolicy) ->
     policy(says("12", "13"))
     done = flyweight("chat", "-m", "toy", "-n", "5", "--confidence", "0.8", stdin=QUESTION + "\n")
     assert f"{api.DEFAULT_STRATEGY} n=5 · not sure (3 of 5 agree) · " in done.err
+
+
+@pytest.fixture
+def fitted_file(tmp_path: Path) -> str:
+    path = tmp_path / "c.json"
+    calibration.write(path, [made("", model="toy", verifier="arithmetic")])
+    return str(path)
+
+
+def test_compare_goes_by_the_calibration_of_each(flyweight: Command, fitted_file: str) -> None:
+    usual = [QUESTION, "-m", "toy", "--verifier", "arithmetic", "--json"]
+    alone = flyweight("solve", *usual, "--set", f"calibration={fitted_file}").json
+    assert alone["calibrated"]
+    choices = f"greedy,auto:calibration={fitted_file},auto:calibration=published"
+    facts = [json.loads(line) for line in flyweight("compare", *usual, "-s", choices).out.splitlines()]
+    assert [row["calibrated"] for row in facts] == [False, True, False]
+    assert facts[1]["confidence"] == alone["confidence"]
+
+
+def test_chat_goes_by_the_calibration_that_was_named_last(flyweight: Command, fitted_file: str) -> None:
+    usual = ["chat", "-m", "toy", "--verifier", "arithmetic", "--confidence", "1"]
+    script = f"{QUESTION}\n/strategy auto calibration=published\n{QUESTION}\n/strategy auto calibration={fitted_file}\n"
+    script += f"/strategy auto calibration=none.json\n{QUESTION}\n/verifier form\n/verifier arithmetic\n{QUESTION}\n"
+    done = flyweight(*usual, "--set", f"calibration={fitted_file}", stdin=script)
+    said = re.findall(r"not sure \((p≈|\d+ of \d+ agree)", done.err)
+    assert [each == "p≈" for each in said] == [True, False, True, True], done.err
+    assert "Error: cannot read none.json: No such file or directory\n" in done.err
+
+
+def test_demo_goes_by_the_calibration(flyweight: Command, fitted_file: str) -> None:
+    facts = flyweight("demo", "-m", "toy", "--verifier", "arithmetic", "--set", f"calibration={fitted_file}", "--json")
+    for question in facts.json["questions"]:
+        greedy, searched = question["results"]
+        assert not greedy["calibrated"] and (searched["calibrated"] or searched["confidence"] is None)
+    assert any(question["results"][1]["calibrated"] for question in facts.json["questions"])
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flyweight.cli import render
+from flyweight.cli import demo, render
 from flyweight.testing import Draft, ToyPolicy
+from flyweight.types import Grade, Node, Problem, Result
 from tests.cli_kit import QUESTION, Command, UsePolicy, solve
 
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\x9b31m\u202egnp.exe\r\x00\ud800 \\boxed{7\x1b[8m}"
@@ -44,6 +46,20 @@ def test_cleaned_text_can_be_printed_and_is_cleaned_for_good(text: str) -> None:
     cleaned.encode("utf-8")
     assert render.clean(cleaned) == cleaned
     assert not any((ord(c) < 32 and c not in "\n\t") or 127 <= ord(c) < 160 for c in cleaned)
+
+
+@pytest.mark.parametrize(
+    ("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
+)
+def test_colour_is_for_terminals_that_take_it(
+    environment: dict[str, str], coloured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in ({"TERM": "xterm"} | environment).items():
+        monkeypatch.setenv(name, value)
+    said = demo._mark(Result(Problem("q", "?"), Node(), "1", ()), Grade("wrong"))
+    assert said == ("\x1b[31mwrong\x1b[0m" if coloured else "wrong")
 
 
 def test_figures_json_lacks_become_null() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from flyweight.cli.docs import page
+from flyweight.store import Store
 from tests.cli_kit import Command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,6 +54,13 @@ def test_every_help_has_three_examples_with_options_that_exist(path: str, block:
             name = shlex.split(example[example.index("flyweight") :].split("|")[0].strip(' )"'))[1:3]
             texts = "\n".join(text for where, text in BLOCKS if where.split()[1:] in ([name[0]], name))
             assert re.search(rf"^ +(?:-\w, )?{option}\b", texts, re.MULTILINE), f"{option} in {example}"
+
+
+def test_json_that_is_an_array_is_said_to_be_one(flyweight: Command, tmp_path: Path) -> None:
+    Store(tmp_path / "flyweight.db").close()
+    for command in (["models", "ls"], ["bench", "ls", "--runs", str(tmp_path)]):
+        block = dict(BLOCKS)[" ".join(["flyweight", *command[:2]])]
+        assert isinstance(flyweight(*command, "--json").json, list) and "one array of objects" in block
 
 
 @pytest.mark.parametrize(

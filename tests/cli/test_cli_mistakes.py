@@ -18,7 +18,9 @@ MISTAKES = [
     (["solve", QUESTION, "-s", "sample", "--set", "temperature=hot"], "temperature='hot' is not allowed: a number"),
     (["solve", QUESTION, "-n", "0"], "n=0 is not allowed"),
     (["solve", QUESTION, "-n", "4", "--set", "n=5"], "n is given twice: 4 and 5"),
-    (["solve", QUESTION, "-n", "many"], "Invalid value for '-n'"),
+    (["solve", QUESTION, "-n", "many"], "Invalid value for '-n' (env var: 'FLYWEIGHT_N'): 'many' is not a whole"),
+    (["solve", QUESTION, "--seed", "1.5"], "'1.5' is not a whole number"),
+    (["solve", QUESTION, "--deadline", "soon"], "'soon' is not a number"),
     (["solve", QUESTION, "-s", "beam_search", "-n", "6", "--set", "width=4"], "n=6 is not a multiple of width=4"),
     (["solve", QUESTION, "--verifier", "arithmetik"], "did you mean 'arithmetic'?"),
     (["solve", QUESTION, "--verifier", "oracle"], "needs the known answers"),
@@ -30,7 +32,6 @@ MISTAKES = [
     (["solve", QUESTION, "--confidence", "1.5"], "--confidence 1.5 is not allowed"),
     (["solve", QUESTION, "--max-tokens", "0"], "--max-tokens 0 is not allowed"),
     (["solve", QUESTION, "--context", "-5"], "--context -5 is not allowed"),
-    (["solve", QUESTION, "--trace", "no/such/folder/t.jsonl"], "cannot write the trace no/such/folder/t.jsonl"),
     (["solve", QUESTION, "--file", "questions.txt"], "give a question or --file, not both"),
     (["solve", "--file", "none.txt"], "cannot read none.txt: No such file"),
     (["solve", "   "], "the question is empty"),
@@ -38,8 +39,13 @@ MISTAKES = [
     (["solve", QUESTION, "--modle", "toy"], "--model"),
     (["slove", QUESTION], "Did you mean 'solve', 'serve'?"),
     (["compare", QUESTION, "--strategies", "greedy,self_consistncy"], "did you mean 'self_consistency'?"),
-    (["compare", QUESTION, "--strategies", "greedy", "-n", "4"], "unknown parameter of greedy 'n'"),
+    (["compare", QUESTION, "--strategies", "greedy", "-n", "4"], "no strategy of greedy has a parameter n: drop -n"),
     (["compare", QUESTION, "--strategies", ","], "names no strategy"),
+    (["compare", QUESTION, "-m", "toy", "--set", "calibration=none.json"], "cannot read none.json: No such file"),
+    (["chat", "-m", "toy", "--set", "calibration=none.json"], "cannot read none.json: No such file"),
+    (["demo", "-m", "toy", "--set", "calibration=none.json"], "cannot read none.json: No such file"),
+    (["serve", "--port", "70000"], "Error: --port 70000 is not allowed: a whole number from 0 to 65535\n"),
+    (["serve", "--max-queued", "-1"], "Error: --max-queued -1 is not allowed: a whole number from 0\n"),
     (["chat", "-s", "greed"], "did you mean 'greedy'?"),
     (["demo", "-s", "greed"], "did you mean 'greedy'?"),
     (["list", "strategy"], "did you mean 'strategies'?"),
@@ -142,6 +148,30 @@ def test_a_trace_replaces_nothing_that_is_read(
         said = f"Error: --trace {Path(name)} would replace mine, which is read: name another file\n"
         assert (done.code, done.out, done.err) == (2, "", said)
     assert Path("mine").read_text("utf-8") == text
+
+
+@pytest.mark.parametrize("command", [("compare", QUESTION), ("chat",), ("demo",)])
+def test_a_bigger_model_nobody_has_is_found_before_anything_is_searched(
+    flyweight: Command, command: tuple[str, ...]
+) -> None:
+    done = flyweight(*command, "-m", "toy", "--set", "bigger=nope")
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1) and "unknown model 'nope'" in done.err
+
+
+def test_compare_says_in_full_why_a_strategy_failed(flyweight: Command, policy: UsePolicy) -> None:
+    why = "the dog ate " + "and ate " * 20 + "it"
+    policy(ToyPolicy(fault=lambda request: why))
+    for more in ((), ("--json",)):
+        done = flyweight("compare", QUESTION, "-s", "greedy,self_consistency:n=2", *more)
+        assert done.code == 3
+        assert done.err == f"Error: greedy: {why}\nError: self_consistency n=2: {why}\n"
+
+
+@pytest.mark.usefixtures("no_model")
+def test_a_trace_that_cannot_be_opened_is_a_file_that_could_not_be_written(flyweight: Command) -> None:
+    done = flyweight("solve", QUESTION, "--trace", "no/such/folder/t.jsonl")
+    said = "Error: cannot write the trace no/such/folder/t.jsonl: No such file or directory\n"
+    assert (done.code, done.out, done.err) == (3, "", said)
 
 
 def test_a_trace_on_a_full_disk_is_reported_after_the_result(flyweight: Command) -> None:

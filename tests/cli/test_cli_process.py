@@ -148,6 +148,33 @@ def test_a_reader_that_goes_away_is_no_traceback(arguments: tuple[str, ...]) -> 
     assert (done.returncode, done.stderr) == (1, "")
 
 
+def ran(line: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """A line of shell, in which $fw is the command."""
+    env = {**os.environ, "fw": f"{sys.executable} -m flyweight", **more}
+    return subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=GUARD, check=False, env=env)
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("$fw --version >&-", 0, ""),
+        ("$fw --version 2>&-", 0, ""),
+        ("$fw solve <&-", 2, "Error: the question is empty: pass some text\n"),
+        ("$fw chat -m toy --quiet <&-", 0, ""),
+    ],
+)
+def test_a_closed_stream_is_empty(line: str, code: int, said: str) -> None:
+    done = ran(line)
+    assert (done.returncode, done.stderr) == (code, said)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("line", ["$fw list", "$fw --version", "$fw solve 'Add 1 and 2.' -m toy -q"])
+def test_a_full_disk_behind_stdout_is_one_line(line: str) -> None:
+    done = ran(f"{line} > /dev/full")
+    assert (done.returncode, done.stderr) == (3, "Error: the output cannot be written: No space left on device\n")
+
+
 def test_a_stream_that_is_only_ascii_gets_escapes() -> None:
     command = [sys.executable, "-m", "flyweight", "chat", "--model", "toy"]
     env = {**os.environ, "PYTHONIOENCODING": "ascii"}

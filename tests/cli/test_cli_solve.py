@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from flyweight import trace
+from flyweight.cli import docs
 from flyweight.types import Usage
 from tests.cli_kit import KEYS, QUESTION, Command, solve
 
@@ -113,6 +114,8 @@ def test_a_verifier_nobody_asks_is_recorded(flyweight: Command) -> None:
 def test_auto_says_what_it_goes_by(flyweight: Command) -> None:
     done = flyweight(*solve(QUESTION, "-s", "auto", "--json"))
     assert done.code == 0 and done.json["strategy"] == "auto" and done.json["answer"] == "12"
+    assert list(done.json) == [*KEYS[:-2], "chosen", "difficulty", "line", *KEYS[-2:]]
+    assert all(f"`{key}`" in docs.INTRODUCTION for key in done.json)
     assert "published defaults" in done.json["line"] and 0 < done.json["difficulty"] <= 1
     shown = flyweight(*solve(QUESTION, "-s", "auto", "-n", "4")).out
     assert "Search      auto n=4, toy\nBecause     easy (" in shown

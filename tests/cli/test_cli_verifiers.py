@@ -77,5 +77,11 @@ def test_examples_on_the_page_load(written: str, tmp_path: Path, monkeypatch: py
     assert verifiers.load(written)
 
 
+def test_the_code_on_the_page_says_what_stands_behind_it(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = re.findall(r"```python\n([^`]*?import failures\n.*?)```\n\n", PAGE, re.DOTALL)
+    exec(compile(block, "verifiers.md", "exec"), {})
+    assert capsys.readouterr().out == block.rpartition("  # ")[2]
+
+
 def test_the_page_has_examples() -> None:
     assert len(re.findall("--verifier", PAGE)) >= 6
