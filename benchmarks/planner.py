@@ -4,7 +4,7 @@
     python -m benchmarks.planner --only greedy    # those whose name contains this; the others stay as they are
     python -m benchmarks.planner --questions 3    # a rough look; written nowhere
     python -m benchmarks.planner --tables         # docs/plan.md again, from results/planner.json
-    python -m benchmarks.planner --evidence       # flyweight/optimal/measured.json from results: no model, two minutes
+    python -m benchmarks.planner --evidence       # measured.json and the work of auto: no model, five minutes
 
 A configuration runs in a process of its own, one question after the other on a warm model: the same questions that its
 evidence was counted on, drawn again with another seed. Nothing else should run meanwhile. The measurement of the
@@ -20,18 +20,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 from benchmarks.rig import ROOT, Child, Figures, machine, publish, table
 from benchmarks.verifiers import Samples, given
 from benchmarks.verifiers_cost import COST
 from benchmarks.verifiers_scores import KEPT, POOLS, Kept, largest
-from flyweight import strategies, tasks
+from flyweight import models, strategies, tasks
 from flyweight.api import Session
-from flyweight.optimal import evidence, planner, speed
+from flyweight.optimal import calibration, evidence, fit, planner, recorded, speed
+from flyweight.optimal.calibration import Calibration
 from flyweight.optimal.evidence import SIZES, Evidence
+from flyweight.optimal.work import SLOTS
 from flyweight.report import Report, grader
 from flyweight.report.pools import voted
 from flyweight.stats import best_at_k, bootstrap_mean
@@ -41,6 +45,10 @@ from flyweight.strategies import Value
 PAGE = ROOT / "docs" / "plan.md"
 RESULTS = ROOT / "results" / "planner.json"
 SHIPPED = ROOT / "flyweight" / "optimal" / "measured.json"
+ENGINE = ROOT / "results" / "engine" / "engine.json"
+HEADLINE = ROOT / "results" / "headline" / "costs.json"
+CALIBRATED = ROOT / "results" / "optimal" / "calibrations.jsonl.xz"
+"""What the calibrations of the package were fitted on."""
 SMALL, BIG = "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"
 MADE_BY = "python -m benchmarks.planner --evidence"
 JUDGES = ("arithmetic", "confidence", "p_true", "self", "tests")
@@ -89,11 +97,14 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.evidence:
         SHIPPED.write_text(collected(arguments.runs), "utf-8")
+        for path in sorted(calibration.FOLDER.glob("*.json")):
+            calibration.write(path, with_work(calibration.read(path), arguments.runs))
         return
     if not arguments.tables:
         compare(arguments)
     if arguments.tables or arguments.questions == QUESTIONS:
         text = compared(json.loads(RESULTS.read_text("utf-8")))
+        publish(PAGE, "auto", automatic())
         picture = "![How often right against how long](plan.svg)"
         example = f"```text\n$ flyweight {' '.join(EXAMPLE)}\n{shown_example()}```\n\n{picture}"
         if not publish(PAGE, "planner", text) or not publish(PAGE, "example", example):
@@ -217,6 +228,39 @@ def compared(facts: Figures) -> str:
     )
 
 
+def automatic() -> str:
+    """How many times as long as the first answer `auto` takes with many questions in flight: predicted, measured."""
+    rates: dict[tuple[int, int], list[float]] = {}
+    for key, row in json.loads(ENGINE.read_text("utf-8"))["rows"].items():
+        if key.startswith("widths/"):
+            _, width, front = key.split("/")
+            rates[int(width), int(front)] = row["engine"]["rate"]
+    points = tuple((rows, float(front), rows / median(rate)) for (rows, front), rate in sorted(rates.items()))
+    its = speed.Speed(models.catalog()[SMALL].parameters, 0.0, points, (0.0, 0.0), ())
+    rows = evidence.from_calibrations(calibration.shipped(), "")
+    works = {row.task: row.work for row in rows if row.parameters["budget_tokens"] == 4000}
+    first = {row.task: row.work for row in evidence.shipped() if (row.model, row.strategy) == (SMALL, "greedy")}
+    lines = []
+    for task, took in json.loads(HEADLINE.read_text("utf-8"))["tasks"].items():
+        auto, greedy = works.get(task), first[task]
+        if auto is None or greedy is None:
+            continue
+        cost = evidence.shipped_costs()["self"]
+        said = planner.together(auto, its, cost, SLOTS) / planner.together(greedy, its, evidence.Cost(0, 0), SLOTS)
+        was = took["0.5B, auto"]["seconds"] / took["0.5B, greedy"]["seconds"]
+        steps = sum(auto.steps.values()) / sum(greedy.steps.values())
+        numbers = (auto.generated / greedy.generated, steps, said, was)
+        off = said / was - 1
+        mark = "" if abs(off) <= WITHIN["seconds"] else " (missed)"
+        lines.append([task, *(f"{number:.1f}" for number in numbers), f"{100 * off:+.0f} %{mark}"])
+    head = ["task", "tokens", "steps alone", "time in company, predicted", "measured", "off"]
+    return (
+        f"{table(head, lines)}\n\n`auto` with 4,000 tokens over the first answer of {SMALL}. Predicted: its rounds on "
+        "the calibration questions, times the speed in results/engine, prompts left out. Measured: 32 test questions "
+        "in flight (results/headline/costs.json), on a processor of another generation, so only the ratio compares."
+    )
+
+
 # The evidence ---------------------------------------------------------------------------------------------------------
 
 
@@ -224,17 +268,36 @@ def collected(folder: Path) -> str:
     """`measured.json`: accuracy of every configuration on record, and the work it takes."""
     rows: list[Evidence] = []
     for pool in sorted(POOLS.glob("*.jsonl.xz")):
-        name = pool.name.removesuffix(".jsonl.xz")
-        path = folder / name / "flyweight.db"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and path.stat().st_mtime < pool.stat().st_mtime:
-            path.unlink()  # made of a pool that was widened since
-        new = not path.exists()
-        with Store(path) as store:
-            if new:
-                store.load(pool)
-            rows += of_pool(store, name)
+        with held(pool, folder) as store:
+            rows += of_pool(store, pool.name.removesuffix(".jsonl.xz"))
     return written(rows)
+
+
+@contextmanager
+def held(pool: Path, folder: Path) -> Iterator[Store]:
+    """The store of a recording."""
+    path = folder / pool.name.removesuffix(".jsonl.xz") / "flyweight.db"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and path.stat().st_mtime < pool.stat().st_mtime:
+        path.unlink()  # made of a pool that was widened since
+    new = not path.exists()
+    with Store(path) as store:
+        if new:
+            store.load(pool)
+        yield store
+
+
+def with_work(calibrations: Sequence[Calibration], folder: Path) -> list[Calibration]:
+    """The calibrations, every row with the work it makes on the questions they were fitted on."""
+    found = []
+    with held(CALIBRATED, folder) as store:
+        for each in calibrations:
+            assert each.task is not None
+            runs = [info for info in store.runs() if info.configuration["task"] == each.task]
+            # How answers are told apart does not depend on the split.
+            table = fit.Table(recorded.questions(store, runs, tasks.load(each.task)), each.verifier)
+            found.append(replace(each, rows=tuple(replace(row, work=fit.work(table, row)) for row in each.rows)))
+    return found
 
 
 def written(rows: Sequence[Evidence]) -> str:

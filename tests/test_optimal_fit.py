@@ -102,6 +102,33 @@ def test_a_probe_that_is_larger_than_the_choice_is_paid_for() -> None:
     assert play.outcome("self_consistency:n=2", 4, 350) == (True, 350)
 
 
+def test_what_is_drawn_side_by_side_by_hand() -> None:
+    samples = tuple(Sample(number, False, -0.1, 100 + number, {"v": 0.1}) for number in range(17))
+    play = Play(Question("q", 1, samples[0], {0.7: samples[1:]}, in_front=50.0), 0.7, True, 0, "v")
+    lengths = [sample.tokens for sample in play.samples]
+    # The most likely answer, then samples up to 4, 8 and 16 in all: each portion waits for the one before it.
+    grown = play.rounds("best_of_n:n=16:enough=0.5", 1, 10**9)
+    assert grown == [lengths[:1], lengths[1:4], lengths[4:8], lengths[8:16]]
+    assert play.rounds("best_of_n:n=16", 2, 10**9) == [lengths[:1], lengths[1:2], lengths[2:16]]
+    assert play.rounds("self_consistency:n=2", 8, 10**9) == [lengths[:1], lengths[1:8]]
+    assert play.rounds("best_of_n:n=16:enough=0.5", 1, 250) == [[100], [lengths[1], 150 - lengths[1]]]
+    found = play.work("best_of_n:n=16:enough=0.5", 1, 10**9)
+    assert sum(found.steps.values()) == sum(map(max, grown)) and max(found.steps) == 8
+    assert (found.prompt, found.generated, found.verified, found.scored) == (50.0, sum(lengths[:16]), 0.0, 16)
+    assert play.work("sample", 1, 10**9).steps == {1: 100.0}
+
+
+def test_the_rounds_of_a_search_come_after_those_of_the_probe() -> None:
+    probe = tuple(Sample(0, True, -0.1, 100) for _ in range(3))
+    kept = {
+        "dvts:n=8": Searched((), True, 90, rounds=((20, 30), (40,))),
+        "medoid:n=4": Searched((), True, 400, 0, 4, ((100, 100, 100, 100),)),
+    }
+    play = Play(Question("q", 1, None, {0.7: probe}, {0.7: kept}), 0.7, False, 0, "v")
+    assert play.rounds("dvts:n=8", 2, 10**9) == [[100, 100], [20, 30], [40]]
+    assert play.rounds("medoid:n=4", 2, 10**9) == [[100, 100], [100, 100]]  # it begins with those of the probe
+
+
 def test_the_leaves_of_a_search_vote_with_the_probe() -> None:
     probe = (Sample(0, True, -0.1, 100, {"v": 0.9}), Sample(0, True, -0.2, 100, {"v": 0.9}))
     tree = Searched((Sample(1, False, -0.1, 50, {"v": 0.8}),), False, 500)

@@ -117,6 +117,7 @@ def test_auto_chooses_spends_and_answers_as_played(seed: int, tmp_path: Path) ->
     assert result.explained["difficulty"] == pytest.approx(passed, abs=1e-4)
     assert str(result.explained["chosen"]).startswith(word.split(":")[0])
     assert (result.usage.generated_tokens, result.answer == "0") == (told.tokens, told.right), word
+    assert play.work(word, row.estimator.k, 10**9).generated == result.usage.generated_tokens
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -133,6 +134,7 @@ def test_within_a_budget_too(seed: int, tmp_path: Path) -> None:
     told = play.outcome(word, row.estimator.k, budget)
     assert result.error is None
     assert (result.usage.generated_tokens, result.answer == "0") == (told.tokens, told.right), word
+    assert play.work(word, row.estimator.k, budget).generated == told.tokens
 
 
 def test_a_search_for_whole_answers_begins_with_the_samples_of_the_probe(tmp_path: Path) -> None:

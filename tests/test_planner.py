@@ -209,7 +209,44 @@ def test_a_verifier_takes_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not slow.notes
     monkeypatch.setattr(evidence, "shipped_costs", dict)
     notes = {each.evidence.verifier: each.notes for each in planner.choices(options())}
-    assert notes == {None: (), "slow": ("slow takes time of its own, which nobody has measured",)}
+    assert notes == {None: (), "slow": ("slow takes time and memory of its own, which nobody has measured",)}
+
+
+def test_a_verifier_with_a_model_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = Work(10.0, 400.0, 500.0, 4.0, 100.0, {4: 100.0})
+    rows = [
+        said(strategy="best_of_n", n=4, verifier="prm:big", work=replace(work, verifier=7e9)),
+        said(strategy="best_of_n", n=4, verifier="p_true", work=work),
+    ]
+    machine(monkeypatch, rows, {"small": SPEED}, LISTED)
+    found = {each.evidence.verifier: each for each in planner.choices(options())}
+    prm, own = found["prm:big"], found["p_true"]
+    assert own.flops == 2 * 1e9 * 910 and prm.flops == 2 * (1e9 * 410 + 7e9 * 500)
+    # 500 tokens at a millisecond each on the policy, seven times that on a model seven times as large.
+    assert prm.seconds - own.seconds == pytest.approx(6 * 500 * 0.001, abs=0.01)
+    assert prm.together - own.together == pytest.approx(6 * 500 * 0.001, abs=0.01)
+    assert prm.memory >= 2 * 7e9 > own.memory
+    assert "7.0e+09 parameters, 2 bytes each" in prm.notes[0]
+    assert verdict.judge(options(memory=2e9), list(found.values())).recommendation is own
+
+
+def test_what_keeps_up_is_what_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slots, memory, throughput, price and command are of one process."""
+    machine(monkeypatch, ROWS[:1], {"small": replace(SPEED, points=(*SPEED.points, (2, 100, 0.01)))}, LISTED)
+    (alone,) = planner.choices(options(hour=3.6))
+    assert alone.slots == 1 and alone.dollars == pytest.approx(alone.seconds * 3.6 / 3600)
+    # 10 ms of prompt and 1 s of steps in one slot, half of that in two: 100,000 answers a day need two.
+    (few,) = planner.choices(options(hour=3.6, tokens_per_day=100 * 100_000))
+    assert few.slots == 2 and few.together == pytest.approx(0.01 + 0.5)
+    (one,) = planner.choices(options(tokens_per_day=100 * 85_000))
+    assert one.slots == 1 and one.together == pytest.approx(0.01 + 1.0)
+    assert few.memory - alone.memory == pytest.approx(2048 * 1000)  # two slots are the fewest measured
+    assert few.kv == 2 * 2048 * 1000 and "--slots 2 " in replace(few, known=Known("small", path="a.gguf")).command
+    assert few.dollars == pytest.approx(few.together * 3.6 / 3600)
+    found = verdict.judge(options(hour=3.6, tokens_per_day=100 * 100_000), [few])
+    assert any("one question among many" in line for line in found.assumptions)
+    (none,) = planner.choices(options(tokens_per_day=1e12))
+    assert none.slots == 32
 
 
 def test_a_machine_that_must_not_be_measured_and_was_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -243,6 +280,8 @@ def test_names_and_tasks_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_model_of_which_only_the_accuracy_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, ROWS, {"small": SPEED}, [*LISTED, Known("mine", results=(said("mine"),))])
+    # Whatever is installed here must not be measured by a test.
+    monkeypatch.setattr(models, "installed", lambda: [models.Installed("small", Path("small.gguf"), 1, "")])
     with pytest.raises(ConfigError, match="no model of mine can be run or estimated here: say a path or parameters"):
         planner.choices(options(only=("mine",)))
 

@@ -11,7 +11,7 @@ import pytest
 from flyweight import bench
 from flyweight.errors import ConfigError
 from flyweight.optimal import calibration, evidence, told
-from flyweight.optimal.work import Work, mean, of_search, rounds, schedule
+from flyweight.optimal.work import Work, mean, of_search, rounds, schedule, verifier_of
 from flyweight.stats import wilson
 from flyweight.store import Store
 from flyweight.types import Finish, Node, Usage
@@ -78,6 +78,22 @@ def test_means_and_what_is_written() -> None:
     assert Work.from_dict(both.as_dict()) == both
 
 
+def test_the_size_of_a_verifier_follows_from_what_it_cost() -> None:
+    """2 x (policy x tokens of prompts and draws + verifier x its tokens)."""
+
+    def run(policy: float, verifier: float) -> list[Usage]:
+        tokens = [(10, 400, 410), (20, 300, 640), (15, 90, 100)]
+        return [Usage(p, 0, g, v, flops=2 * (policy * (p + g) + verifier * v)) for p, g, v in tokens]
+
+    assert verifier_of(run(1.5e9, 7e9)) == pytest.approx(7e9)
+    assert verifier_of(run(1.5e9, 1e8)) == pytest.approx(1e8)
+    assert verifier_of(run(1.5e9, 1.5e9)) == 0.0  # it reads with the policy
+    assert verifier_of(run(1.5e9, 7e9)[:1]) == 0.0  # one search cannot tell
+    assert verifier_of([Usage(10, 0, 40, flops=2e9 * 50), Usage(9, 0, 50, flops=2e9 * 59)]) == 0.0
+    own = Work(10.0, 100.0, 8.0, 1.0, 50.0, {1: 100.0}, verifier=7e9)
+    assert mean([own, own]) == own == Work.from_dict(own.as_dict())
+
+
 # Recorded runs --------------------------------------------------------------------------------------------------------
 
 
@@ -112,6 +128,24 @@ def test_the_users_runs_are_evidence(store: Store) -> None:
     assert sum(rows * steps for rows, steps in vote.work.steps.items()) == pytest.approx(drawn)
     half = found["self_consistency n=2"].work
     assert half is not None and max(half.steps) == 2 and half.generated == pytest.approx(drawn / 2)
+
+
+def test_draws_that_wait_for_a_look_at_others_are_rounds_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    base = bench.Plan("jsonl", data=questions(tmp_path, rows=12), model="toy", verifier="length")
+    names = ("adaptive_consistency:threshold=0.999", "self_consistency:lead=0.9999", "auto")
+    plans = [replace(base, strategy=name, parameters={"n": 8}) for name in names]
+    with Store(tmp_path / "runs" / "flyweight.db") as store:
+        for _ in bench.execute(store, plans):
+            pass
+        found = {row.strategy: row.work for row in evidence.from_store(store, "mine")}
+        drawn = {run.configuration["strategy"]: list(store.searches(run.id)) for run in store.runs()}
+    for name, work in found.items():
+        assert work is not None
+        for search in drawn[name]:
+            assert len(rounds(search.tree)) == 1  # of depth alone
+        counts = {search.result.usage.policy_calls for search in drawn[name]}
+        assert counts & {8} and max(work.steps) == 4, name  # 4 and another 4, never 8 at a time
 
 
 def test_a_store_without_runs(tmp_path: Path) -> None:
@@ -162,4 +196,20 @@ def test_a_calibration_of_several_tasks_is_evidence_for_none() -> None:
 def test_a_calibration_is_evidence_for_auto() -> None:
     found = evidence.from_calibrations(calibration.shipped(), "shipped")
     assert all(row.strategy == "auto" and row.work is not None and row.parameters["budget_tokens"] for row in found)
+    for row in found:
+        assert row.work is not None and not row.assumed
+        drawn = sum(rows * steps for rows, steps in row.work.steps.items())
+        assert drawn == pytest.approx(row.work.generated, rel=0.005)
     assert len({row.label for row in found}) == len({(row.task, row.label) for row in found}) or len(found) > 1
+    works = {(row.task, row.parameters["budget_tokens"]): row.work for row in found}
+    # Answers of GSM8K have 300 tokens: the first one, then samples up to 4, 8 and 16, wait for each other.
+    assert sum(works["gsm8k", 4000].steps.values()) > 3 * 300  # type: ignore[union-attr]
+
+
+def test_without_its_rounds_auto_is_taken_to_be_slow() -> None:
+    [one] = [each for each in calibration.shipped() if each.task == "gsm8k"]
+    bare = replace(one, rows=tuple(replace(row, work=None) for row in one.rows))
+    assert repr(bare) == repr(one)  # what identifies runs of auto does not change with what it costs
+    for row, kept in zip(evidence.from_calibrations([bare], ""), one.rows, strict=True):
+        assert row.work is not None and row.work.steps == {1: kept.held_out_tokens}
+        assert "not on record" in row.assumed

@@ -20,6 +20,7 @@ from flyweight import strategies
 from flyweight.abstain import ConfidenceMap
 from flyweight.errors import ConfigError
 from flyweight.optimal.difficulty import Estimator, bin_of
+from flyweight.optimal.work import Work
 from flyweight.strategies import compose
 
 __all__ = [
@@ -92,6 +93,8 @@ class Row:
     """Per question, of the same."""
     gain: Span
     """`held_out` minus the accuracy of the fixed strategy chosen on the others, on the same questions."""
+    work: Work | None = field(default=None, repr=False)
+    """Of one question, all of them played; None where nobody did. Runs are identified without it: `auto` never asks."""
 
     def __post_init__(self) -> None:
         """ConfigError for what cannot be a row."""
@@ -290,6 +293,7 @@ def _row(row: Mapping[str, Any]) -> Row:
             "fixed": _cell(row["fixed"]),
             "held_out": Span(*row["held_out"]),
             "gain": Span(*row["gain"]),
+            "work": None if row.get("work") is None else Work.from_dict(row["work"]),
         }
     )
 

@@ -7,6 +7,7 @@ user's own recorded runs; `told.py` has what papers and the user say.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,14 +16,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from flyweight import stats, strategies
 from flyweight.errors import ConfigError
-from flyweight.optimal.work import SLOTS, Work, mean, of_search, rounds
+from flyweight.optimal.work import SLOTS, Work, mean, of_search, rounds, verifier_of
 from flyweight.stats import Interval
+from flyweight.strategies import compose
 
 if TYPE_CHECKING:
     from flyweight.optimal.calibration import Calibration
     from flyweight.report import Report
     from flyweight.report.pools import Curve
-    from flyweight.store import Store
+    from flyweight.store import Search, Store
 
 __all__ = [
     "ANSWER",
@@ -68,6 +70,8 @@ class Evidence:
     """None where nobody recorded it."""
     max_tokens: int | None = None
     """Longest answer that was allowed; None where nobody says."""
+    assumed: str = ""
+    """What of the work nobody recorded."""
 
     @property
     def n(self) -> int:
@@ -203,7 +207,9 @@ def from_report(store: Store, report: Report, note: str) -> list[Evidence]:
     for section in report.sections:
         for row in section.rows:
             info = next(run.info for run in report.runs if run.id == row.run)
-            works = [of_search(search.tree, search.result.usage) for search in store.searches(row.run)]
+            searches = list(store.searches(row.run))
+            works = [_work(search, str(info.configuration["strategy"])) for search in searches]
+            verifier = verifier_of(search.result.usage for search in searches)
             parameters = dict(info.configuration.get("parameters") or {})
             evidence = Evidence(
                 section.task,
@@ -215,7 +221,7 @@ def from_report(store: Store, report: Report, note: str) -> list[Evidence]:
                 row.problems,
                 "measured",
                 note,
-                mean(works),
+                replace(mean(works), verifier=verifier),
                 info.configuration["sampling"]["max_tokens"],
             )
             take(evidence)
@@ -224,6 +230,27 @@ def from_report(store: Store, report: Report, note: str) -> list[Evidence]:
                 for evidence in _curve(store, section.task, curve, pool.problems, note):
                     take(evidence)
     return list(found.values())
+
+
+def _work(search: Search, strategy: str) -> Work:
+    """The work of a recorded search; whole answers that wait for what others were found to be begin a new round."""
+    name, settings = compose.spelled(strategy)
+    chosen = compose.spelled(str(search.result.explained.get("chosen", ""))) if name == "auto" else (name, settings)
+    ruled = chosen[0] == "adaptive_consistency" or bool({"lead", "enough"} & chosen[1].keys())
+    by_round = rounds(search.tree)
+    if len(by_round) != 1 or not (ruled or name == "auto"):
+        return of_search(search.tree, search.result.usage)
+    [lengths] = by_round
+    # What auto has drawn is scored before it draws more; a rule is asked after portions that double.
+    marks = {compose.FIRST << number for number in range(len(lengths).bit_length())} if ruled else set()
+    drawn = 0
+    for kind, after in itertools.pairwise(event[0] for event in search.log if event[0] in ("node", "score")):
+        drawn += kind == "node"
+        if name == "auto" and (kind, after) == ("score", "node"):
+            marks.add(drawn)
+    ends = [0, *sorted(mark for mark in marks if mark < len(lengths)), len(lengths)]
+    apart = [lengths[begin:end] for begin, end in itertools.pairwise(ends)]
+    return of_search(search.tree, search.result.usage, by_round=apart)
 
 
 def _curve(store: Store, task: str, curve: Curve, questions: int, note: str) -> Iterator[Evidence]:
@@ -260,7 +287,9 @@ def _honest(accuracy: Interval, questions: int) -> Interval:
 def samples(store: Store, run: str, k: int) -> Work:
     """The work of `k` samples of a run: mean over its questions, and over all that can be taken without overlap."""
     works = []
+    usages = []
     for search in store.searches(run):
+        usages.append(search.result.usage)
         nodes = [node for node in search.tree if node.parent is not None]
         usage, share = search.result.usage, k / max(1, search.result.usage.policy_calls)
         for begin in range(0, len(nodes) - k + 1, k):
@@ -275,16 +304,15 @@ def samples(store: Store, run: str, k: int) -> Work:
                 verifier_calls=round(usage.verifier_calls * share),
             )
             works.append(of_search(taken, scaled))
-    return mean(works)
+    return replace(mean(works), verifier=verifier_of(usages))
 
 
-def from_calibrations(
-    calibrations: Iterable[Calibration], note: str, answer: float = ANSWER, *, file: str = ""
-) -> list[Evidence]:
-    """What `auto` was found to give at every budget, on questions set aside; `answer`: tokens of one answer.
+def from_calibrations(calibrations: Iterable[Calibration], note: str, *, file: str = "") -> list[Evidence]:
+    """What `auto` was found to give at every budget, on questions set aside, and the work it was played to make.
 
-    `file` is where they come from; empty for those of the package. A calibration keeps how many tokens were drawn and
-    not when: they are taken to be samples side by side. One of several tasks is evidence for none of them.
+    `file` is where they come from; empty for those of the package. Where nobody played the rounds, one answer is taken
+    to come after the other, the slowest way to draw so many tokens, and that is said. One of several tasks is evidence
+    for none of them.
     """
     return [
         Evidence(
@@ -297,7 +325,8 @@ def from_calibrations(
             each.questions,
             "measured",
             note,
-            usual(max(1, round(row.held_out_tokens / answer)), row.held_out_tokens, QUESTION),
+            row.work or usual(1, row.held_out_tokens, QUESTION),
+            assumed="" if row.work else "rounds of auto not on record, one answer after the other assumed",
         )
         for each in calibrations
         if each.task is not None

@@ -30,9 +30,10 @@ from flyweight.optimal.calibration import Cell, Row, Span
 from flyweight.optimal.difficulty import BANDS, Estimator, band, quantiles, ranked, spearman
 from flyweight.optimal.difficulty import fit as fit_difficulty
 from flyweight.optimal.pools import Play, Question, plays
+from flyweight.optimal.work import Work, mean
 from flyweight.strategies import compose
 
-__all__ = ["LEAST", "PROBES", "Drawing", "Probing", "Table", "choices", "confidence", "fit", "report"]
+__all__ = ["LEAST", "PROBES", "Drawing", "Probing", "Table", "choices", "confidence", "fit", "report", "work"]
 
 LEAST = 20
 """Questions a calibration needs."""
@@ -194,8 +195,21 @@ def fit(table: Table, budget: int, say: Callable[[str], None] = lambda line: Non
     say(f"budget {budget}: {', '.join(cell.strategy for cell in row.cells)}")
     low, value, high = stats.bootstrap_mean(list(right))
     return replace(
-        row, held_out=Span(low, value, high), held_out_tokens=round(float(tokens.mean()), 1), gain=Span(*gain)
+        row,
+        held_out=Span(low, value, high),
+        held_out_tokens=round(float(tokens.mean()), 1),
+        gain=Span(*gain),
+        work=work(table, row),
     )
+
+
+def work(table: Table, row: Row) -> Work:
+    """What one question makes an engine do where `auto` goes by this row: mean over the questions, in every order."""
+    k = row.estimator.k
+    played = [play for each in table.plays[Drawing(row.greedy, row.temperature)] for play in each]
+    chosen = [row.cell(row.estimator(play.features(k))).strategy for play in played]
+    found = mean([play.work(word, k, row.budget) for play, word in zip(played, chosen, strict=True)])
+    return Work.from_dict(found.as_dict())  # as it is written
 
 
 def report(table: Table, drawing: Drawing, k: int) -> dict[str, Any]:

@@ -22,11 +22,13 @@ from flyweight.optimal.evidence import ANSWER, Cost, Evidence, Known
 from flyweight.optimal.speed import Speed
 from flyweight.optimal.work import SLOTS, Work
 
-__all__ = ["Choice", "Options", "choices", "collected"]
+__all__ = ["Choice", "Options", "billed", "busy", "choices", "collected"]
 
 PARKED = 288 << 20
 """Bytes the engine keeps of finished paths at most (`LlamaCpp`, parked_mb)."""
 DAY = 86_400
+WIDE = 2
+"""Bytes per parameter of a verifier's own model, where nobody has measured it: bf16."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Choice:
     flops: float
     """For one question; 0 where the parameters are not known."""
     together: float
-    """Seconds a question takes the machine when many are in flight."""
+    """Seconds a question takes the machine when many are in flight: in `SLOTS`, or in `slots` for tokens_per_day."""
     dollars: float | None
     """For one question; None where no price was given."""
     parked: float = 0.0
@@ -251,16 +253,20 @@ def choices(options: Options, tell: Callable[[str], None] = lambda line: None) -
         if work is None:
             work = evidence.usual(row.n, row.n * answer, question)
             notes.append(f"{answer:.0f} tokens an answer assumed")
+        if row.assumed:
+            notes.append(row.assumed)
         if known.price is not None:
             found.append(_remote(row, known, work, tuple(notes)))
             continue
         if row.verifier not in (None, *costs):
-            notes.append(f"{row.verifier} takes time of its own, which nobody has measured")
+            size = f": as for {work.verifier:.1e} parameters, {WIDE} bytes each" if work.verifier else ""
+            notes.append(f"{row.verifier} takes time and memory of its own, which nobody has measured{size}")
         for form, its in speeds.get(row.model, {}).items():
             cost = costs.get(row.verifier or "", Cost(0.0, 0.0))
             if row.verifier == "self" and code:  # what it combines for programs has them run, too
                 cost = Cost(cost.seconds + costs.get("tests", cost).seconds, cost.memory)
-            found.append(_local(options, row, known, form, its, work, cost, notes))
+            read = lengths.get(row.model, answer)
+            found.append(_local(options, row, known, form, its, work, cost, notes, read))
     if not found:
         raise ConfigError(
             f"no model of {', '.join(sorted({row.model for row in rows}))} can be run or estimated here: say a path or "
@@ -273,14 +279,30 @@ def choices(options: Options, tell: Callable[[str], None] = lambda line: None) -
 def seconds(work: Work, its: Speed, cost: Cost) -> float:
     """For one question alone: its prompt, every step with as many rows as there are, and the verifier."""
     decoding = math.fsum(count * its.step(rows, work.behind) for rows, count in work.steps.items())
-    return its.prompt(work.prompt) + decoding + work.verified * its.prefill[1] + work.scored * cost.seconds
+    return its.prompt(work.prompt) + decoding + _verifying(work, its, cost)
 
 
-def together(work: Work, its: Speed, cost: Cost) -> float:
-    """Seconds of the machine for one question among many: every step has all its rows."""
-    decoding = work.generated * its.step(SLOTS, work.behind) / SLOTS
-    computed = (work.prompt + work.verified) * its.prefill[1]
-    return computed + decoding + work.scored * cost.seconds
+def together(work: Work, its: Speed, cost: Cost, slots: int) -> float:
+    """Seconds of the machine for one question among many: every step has a row for each of the slots."""
+    decoding = work.generated * its.step(slots, work.behind) / slots
+    return work.prompt * its.prefill[1] + decoding + _verifying(work, its, cost)
+
+
+def _verifying(work: Work, its: Speed, cost: Cost) -> float:
+    """Seconds: a model of the verifier's own takes as much longer as it is larger than the policy."""
+    times = work.verifier / its.parameters if work.verifier else 1.0
+    return work.verified * times * its.prefill[1] + work.scored * cost.seconds
+
+
+def busy(options: Options, answer: float, seconds: float) -> float:
+    """Share of the day this machine works to answer what is asked, at so many seconds for `answer` tokens."""
+    assert options.tokens_per_day is not None
+    return options.tokens_per_day / max(1.0, answer) * seconds / DAY
+
+
+def billed(options: Options, choice: Choice) -> float:
+    """Seconds of this machine that a question is to pay for: those among many where it is told how many there are."""
+    return choice.seconds if options.tokens_per_day is None else choice.together
 
 
 def _local(
@@ -292,31 +314,38 @@ def _local(
     work: Work,
     cost: Cost,
     notes: Sequence[str],
+    answer: float,
 ) -> Choice:
     slots = min(max(row.n, *work.steps, 1), SLOTS)
+    if options.tokens_per_day is not None:  # as few as keep up: they take memory
+        enough = (s for s in range(slots, SLOTS) if busy(options, answer, together(work, its, cost, s)) <= 1)
+        slots = next(enough, SLOTS)
     # What earlier questions left is kept until the room for it is full.
     parked = min(PARKED, (options.questions - 1) * (work.prompt + work.generated) * its.kv_bytes)
     alone = seconds(work, its, cost)
     here = its.note == speed.MEASURED
     estimated = [] if here else [its.note]
-    return Choice(
+    parameters = known.parameters or its.parameters
+    found = Choice(
         row.model,
         form,
         row,
-        replace(known, parameters=known.parameters or its.parameters),
+        replace(known, parameters=parameters),
         work,
         alone,
-        its.resident(slots, options.context) + parked + cost.memory,
+        its.resident(slots, options.context) + parked + (cost.memory or WIDE * work.verifier),
         slots * options.context * its.kv_bytes,
         slots,
         options.context,
-        2 * (known.parameters or its.parameters) * (work.prompt + work.generated + work.verified),
-        together(work, its, cost),
-        None if options.hour is None else alone * options.hour / 3600,
+        2 * (parameters * (work.prompt + work.generated) + (work.verifier or parameters) * work.verified),
+        together(work, its, cost, SLOTS if options.tokens_per_day is None else slots),
+        None,
         parked,
+        answer,
         here=here,
         notes=(*estimated, *notes),
     )
+    return found if options.hour is None else replace(found, dollars=billed(options, found) * options.hour / 3600)
 
 
 def _remote(row: Evidence, known: Known, work: Work, notes: tuple[str, ...]) -> Choice:

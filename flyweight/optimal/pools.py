@@ -8,6 +8,7 @@ were recorded.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from functools import cache
 from typing import NamedTuple
 
 from flyweight.optimal.difficulty import Draw, features
+from flyweight.optimal.work import Work, played
 from flyweight.select import Ballot, vote
 from flyweight.strategies import compose
 
@@ -56,6 +58,8 @@ class Searched(NamedTuple):
     """Tokens computed by the verifier."""
     samples: int = 0
     """Whole answers it began with, drawn as those of the probe are; none where it drew step by step."""
+    rounds: tuple[tuple[int, ...], ...] = ()
+    """Tokens of every draw, by round."""
 
 
 class Verifying(NamedTuple):
@@ -92,6 +96,8 @@ class Question:
     """By temperature of the samples they go with, then by strategy, as one word."""
     verifying: Mapping[str, Verifying] = field(default_factory=dict)
     """By verifier."""
+    in_front: float = 0.0
+    """Tokens in front of a sample."""
 
     def passed(self, temperature: float) -> float:
         """Share of the samples that are right: oracle difficulty."""
@@ -151,12 +157,7 @@ class Play:
         if way.rule == "search":
             return self._search(strategy, k, budget)
         judge = way.verifier or self.verifier if way.rule in ("best", "vote") else ""
-        size = min(way.n, len(self.samples))
-        count = size
-        if way.lead or way.enough:
-            count = min(FIRST, size)
-            while count < size and not self._stops(way, way.verifier or self.verifier, count):
-                count = min(size, 2 * count)
+        count = self._portions(way)[-1]
         probe = min(k, len(self.samples))
         drawn = max(count, probe)
         fits = drawn
@@ -170,6 +171,38 @@ class Play:
         if way.enough and not judge:
             judge = way.verifier or self.verifier
         return Outcome(found.right, spent + self._verifying(probe, judge, count))
+
+    def rounds(self, strategy: str, k: int, budget: float) -> list[list[int]]:
+        """Tokens of what `outcome` draws, those side by side in one list: each waits for the one before it."""
+        way, probe = _way(strategy), min(k, len(self.samples))
+        found = self._searches[strategy] if way.rule == "search" else None
+        marks = [0]
+        for mark in (min(self._first, probe), probe, *(self._portions(way) if found is None else ())):
+            marks += [mark] if mark > marks[-1] else []
+        drawn = [[sample.tokens for sample in self.samples[a:b]] for a, b in itertools.pairwise(marks)]
+        if found is not None:
+            had = max(0, min(found.samples, probe - self._first))  # samples of the probe are the first of its own
+            drawn += [list(lengths[0 if number else had :]) for number, lengths in enumerate(found.rounds)]
+        return _within(drawn, budget)
+
+    def work(self, strategy: str, k: int, budget: float) -> Work:
+        """What that makes an engine do."""
+        way, drawn = _way(strategy), self.rounds(strategy, k, budget)
+        generated, number = sum(map(sum, drawn)), sum(map(len, drawn))
+        steps, behind = played(drawn, self.question.in_front)
+        verified = max(0.0, self.outcome(strategy, k, budget).tokens - generated)
+        unseen = way.rule in ("first", "majority") and not way.enough
+        return Work(self.question.in_front, generated, verified, min(k, number) if unseen else number, behind, steps)
+
+    def _portions(self, way: _Way) -> list[int]:
+        """How many samples there are after each portion that a strategy draws."""
+        size = min(way.n, len(self.samples))
+        if not (way.lead or way.enough):
+            return [size]
+        counts = [min(FIRST, size)]
+        while counts[-1] < size and not self._stops(way, way.verifier or self.verifier, counts[-1]):
+            counts.append(min(size, 2 * counts[-1]))
+        return counts
 
     def _stops(self, way: _Way, judge: str, count: int) -> bool:
         if way.enough:
@@ -219,6 +252,18 @@ class Play:
 def plays(question: Question, temperature: float, greedy: bool, count: int, verifier: str) -> list[Play]:
     """So many orders of a question's samples, the same every time."""
     return [Play(question, temperature, greedy, seed, verifier) for seed in range(count)]
+
+
+def _within(rounds: Sequence[Sequence[int]], budget: float) -> list[list[int]]:
+    """The draws that a budget of tokens allows for, the last of them cut."""
+    found = []
+    for lengths in rounds:
+        kept = []
+        for length in lengths:
+            kept.append(min(length, int(budget)))
+            budget -= kept[-1]
+        found.append([length for length in kept if length])
+    return [lengths for lengths in found if lengths]
 
 
 # Strategies, as they are spelled ------------------------------------------------------------------------------------

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from flyweight import strategies
-from flyweight.bench.graded import GradedSearch, Recorded, truncated
-from flyweight.bench.graded import read as searches
+from flyweight.bench.graded import GradedSearch, Recorded, one, truncated
 from flyweight.errors import ConfigError
 from flyweight.optimal.pools import Question, Sample, Searched, Verifying
+from flyweight.optimal.work import in_front, rounds
 from flyweight.protocols import Answers
 from flyweight.select import aggregate
 from flyweight.store import RunInfo, Store
@@ -16,6 +16,7 @@ from flyweight.strategies import SAMPLING, Value, compose
 
 __all__ = ["questions", "verifying", "word"]
 
+Rounds = tuple[tuple[int, ...], ...]
 RANKED = ("beam_search", "lookahead_search")
 """Of all that have ended only the n best stand for election."""
 
@@ -26,16 +27,20 @@ def questions(store: Store, runs: Sequence[RunInfo], answers: Answers) -> list[Q
     Answers are told apart anew, since votes go across runs. ConfigError where the runs hold no pool or have no question
     in common, or were not graded; StoreError as of the store.
     """
-    held: list[tuple[RunInfo, dict[str, GradedSearch]]] = []
+    held: list[tuple[RunInfo, dict[str, tuple[GradedSearch, Rounds]]]] = []
     for info in runs:
         grades = Recorded(store, info.configuration)
-        held.append((info, {each.result.problem.id: each for each in searches(store, info.id, grades)}))
+        found = {
+            each.result.problem.id: (one(each, grades), tuple(map(tuple, rounds(each.tree))))
+            for each in store.searches(info.id)
+        }
+        held.append((info, found))
         if grades.missing:
             raise ConfigError(f"run {info.id} is not graded: flyweight bench grade {info.id}")
     common = set.intersection(*(set(found) for _, found in held)) if held else set()
     if not common:
         raise ConfigError("the recorded runs have no question in common")
-    return [_question([(info, found[id]) for info, found in held], answers) for id in sorted(common)]
+    return [_question([(info, *found[id]) for info, found in held], answers) for id in sorted(common)]
 
 
 def word(name: str, settings: Mapping[str, Value]) -> str:
@@ -53,11 +58,11 @@ def verifying(counts: Mapping[int, int]) -> Verifying:
     return Verifying(counts[many] - each * many, each)
 
 
-def _question(runs: Sequence[tuple[RunInfo, GradedSearch]], answers: Answers) -> Question:
+def _question(runs: Sequence[tuple[RunInfo, GradedSearch, Rounds]], answers: Answers) -> Question:
     problem = runs[0][1].result.problem
     said = {
         each.sample.answer: None
-        for _, search in runs
+        for _, search, _ in runs
         for each in search.samples
         if each.sample.answer is not None and not truncated(each.sample.node)
     }
@@ -71,7 +76,8 @@ def _question(runs: Sequence[tuple[RunInfo, GradedSearch]], answers: Answers) ->
     pools: dict[float, tuple[Sample, ...]] = {}
     found: dict[float | None, dict[str, Searched]] = {}
     verified: dict[str, dict[int, int]] = {}
-    for info, search in runs:
+    front = 0.0
+    for info, search, drawn_in in runs:
         name, made_of = compose.spelled(str(info.configuration["strategy"]))
         parameters: dict[str, Value] = dict(info.configuration["parameters"])
         judge = str(info.configuration["verifier"] or "")
@@ -84,17 +90,18 @@ def _question(runs: Sequence[tuple[RunInfo, GradedSearch]], answers: Answers) ->
         elif pool:
             temperature = float(parameters["temperature"])
             pools[temperature] = _merged(pools.get(temperature, ()), samples)
+            front = max(front, in_front(search.result.usage))  # too few where a verifier asked other things, too
         else:
             drawn = None if strategies.stepwise(name) else parameters.pop("temperature", None)
             at = None if drawn is None else float(drawn)
-            kept = _searched(search, name, parameters, samples)
+            kept = _searched(search, name, parameters, samples)._replace(rounds=drawn_in)
             found.setdefault(at, {})[word(name, {**parameters, **made_of})] = kept
     if not pools or not all(pools.values()):
         raise ConfigError(f"{problem.id}: no pool of samples was recorded (best_of_n or self_consistency)")
     # What draws step by step has a temperature of its own, and goes with every pool.
     beside = {temperature: {**found.get(None, {}), **found.get(temperature, {})} for temperature in pools}
     costs = {judge: verifying(counts) for judge, counts in verified.items()}
-    return Question(problem.id, len(problem.prompt), greedy, pools, beside, costs)
+    return Question(problem.id, len(problem.prompt), greedy, pools, beside, costs, front)
 
 
 def _searched(search: GradedSearch, name: str, parameters: Mapping[str, Value], samples: Sequence[Sample]) -> Searched:

@@ -9,7 +9,7 @@ from typing import Any
 
 from flyweight.errors import ConfigError
 from flyweight.optimal.bigger import BreakEven, Exchange, break_even, exchanges
-from flyweight.optimal.planner import DAY, Choice, Options
+from flyweight.optimal.planner import Choice, Options, billed, busy
 from flyweight.optimal.units import dollars, duration, size, tick
 from flyweight.optimal.words import interval, share
 
@@ -131,8 +131,7 @@ def _limits(options: Options) -> list[Limit]:
 
 def _busy(options: Options, choice: Choice) -> float:
     """Share of the day this machine works to answer what is asked."""
-    assert options.tokens_per_day is not None
-    return options.tokens_per_day / max(1.0, choice.answer) * choice.together / DAY
+    return busy(options, choice.answer, choice.together)
 
 
 def _price(choices: Sequence[Choice]) -> Callable[[Choice], tuple[float, ...]]:
@@ -274,24 +273,29 @@ def _prices(options: Options, choices: Sequence[Choice], best: Choice) -> list[s
     if not rivals:
         return []
     if best.remote:
-        other = min(rivals, key=lambda choice: choice.seconds)
-        hour = 3600 * (best.dollars or 0.0) / other.seconds
+        other = min(rivals, key=lambda choice: billed(options, choice))
+        hour = 3600 * (best.dollars or 0.0) / billed(options, other)
         return [f"an hour of this machine below {dollars(hour)}: {other.label} costs no more than {best.label}"]
     other = min(rivals, key=lambda choice: choice.dollars or 0.0)
-    hour = 3600 * (other.dollars or 0.0) / best.seconds
+    hour = 3600 * (other.dollars or 0.0) / billed(options, best)
     return [f"an hour of this machine above {dollars(hour)}: {other.label} costs less per question"]
 
 
 def _assumptions(options: Options, choices: Sequence[Choice]) -> list[str]:
     """What the figures rest on."""
+    many = options.tokens_per_day is not None
+    slots = "n, or more to keep up with --tokens-per-day" if many else "rows in its largest round"
     said = [
         "seconds: one question alone on a warm model; steps by rows from recorded searches, times this machine's speed",
-        f"memory: a process with --slots as many as n (at most 32), --context {options.context}, after "
+        f"memory: a process with --slots as many as {slots} (at most 32), --context {options.context}, after "
         f"{options.questions:,} questions",
         "accuracy: 95 % intervals over questions; what was measured in one form of the weights is taken for the others,"
         " which hold the same numbers (docs/performance.md)",
         "FLOPs: 2 x parameters x tokens computed, verifiers included",
     ]
+    if options.hour is not None:
+        among = "among many, in these slots" if many else "alone"
+        said.append(f"price here: an hour of the machine x the time of one question {among}")
     said += sorted({f"{choice.model}: {note}" for choice in choices for note in choice.notes})
     counted = sorted({choice.evidence.questions for choice in choices if choice.evidence.questions})
     if len(counted) > 1:

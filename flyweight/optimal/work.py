@@ -17,7 +17,7 @@ from typing import Any
 
 from flyweight.types import Finish, Node, Usage
 
-__all__ = ["Work", "mean", "of_search", "rounds", "schedule"]
+__all__ = ["Work", "in_front", "mean", "of_search", "played", "rounds", "schedule", "verifier_of"]
 
 SLOTS = 32
 """Rows the embedded engine decodes together unless told otherwise."""
@@ -39,12 +39,15 @@ class Work:
     """Tokens in front of a row while it is decoded, mean over rows and steps."""
     steps: Mapping[int, float]
     """Rows decoded together -> steps with so many."""
+    verifier: float = 0.0
+    """Parameters behind each token a verifier computes; 0 for the policy's."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON types, rounded to what is known."""
         numbers = ("prompt", "generated", "verified", "scored", "behind")
         steps = {str(rows): round(steps, 2) for rows, steps in sorted(self.steps.items())}
-        return {**{name: round(getattr(self, name), 1) for name in numbers}, "steps": steps}
+        own = {"verifier": round(self.verifier)} if self.verifier else {}
+        return {**{name: round(getattr(self, name), 1) for name in numbers}, **own, "steps": steps}
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> Work:
@@ -85,25 +88,54 @@ def schedule(lengths: Sequence[int], slots: int = SLOTS) -> Counter[int]:
     return found
 
 
-def of_search(nodes: Sequence[Node], usage: Usage, slots: int = SLOTS) -> Work:
-    """The work of a recorded search: its nodes, and what it cost."""
-    by_round = rounds(nodes)
+def played(by_round: Iterable[Sequence[int]], path: float, slots: int = SLOTS) -> tuple[dict[int, float], float]:
+    """`Work.steps` and `Work.behind` of draws of these lengths, round after round, `path` tokens before each."""
     steps: Counter[int] = Counter()
+    drawn = squares = 0
     for lengths in by_round:
         steps += schedule(lengths, slots)
-    lengths = [length for group in by_round for length in group]
+        drawn += sum(lengths)
+        squares += sum(length * length for length in lengths)
+    return {rows: float(count) for rows, count in steps.items()}, path + squares / 2 / max(1, drawn)
+
+
+def in_front(usage: Usage) -> float:
+    """Tokens in front of a draw as it begins, mean over those of a search."""
     # A verifier that reads with the policy finds whole paths in the cache: those are not in front of any row.
     read = usage.verifier_calls if usage.verifier_tokens else 0
     found = usage.prompt_tokens + usage.cached_tokens - read * usage.generated_tokens / max(1, usage.policy_calls)
-    path = max(0.0, found) / max(1, usage.policy_calls + read)
+    return max(0.0, found) / max(1, usage.policy_calls + read)
+
+
+def of_search(
+    nodes: Sequence[Node], usage: Usage, slots: int = SLOTS, by_round: Sequence[Sequence[int]] | None = None
+) -> Work:
+    """The work of a recorded search: its nodes, and what it cost. `by_round` where depth does not tell its rounds."""
+    steps, behind = played(rounds(nodes) if by_round is None else by_round, in_front(usage), slots)
     return Work(
         usage.prompt_tokens,
         usage.generated_tokens,
         usage.verifier_tokens,
         usage.verifier_calls,
-        path + sum(length * length / 2 for length in lengths) / max(1, sum(lengths)),
-        dict(steps),
+        behind,
+        steps,
     )
+
+
+def verifier_of(usages: Iterable[Usage]) -> float:
+    """Parameters behind each verifier token of a run; 0 where they are the policy's, or cannot be told.
+
+    FLOPs are 2 x (policy x tokens of prompts and draws + verifier x its tokens): the two sizes that fit best.
+    """
+    aa = ab = bb = ac = bc = 0.0
+    for usage in usages:
+        a, b, c = usage.prompt_tokens + usage.generated_tokens, usage.verifier_tokens, usage.flops / 2
+        aa, ab, bb, ac, bc = aa + a * a, ab + a * b, bb + b * b, ac + a * c, bc + b * c
+    determinant = aa * bb - ab * ab
+    if determinant <= 1e-9 * aa * bb:
+        return 0.0
+    policy, verifier = (bb * ac - ab * bc) / determinant, (aa * bc - ab * ac) / determinant
+    return 0.0 if verifier <= 0 or math.isclose(policy, verifier, rel_tol=1e-3) else verifier
 
 
 def mean(works: Sequence[Work]) -> Work:
@@ -120,4 +152,5 @@ def mean(works: Sequence[Work]) -> Work:
         scored=fmean(work.scored for work in works),
         behind=math.fsum(work.behind * work.generated for work in works) / weight,
         steps=steps,
+        verifier=max(work.verifier for work in works),
     )
