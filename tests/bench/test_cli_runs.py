@@ -480,7 +480,7 @@ def test_what_cannot_be_packed_or_unpacked(bench: Bench, folder: Path, run: str,
     assert list((tmp_path / "new").iterdir()) == []
     before = bench("ls")
     assert bench("unpack", str(tmp_path / "x")).code == 2 and bench("ls") == before
-    assert bench("unpack", str(tmp_path / "x"), runs=tmp_path / "x").code == 2
+    assert bench("unpack", str(tmp_path / "x"), runs=tmp_path / "x").code == 3
     with store_in(folder):
         done = bench("unpack", str(tmp_path / "x"))
         assert done.code == 2 and "already open for writing" in done.err
