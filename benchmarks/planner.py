@@ -257,7 +257,7 @@ def automatic() -> str:
     return (
         f"{table(head, lines)}\n\n`auto` with 4,000 tokens over the first answer of {SMALL}. Predicted: its rounds on "
         "the calibration questions, times the speed in results/engine, prompts left out. Measured: 32 test questions "
-        "in flight (results/headline/costs.json), on a processor of another generation, so only the ratio compares."
+        "in flight (results/headline/costs.json)."
     )
 
 
