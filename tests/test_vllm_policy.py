@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 pytest.importorskip("vllm")
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(900)]
 
 from flyweight import api, strategies, verifiers  # noqa: E402
@@ -19,8 +19,8 @@ from flyweight.policies.vllm import VLLM  # noqa: E402
 from flyweight.runner import Runner  # noqa: E402
 from flyweight.testing import BoxedAnswers, check_policy  # noqa: E402
 from flyweight.types import Finish, Problem, Sampling  # noqa: E402
+from tests import tiny_hf  # noqa: E402
 from tests.engine_kit import child, cost, draw, forced, prompt, run, totals  # noqa: E402
-from tests.tiny_hf import tokenizer  # noqa: E402
 
 QUESTIONS = [prompt(f"question {i} " + "and so on " * 20) for i in range(4)]
 
@@ -29,23 +29,7 @@ QUESTIONS = [prompt(f"question {i} " + "and so on " * 20) for i in range(4)]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random model whose attention heads are wide enough for vLLM's CPU kernels."""
     path = tmp_path_factory.mktemp("hf") / "tiny64"
-    torch.manual_seed(0)
-    config = transformers.Qwen2Config(
-        vocab_size=261,
-        hidden_size=128,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=1024,
-        initializer_range=0.3,
-        eos_token_id=260,
-        tie_word_embeddings=False,
-        dtype="float32",
-    )
-    transformers.Qwen2ForCausalLM(config).save_pretrained(path)
-    tokenizer().save_pretrained(path)
-    return path
+    return tiny_hf.wide(path, tiny_hf.tokenizer())
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,12 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 pytest.importorskip("vllm")
 torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
+pytest.importorskip("transformers")
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
 
 from safetensors.torch import load_file, save_file  # noqa: E402
@@ -27,29 +26,10 @@ from flyweight import Session  # noqa: E402
 from flyweight.policies.openai import policy as openai  # noqa: E402
 from flyweight.verifiers.prm import Prm  # noqa: E402
 from flyweight.verifiers.remote import Remote  # noqa: E402
-from tests.tiny_hf import tokenizer  # noqa: E402
+from tests import tiny_hf  # noqa: E402
 from tests.verifiers import prm_kit  # noqa: E402
 
 RECIPE = "qwen2.5-math-prm"
-
-
-def written(path: Path, vocabulary: int) -> dict[str, Any]:
-    """The weights of a tiny random model, saved, with heads wide enough for vLLM's CPU kernels."""
-    torch.manual_seed(0)
-    config = transformers.Qwen2Config(
-        vocab_size=vocabulary,
-        hidden_size=128,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=1024,
-        initializer_range=0.3,
-        tie_word_embeddings=False,
-        dtype="float32",
-    )
-    transformers.Qwen2ForCausalLM(config).save_pretrained(path)
-    return dict(load_file(path / "model.safetensors"))
 
 
 @contextmanager
@@ -79,9 +59,8 @@ def serving(folder: Path, *more: str) -> Iterator[str]:
 
 
 def test_every_ability_is_found_and_searches_by_steps_run(tmp_path: Path) -> None:
-    made = tokenizer()
-    written(tmp_path, len(made))
-    made.save_pretrained(tmp_path)
+    made = tiny_hf.tokenizer()
+    tiny_hf.wide(tmp_path, made)
     with serving(tmp_path) as url, Session(f"openai:{url}", max_tokens=24, verifier="confidence") as session:
         assert isinstance(session.policy, openai.OpenAI) and session.policy.boundary
         for name in ("self_consistency", "beam_search"):
@@ -93,14 +72,14 @@ def test_every_ability_is_found_and_searches_by_steps_run(tmp_path: Path) -> Non
 def test_a_process_reward_model_scores_as_in_its_folder(tmp_path: Path) -> None:
     """The same weights and recipe, once read here by transformers, once by vLLM's /pooling."""
     made = prm_kit.bytes_tokenizer(prm_kit.CHATML, "<|im_start|>", "<|im_end|>", "<extra_0>")
-    weights = written(tmp_path, len(made))
+    tiny_hf.wide(tmp_path, made)
+    weights = dict(load_file(tmp_path / "model.safetensors"))
     del weights["lm_head.weight"]
     for name, shape in (("score.0", (128, 128)), ("score.2", (2, 128))):
         weights |= {f"{name}.weight": torch.randn(shape) * 0.3, f"{name}.bias": torch.randn(shape[0]) * 0.3}
     config = json.loads((tmp_path / "config.json").read_text())
     config |= {"architectures": ["Qwen2ForProcessRewardModel"], "num_labels": 2}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    made.save_pretrained(tmp_path)
 
     def save() -> Prm:
         save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})

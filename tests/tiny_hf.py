@@ -58,6 +58,27 @@ def make(path: Path, *, seed: int = 0) -> Path:
     return path
 
 
+def wide(path: Path, tokenizer: transformers.PreTrainedTokenizerFast) -> Path:
+    """Write a random model whose attention heads are wide enough for vLLM's CPU kernels. Returns `path`."""
+    torch.manual_seed(0)
+    config = transformers.Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=1024,
+        initializer_range=0.3,
+        eos_token_id=tokenizer.eos_token_id,
+        tie_word_embeddings=False,
+        dtype="float32",
+    )
+    transformers.Qwen2ForCausalLM(config).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
 def tokenizer() -> transformers.PreTrainedTokenizerFast:
     """Byte-level BPE with the tiny model's tokens."""
     plain = tiny.VOCABULARY[: -len(tiny.SPECIALS)]

@@ -37,6 +37,7 @@ _MODULES = (
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """What a stream or a disk says that takes no more; files a command names have errors of their own."""
+NUMBERS = {"int": "a whole number", "float": "a number"}
 
 
 app = typer.Typer(
@@ -163,13 +164,10 @@ def _debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
 
 def _message(error: typer.TyperException) -> str:
     """What is wrong with the command line; of a number that is none, with the value."""
-    mistakes: Sequence[Mapping[str, str]] = getattr(
-        error.__cause__, "errors", list
-    )()  # pydantic's, which do not say it
-    if mistakes:
-        wanted = {"int": "a whole number", "float": "a number"}.get(mistakes[0]["type"].partition("_")[0])
-        if wanted is not None:
-            error.message = f"{mistakes[0]['input']!r} is not {wanted}"
+    mistakes: Sequence[Mapping[str, str]] = getattr(error.__cause__, "errors", list)()  # pydantic's
+    for mistake in mistakes[:1]:
+        if wanted := NUMBERS.get(mistake["type"].partition("_")[0]):
+            error.message = f"{mistake['input']!r} is not {wanted}"
     return error.format_message()
 
 
