@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from flyweight.policies.openai.policy import OpenAI
 from flyweight.policies.openai.probe import size
 from flyweight.protocols import Growth, Request, Response
 from flyweight.runner import Runner
-from flyweight.testing import BoxedAnswers, check_policy
+from flyweight.testing import BoxedAnswers, ToyPolicy, check_policy
 from flyweight.types import Budget, Finish, Message, Node, Problem, Result, Sampling, ToolMessage
 from flyweight.verifiers.arithmetic import Arithmetic
 from flyweight.verifiers.remote import Remote
@@ -390,6 +391,29 @@ def test_the_same_answers_at_any_concurrency_with_random_delays(name: str, budge
             assert server.peak <= max(concurrency, 4), "probing asks four things at once"
         told.append({id: (r.text, r.answer, r.usage.generated_tokens, len(r.candidates)) for id, r in found.items()})
     assert told[0] == told[1] == told[2]
+
+
+@pytest.mark.parametrize("name", ["greedy", "self_consistency", "best_of_n", "beam_search", "dvts"])
+def test_a_scripted_model_gives_the_same_in_this_process_and_behind_a_server(name: str) -> None:
+    class Here(ToyPolicy):
+        def add(self, request: Request) -> None:
+            super().add(replace(request, seed=request.seed & 0x7FFFFFFF))  # what of a seed is sent
+
+    def told(results: Iterable[Result]) -> dict[str, object]:
+        return {
+            r.problem.id: (r.text, r.answer, r.stopped, [(c.node.solution, c.node.score) for c in r.candidates])
+            for r in results
+        }
+
+    problems = [Problem(f"p{i}", f"Add {i} and {i + 2} and {3 * i}.") for i in range(3)]
+    bound = strategies.bind(name, {} if name == "greedy" else {"n": 4})
+    both = []
+    with Endpoint() as server:
+        for policy in (Here(), OpenAI(f"openai:{server.url}")):
+            runner = Runner(policy, {"arithmetic": Arithmetic()}, answers=BoxedAnswers(), seed=3)
+            both.append(told(runner.run(problems, bound)))
+            runner.close()
+    assert both[0] == both[1]
 
 
 def test_no_more_than_in_flight_at_an_endpoint() -> None:
